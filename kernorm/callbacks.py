@@ -1,0 +1,126 @@
+"""Follows a fit: data order by epoch, the history, the stop on a diverged loss, and the state after every epoch."""
+
+import csv
+import dataclasses
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+from numpy.typing import NDArray
+
+from kernorm import checkpoint
+from kernorm.config import TrainConfig
+from kernorm.feed import Batches
+from kernorm.files import write_atomically
+from kernorm.penalties import measure
+from kernorm.progress import RunProgress, split_loss
+from kernorm.record import Epoch
+from kernorm.schedules import Table
+
+
+class Diverged(Exception):
+    """The loss stopped being a finite number."""
+
+
+@dataclass(kw_only=True)
+class Progressed:
+    """What has been reached: the history from row 0, and the epoch selected so far with its variables."""
+
+    history: list[Epoch] = field(default_factory=list)
+    selected: int = 0
+    kept: list[NDArray] = field(default_factory=list)
+
+
+class RunLog(keras.callbacks.Callback):
+    """Keeps `reached` and the run's folder up to date while `fit` runs; the last one of fit's callbacks.
+
+    Args:
+        config: of the run.
+        reached: what earlier epochs left; goes on from there.
+        batches: told the epoch before each one.
+        tables: learning rate and momentum by step.
+        folder: gets history.csv after every epoch.
+        monitored: the split that `validation_data` is, for the printed line.
+        save: called with the model after every epoch, to write the state that a resumed run begins with.
+        progress: shows steps and epochs.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        reached: Progressed,
+        batches: Batches,
+        tables: tuple[Table, Table],
+        folder: Path,
+        monitored: str,
+        save: Callable[[keras.Model], None],
+        progress: RunProgress,
+    ) -> None:
+        super().__init__()
+        self.config, self.reached, self.batches, self.tables = config, reached, batches, tables
+        self.folder, self.monitored, self.save, self.progress = folder, monitored, save, progress
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Sets the data order and starts the clocks."""
+        self.batches.epoch = epoch
+        self.epoch, self.begun, self.cpu_begun = epoch, time.perf_counter(), time.process_time()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Stops on a loss that is not finite, and moves the bar."""
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        step = self.epoch * self.batches.num_batches + batch
+        if not math.isfinite(values["loss"]):
+            raise Diverged(
+                f"diverged at step {step + 1} (epoch {self.epoch + 1}, batch {batch + 1}): the loss is {values['loss']}"
+            )
+        shown = f"{split_loss(values['loss'], values['cross_entropy'])}  accuracy {100 * values['accuracy']:.2f} %"
+        self.progress.step(self.epoch, batch, f"{shown}  lr {self.tables[0][step]:.4g}")
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds the epoch's row, selects, and writes history.csv and the checkpoint."""
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        penalty = measure(self.model, self.config)
+        last_step = (epoch + 1) * self.batches.num_batches - 1
+        row = Epoch(
+            epoch=epoch + 1,
+            loss=values["loss"],
+            cross_entropy=values["cross_entropy"],
+            l1_penalty=penalty.l1,
+            l2_penalty=penalty.l2,
+            accuracy=values["accuracy"],
+            val_cross_entropy=values.get("val_cross_entropy"),
+            val_accuracy=values.get("val_accuracy"),
+            learning_rate=float(self.tables[0][last_step]),
+            momentum=float(self.tables[1][last_step]),
+            seconds=time.perf_counter() - self.begun,
+            cpu_seconds=time.process_time() - self.cpu_begun,
+        )
+        self.reached.history.append(row)
+        self._select(row)
+        write_history(self.reached.history, self.folder / "history.csv")
+        self.save(self.model)
+        self.progress.epoch(row, self.monitored)
+
+    def _select(self, row: Epoch) -> None:
+        """Keeps the variables of the best epoch; ties go to the earlier one, as in the published studies."""
+        if self.config.select == "last":
+            self.reached.selected = row.epoch
+            return
+        best = max((past.val_accuracy or 0 for past in self.reached.history[:-1]), default=-1.0)
+        if not self.reached.kept or (row.val_accuracy or 0) > best:
+            self.reached.selected = row.epoch
+            self.reached.kept = checkpoint.variables_of(self.model)
+
+
+def write_history(history: list[Epoch], path: Path) -> None:
+    """Writes history.csv, a row an epoch, empty where a value does not exist."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [entry.name for entry in dataclasses.fields(Epoch)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in history)
+    write_atomically(path, text.getvalue().encode())

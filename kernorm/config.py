@@ -1,0 +1,336 @@
+"""The settings of one run: every default, every limit and the help text of `python -m kernorm.train`.
+
+First in the way of a run; imports neither Keras nor NumPy, so that `--help` and every refusal answer at once.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+NetName = Literal["eva6", "eva4"]
+NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
+Initializer = Literal["glorot_uniform", "he_normal", "torch"]
+Schedule = Literal["onecycle", "step", "constant"]
+Selection = Literal["last", "validation", "test"]
+Tracker = Literal["none", "wandb", "mlflow"]
+
+# These say where a run reads, writes and reports, not what it computes: they stay out of its identity.
+PLACES = ("manual_dir", "data_dir", "reports_dir", "saved_models_dir", "track", "export", "retrain")
+
+
+class UsageError(ValueError):
+    """A user's mistake, told in one line: the rule, what was received, the way out. Commands exit with 2 on it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns the sentence that helps after an unknown name: the nearest known one, then all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return (f"Did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(names)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Trains one small image classifier, reports on it and exports it as a SavedModel for TF Serving.
+
+    The main job, about two minutes on two CPU cores, at least 99.2 % on MNIST's test split:
+        python -m kernorm.train --norm ln --l2 0.0066
+
+    It writes reports/runs/<run id>/report.html and saved_models/<run id>/<version>/. The same command again resumes
+    an interrupted run and never trains a finished one twice. KERAS_BACKEND=jax trains the same run with JAX.
+    """
+
+    net: NetName = "eva6"
+    """The architecture. eva6: 7,288 parameters, Conv-ReLU-Norm-Dropout. eva4: 9,962, Conv-Norm-ReLU-Dropout."""
+
+    norm: str = "bn"
+    """The normalization, with the axes its statistics go over: none | bn batch N,H,W | gbn ghost batches of N,H,W |
+    brn batch renormalization | ln layer H,W,C of an image | cln C of each pixel | gn groups of channels, H,W,C/groups |
+    in instance H,W | rms root mean square over C, no mean | frn filter response H,W, no mean, with its TLU."""
+
+    groups: int | Literal["auto"] = "auto"
+    """Groups of gn. auto: in each layer the largest divisor of its channels up to 4; the summary shows it."""
+
+    ghost_batch_size: int = 32
+    """Images a ghost batch of gbn holds in training; the last one of a batch may hold fewer."""
+
+    standardize_kernels: bool = False
+    """Weight standardization of every convolution before a norm (Qiao et al. 2019, arXiv:1903.10520)."""
+
+    norm_at: tuple[str, ...] = ()
+    """Another norm in single layers: LAYER=NAME …, for example conv1=none conv6=ln. Layers are conv1, conv2, …"""
+
+    l1: float = 0.0
+    """λ1 of the penalty l1·Σ|w| + l2·Σw² (keras.regularizers.L1L2) on every kernel, added to the cross-entropy."""
+
+    l2: float = 0.0
+    """λ2 of that penalty. Keras' convention: PyTorch's weight_decay=λ is --l2 λ/2."""
+
+    penalize: Literal["kernels", "all"] = "kernels"
+    """all: the norms' scales and offsets too, as both published studies did."""
+
+    penalty_at: tuple[str, ...] = ()
+    """Another penalty in single layers: LAYER=L1,L2 …, for example conv1=0,0 conv8=1e-4,0."""
+
+    recipe: str = "default"
+    """A named set of values for everything below and for the net: default | best (highest accuracy, more epochs) |
+    eva4 | eva6 (the published ones). Flags given beside it override single values."""
+
+    epochs: int = 8
+    """Passes over the training split."""
+
+    batch_size: int = 128
+    """Images a training step sees; the last step of an epoch takes what is left."""
+
+    learning_rate: float = 0.1
+    """Peak rate of SGD."""
+
+    momentum: float = 0.9
+    """Momentum of SGD, v ← μv + g, w ← w − lr·v as in PyTorch; with --base-momentum its highest value."""
+
+    nesterov: bool = True
+    """Nesterov's form of the momentum step."""
+
+    schedule: Schedule = "onecycle"
+    """The learning rate over steps. onecycle: as torch.optim.lr_scheduler.OneCycleLR. step: as StepLR, after
+    --step-after epochs."""
+
+    pct_start: float = 0.3
+    """onecycle: share of the steps in which the rate rises."""
+
+    div_factor: float = 25.0
+    """onecycle: the first rate is the peak divided by this."""
+
+    final_div_factor: float = 1e4
+    """onecycle: the last rate is the first divided by this."""
+
+    anneal: Literal["cos", "linear"] = "cos"
+    """onecycle: the shape of rise and fall."""
+
+    base_momentum: float | None = None
+    """onecycle: the momentum at the peak rate, cycled against the rate between it and --momentum. None: constant."""
+
+    step_size: int = 2
+    """step: epochs between two drops."""
+
+    step_gamma: float = 0.1
+    """step: factor of each drop."""
+
+    step_after: int = 0
+    """step: epochs before the first interval of --step-size begins."""
+
+    dropout: float = 0.0
+    """Share of activations dropped after each block."""
+
+    initializer: Initializer = "he_normal"
+    """How kernels begin. torch: PyTorch's default, uniform in ±1/sqrt(fan_in)."""
+
+    rotation: float = 7.0
+    """Augmentation: each training image turns by up to this many degrees."""
+
+    shift: float = 0.08
+    """Augmentation: it moves by up to this fraction of its height and width."""
+
+    zoom: float = 0.0
+    """Augmentation: each axis grows or shrinks by up to this fraction."""
+
+    shear: float = 0.0
+    """Augmentation: it leans by up to this many degrees along x."""
+
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """Augmentation: how pixels are resampled; nearest is what the published recipes did."""
+
+    select: Selection = "last"
+    """Which epoch's weights are kept: last, or the best by validation or by test accuracy. test is what the published
+    studies did; it opens the test split after every epoch, and the report says so."""
+
+    dataset: str = "mnist"
+    """A tensorflow-datasets image classification set by name. mnist is embedded; others are fetched by
+    tensorflow-datasets, or read from --manual-dir."""
+
+    manual_dir: Path | None = None
+    """Folder with the set's original files, for a machine without network."""
+
+    data_dir: Path | None = None
+    """tensorflow-datasets' own folder. None: its default, ~/tensorflow_datasets."""
+
+    validation_size: int = 10_000
+    """Images held out of the training images, stratified, always the same ones. 0: none, as the published studies."""
+
+    train_size: int | None = None
+    """Train on this many of the training images, stratified: the small-data regime."""
+
+    seed: int = 0
+    """Seed of initialization, order, augmentation and dropout."""
+
+    threads: int | None = None
+    """CPU threads of TensorFlow. None: one a core. Weights are bit-identical for the same number."""
+
+    reports_dir: Path = Path("reports")
+    """Where runs/<run id>/ is written."""
+
+    saved_models_dir: Path = Path("saved_models")
+    """Where <run id>/<version>/ is written."""
+
+    export: bool = True
+    """Export the trained model as a SavedModel candidate."""
+
+    track: Tracker = "none"
+    """Also log to Weights & Biases or MLflow, offline unless they are configured otherwise (extras wandb, mlflow)."""
+
+    retrain: bool = False
+    """Train a finished run once more, beside the first, in <run id>-r2, -r3, …"""
+
+    def __post_init__(self) -> None:
+        """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"{_flag(name)} takes a known name. Received: {getattr(self, name)!r}. "
+                    f"{nearest(str(getattr(self, name)), known)}"
+                )
+        for name, (low, high, rule) in _LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and low <= value <= high):
+                raise UsageError(
+                    f"{_flag(name)} must be {rule}. Received: {name}={value!r}. Give a value in that range."
+                )
+        if self.groups != "auto" and not (_is_number(self.groups) and self.groups >= 1):
+            raise UsageError(f"--groups must be auto or at least 1. Received: groups={self.groups!r}. Give auto.")
+        if self.select == "validation" and self.validation_size == 0:
+            raise UsageError(
+                "--select validation needs a validation split. Received: validation_size=0. "
+                "Give --validation-size 10000 or --select last."
+            )
+        if self.base_momentum is not None and self.schedule != "onecycle":
+            raise UsageError(
+                f"--base-momentum belongs to --schedule onecycle. Received: schedule={self.schedule!r}. Leave it away."
+            )
+        if self.nesterov and self.momentum == 0:
+            raise UsageError("--nesterov needs momentum. Received: momentum=0. Give --no-nesterov.")
+        for name in ("norm_at", "penalty_at"):
+            _check_layer_settings(name, getattr(self, name))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the weights, JSON-ready; two configs with equal identities are the same run."""
+        return {name: value for name, value in to_json(self).items() if name not in PLACES}
+
+    @property
+    def run_id(self) -> str:
+        """Readable name of the run and its folders, for example `eva6-ln-l2_0.0066-bs128-s0-3f2a`."""
+        parts = [self.net, self.norm]
+        if self.dataset != "mnist":
+            parts.insert(0, self.dataset.replace("/", "_"))
+        if self.groups != "auto":
+            parts.append(f"g{self.groups}")
+        parts += [f"{name}_{getattr(self, name):g}" for name in ("l1", "l2") if getattr(self, name)]
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return "-".join([*parts, f"bs{self.batch_size}", f"s{self.seed}", digest[:4]])
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    """Returns the config as JSON-ready values, paths as text and tuples as lists."""
+    return {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(config).items()
+    }
+
+
+def layer_settings(name: str, settings: Iterable[str]) -> dict[str, str]:
+    """Splits LAYER=VALUE settings of the field `name` into a dict by layer.
+
+    Raises:
+        UsageError: a setting has no `=`, or one layer is named twice.
+    """
+    by_layer: dict[str, str] = {}
+    for setting in settings:
+        layer, equals, value = setting.partition("=")
+        if not (layer and equals and value):
+            raise UsageError(
+                f"{_flag(name)} takes LAYER=VALUE. Received: {setting!r}. Give for example {_EXAMPLES[name]}."
+            )
+        if layer in by_layer:
+            raise UsageError(f"{_flag(name)} takes each layer once. Received: {layer!r} twice. Leave one away.")
+        by_layer[layer] = value
+    return by_layer
+
+
+def parse_penalty(setting: str) -> tuple[float, float]:
+    """Reads the L1,L2 of a `--penalty-at` setting.
+
+    Raises:
+        UsageError: it is not two finite numbers of at least 0.
+    """
+    try:
+        l1, l2 = (float(value) for value in setting.split(","))
+    except ValueError:
+        l1 = l2 = math.nan
+    if not (0 <= l1 <= _LAMBDA and 0 <= l2 <= _LAMBDA):
+        raise UsageError(
+            f"--penalty-at takes LAYER=L1,L2, two numbers from 0 to {_LAMBDA:g}. Received: {setting!r}. "
+            f"Give for example {_EXAMPLES['penalty_at']}."
+        )
+    return l1, l2
+
+
+def _check_layer_settings(name: str, settings: Iterable[str]) -> None:
+    for value in layer_settings(name, settings).values():
+        if name == "penalty_at":
+            parse_penalty(value)
+        elif value not in get_args(NormName):
+            raise UsageError(f"--norm-at takes a known norm. Received: {value!r}. {nearest(value, get_args(NormName))}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_EXAMPLES = {"norm_at": "conv1=none", "penalty_at": "conv1=0,0.001"}
+_LAMBDA = 1e3
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "net": get_args(NetName),
+    "norm": get_args(NormName),
+    "penalize": ("kernels", "all"),
+    "schedule": get_args(Schedule),
+    "anneal": ("cos", "linear"),
+    "initializer": get_args(Initializer),
+    "interpolation": ("bilinear", "nearest"),
+    "select": get_args(Selection),
+    "track": get_args(Tracker),
+}
+_LIMITS: dict[str, tuple[float, float, str]] = {
+    "l1": (0, _LAMBDA, "a finite number of at least 0 and at most 1000"),
+    "l2": (0, _LAMBDA, "a finite number of at least 0 and at most 1000"),
+    "ghost_batch_size": (2, math.inf, "at least 2"),
+    "epochs": (1, 100_000, "from 1 to 100000"),
+    "batch_size": (1, math.inf, "at least 1"),
+    "learning_rate": (1e-12, 1e3, "above 0 and at most 1000"),
+    "momentum": (0, 0.9999, "at least 0 and below 1"),
+    "base_momentum": (0, 0.9999, "at least 0 and below 1"),
+    "pct_start": (0.0, 1.0, "between 0 and 1"),
+    "div_factor": (1, 1e12, "at least 1"),
+    "final_div_factor": (1, 1e12, "at least 1"),
+    "step_size": (1, math.inf, "at least 1"),
+    "step_gamma": (1e-12, 1, "above 0 and at most 1"),
+    "step_after": (0, math.inf, "at least 0"),
+    "dropout": (0, 0.95, "from 0 to 0.95"),
+    "rotation": (0, 180, "from 0 to 180 degrees"),
+    "shift": (0, 1, "from 0 to 1, a fraction of the image"),
+    "zoom": (0, 0.9, "from 0 to 0.9, a fraction of the image"),
+    "shear": (0, 60, "from 0 to 60 degrees"),
+    "validation_size": (0, math.inf, "at least 0"),
+    "train_size": (1, math.inf, "at least 1"),
+    "seed": (0, 2**31 - 1, "from 0 to 2147483647"),
+    "threads": (1, 1024, "from 1 to 1024"),
+}

@@ -1,0 +1,128 @@
+"""The machine and software a run is computed with: chosen before Keras is imported, described after."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from kernorm import record
+from kernorm.config import TrainConfig, UsageError
+
+_PACKAGES = ("kernorm", "keras", "tensorflow", "jax", "numpy", "tensorflow-datasets")
+
+
+def choose_backend() -> str:
+    """Makes TensorFlow the backend unless KERAS_BACKEND says otherwise, and quietens its start; returns the name.
+
+    Raises:
+        UsageError: the backend is not one that kernorm trains with, or is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend not in ("tensorflow", "jax"):
+        raise UsageError(
+            f"KERAS_BACKEND must be tensorflow or jax. Received: KERAS_BACKEND={backend}. Set one of them, or unset it."
+        )
+    if importlib.util.find_spec(backend) is None:
+        raise UsageError(
+            f"The backend must be installed. Received: KERAS_BACKEND={backend}, which is not. "
+            f"pip install {backend}, or choose the other one of tensorflow and jax."
+        )
+    if backend == "tensorflow":
+        _import_quietly(backend)
+    return backend
+
+
+def _import_quietly(module: str) -> None:
+    """Imports TensorFlow without the lines that its native code prints before it reads any log level."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            importlib.import_module(module)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def prepare(config: TrainConfig) -> None:
+    """Seeds every generator, makes TensorFlow deterministic and sets its threads, before the first op.
+
+    Raises:
+        UsageError: TensorFlow already runs in this process with another number of threads.
+    """
+    import keras
+
+    keras.utils.set_random_seed(config.seed)
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    threads = config.threads or 0
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        except RuntimeError:
+            raise UsageError(
+                "The number of threads is fixed at the first operation of a process. Received: "
+                f"threads={config.threads} after TensorFlow had begun with another. Start a new process for it."
+            ) from None
+
+
+def describe(config: TrainConfig) -> record.Environment:
+    """Describes the environment of a run."""
+    import keras
+
+    backend = keras.backend.backend()
+    return record.Environment(
+        backend=backend,
+        device=_device(),
+        threads=config.threads or len(os.sched_getaffinity(0)),
+        versions={"python": platform.python_version(), **_versions()},
+        commit=_commit(),
+    )
+
+
+def peak_memory() -> int:
+    """Returns the most memory this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _device() -> str:
+    import keras
+
+    accelerators = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    return ", ".join([*accelerators, f"{model}, {os.cpu_count()} cores"])
+
+
+def _commit() -> str | None:
+    """Returns the commit of the checkout that kernorm runs from, if it runs from one."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None

@@ -1,0 +1,231 @@
+"""Exports a finished run as a SavedModel candidate for TF Serving, checked before it gets its name.
+
+    python -m kernorm.export reports/runs/<run id>
+
+takes about 15 seconds and prints the path. Always under TensorFlow, from backend-neutral weights, whatever trained
+them. Last in the way of a run; its heavy imports wait until the command line has been read.
+"""
+
+import contextlib
+import errno
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from kernorm import cli
+from kernorm.config import UsageError
+from kernorm.files import tree_sha256
+from kernorm.record import Export, Record, read_record, write_record
+from kernorm.versions import Version, new_version
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from numpy.typing import NDArray
+
+RECORD = "record.json"
+WEIGHTS = "model.weights.h5"
+SAMPLES = 256
+_PACKAGES = ("kernorm", "keras", "tensorflow", "tensorflow-serving-api", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Exports a finished run as a SavedModel candidate for TF Serving, in about 15 seconds.
+
+    It writes saved_models/<run id>/<version>/ and enters it in the run's record.json. Needs TensorFlow and
+    tensorflow-serving-api, whichever backend trained the run.
+    """
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run, reports/runs/<run id>, with record.json and model.weights.h5."""
+
+    saved_models_dir: Path | None = None
+    """Where <run id>/<version>/ is written. None: where the run's own settings say."""
+
+
+def main(config: ExportConfig) -> None:
+    """Exports a run and prints the candidate's path."""
+    # Before the first import of Keras. Neither a GPU nor another backend has a part in an export.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    print(export_run(config.run_folder, config.saved_models_dir).path)
+
+
+def export_run(run_folder: Path, saved_models_dir: Path | None = None) -> Export:
+    """Exports a finished run from what is on disk and enters the export in its record.json.
+
+    Under TensorFlow in this process; in a process of its own if Keras runs on another backend here.
+
+    Raises:
+        UsageError: the run has no record or weights, is not finished, or its weights are of another net; or as
+            `export_model`.
+    """
+    record = read_record(run_folder / RECORD)
+    if record.status != "finished":
+        raise UsageError(f"Only a finished run can be exported. Received: {run_folder} with status={record.status!r}. "
+                         "Run its training command again.")  # fmt: skip
+    weights = run_folder / WEIGHTS
+    if not weights.is_file():
+        raise UsageError(f"A run is exported from its weights. Received: {run_folder} without {WEIGHTS}. "
+                         "Train it once more with --retrain.")  # fmt: skip
+    root = saved_models_dir or record.config.saved_models_dir
+    if _backend() != "tensorflow":
+        return export_in_subprocess(run_folder, root)
+    _need_tensorflow()
+    export = export_model(load_model(record, weights), record, root, _samples(record))
+    write_record(replace(record, export=export), run_folder / RECORD)
+    return export
+
+
+def load_model(record: Record, weights: Path) -> "keras.Model":
+    """Builds the net of a record and loads its weights, on any backend.
+
+    Raises:
+        UsageError: the file is damaged or holds the weights of another net.
+    """
+    from kernorm.model import build_model
+
+    model = build_model(record.config, record.data)
+    try:
+        model.load_weights(weights)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"Weights must be whole and of the net that their record describes. Received: {weights}: "
+                         f"{reason}. Train the run once more with --retrain.") from error  # fmt: skip
+    return model
+
+
+def export_model(model: "keras.Model", record: Record, root: Path, samples: "NDArray[np.uint8]") -> Export:
+    """Writes root/<run id>/<version>/, a SavedModel that has answered as the model does.
+
+    Args:
+        model: from uint8 images (N, H, W, C) to logits (N, K), on the TensorFlow backend.
+        record: of the run; names the folder, and the model card is drawn from it.
+        root: the folder of all SavedModels.
+        samples: training or validation images (N, H, W, C), for the checks and the warm-up file; never test images.
+
+    Raises:
+        UsageError: another backend runs, the samples do not fit, the folder cannot be written, the disk is full.
+        RuntimeError: the SavedModel does not answer as the model does, or could not be served; nothing is left.
+    """
+    import numpy as np
+
+    _need_tensorflow()
+    if _backend() != "tensorflow":
+        raise UsageError(f"An export needs Keras on TensorFlow. Received: KERAS_BACKEND={_backend()!r}. "
+                         "Use python -m kernorm.export with the run's folder.")  # fmt: skip
+    if samples.dtype != np.uint8 or samples.shape[1:] != model.input_shape[1:] or not len(samples):
+        raise UsageError(f"Samples must be uint8 images of the model's input shape {model.input_shape}. Received: "
+                         f"{samples.dtype} of shape {samples.shape}. Use the run's own data set.")  # fmt: skip
+    with new_version(root / record.run_id) as version, _disk_errors():
+        digest = _fill(version, model, record, samples)
+    return Export(path=str(version.path), version=version.number, tree_sha256=digest)
+
+
+def export_in_subprocess(run_folder: Path, saved_models_dir: Path) -> Export:
+    """Exports a finished run, already on disk, by TensorFlow in a process of its own, for training on another backend.
+
+    That process enters the export in the run's record.json; read it again afterwards.
+
+    Returns:
+        The export, or one without path that says why TensorFlow cannot be used and how to export later.
+
+    Raises:
+        UsageError: as `export_run`.
+        RuntimeError: the process failed otherwise; the message is the end of what it said.
+    """
+    try:
+        _need_tensorflow()
+    except UsageError as error:
+        return Export(reason=str(error).replace("RUN_FOLDER", str(run_folder)))
+    command = [sys.executable, "-m", "kernorm.export", str(run_folder), "--saved-models-dir", str(saved_models_dir)]
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        said = finished.stderr.strip().splitlines() or ["nothing"]
+        if finished.returncode == 2:
+            raise UsageError(said[-1].removeprefix("error: "))
+        raise RuntimeError(f"The export failed with exit code {finished.returncode}: " + "\n".join(said[-20:]))
+    export = read_record(run_folder / RECORD).export
+    if export is None:
+        raise RuntimeError(f"The export of {run_folder} entered nothing in its record.")
+    return export
+
+
+def _need_tensorflow() -> None:
+    for module, package in (("tensorflow", "tensorflow"), ("tensorflow_serving", "tensorflow-serving-api")):
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(f"An export needs {package}. Received: an environment without it. Install it by "
+                             f"pip install {package}, then run python -m kernorm.export RUN_FOLDER.")  # fmt: skip
+
+
+def _fill(version: Version, model: "keras.Model", record: Record, samples: "NDArray[np.uint8]") -> str:
+    """Writes the SavedModel and what goes with it into the version's folder, checked; returns the hash of it all."""
+    import tensorflow as tf
+
+    from kernorm.card import FOLDER, make_card, write_card
+    from kernorm.checks import check_answers, described
+    from kernorm.graph import check_graph
+    from kernorm.signatures import write_saved_model
+    from kernorm.warmup import write_warmup
+
+    write_saved_model(model, record.data.labels, version.folder)
+    signatures = tf.saved_model.load(str(version.folder)).signatures
+    check_graph(version.folder, signatures)
+    check_answers(model, signatures, record.data.labels, samples)
+    write_warmup(version.folder, record.run_id, samples, signatures)
+    versions = {package: _installed(package) for package in _PACKAGES}
+    write_card(make_card(record, version.number, described(signatures), versions), version.folder)
+    digest = tree_sha256(version.folder)
+    (version.folder / FOLDER / "tree.sha256").write_text(digest + "\n")
+    return digest
+
+
+def _backend() -> str:
+    """Returns the backend that Keras runs on here, importing Keras."""
+    import keras
+
+    return keras.backend.backend()
+
+
+def _samples(record: Record) -> "NDArray[np.uint8]":
+    """Returns images for the checks and the warm-up file, from the run's own data; never the test split's."""
+    from kernorm.data import load
+
+    data = load(record.config)
+    return (data.validation or data.train).images[:SAMPLES]
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed as a package"
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turns TensorFlow's way of saying that a file cannot be written into Python's."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in error.message:
+                raise OSError(code, os.strerror(code)) from error
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(ExportConfig, main, prog="python -m kernorm.export"))

@@ -1,0 +1,54 @@
+"""Feeds a training split to `fit`: order and augmentation depend on the seed and the epoch alone."""
+
+import math
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from kernorm.augment import Affine, augment
+from kernorm.config import TrainConfig
+
+_ORDER, _AUGMENT = 0, 1
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled, augmented batches of uint8 images (N, H, W, C) and labels (N,).
+
+    A batch is a function of (seed, epoch, index), whatever was drawn before and however far ahead it is prepared; so
+    an interrupted run goes on exactly as it would have. Set `epoch` (from 0) before each one.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray, config: TrainConfig) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self.images, self.labels = images, labels
+        self.batch_size, self.seed = config.batch_size, config.seed
+        self.ranges = Affine(
+            rotation=config.rotation,
+            shift=config.shift,
+            zoom=config.zoom,
+            shear=config.shear,
+            interpolation=config.interpolation,
+        )
+        self.epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose batches are given, from 0."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.labels))
+
+    @property
+    def num_batches(self) -> int:
+        """Steps an epoch; the last one takes what is left."""
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray]:
+        """Returns batch `index` of the epoch."""
+        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        rng = np.random.default_rng((self.seed, _AUGMENT, self.epoch, index))
+        return augment(self.images[chosen], self.ranges, rng), self.labels[chosen]

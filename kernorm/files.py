@@ -1,0 +1,76 @@
+"""Writing that leaves either the old file or the new one, whole; locks; the hash of a folder."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernorm.config import UsageError
+
+UNHASHED = ("assets.extra/kernorm/tree.sha256", "assets.extra/kernorm/evaluation.json")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name beside it, flushes it to disk and renames it into place.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the old file stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes a folder's own entries to disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, purpose: str) -> Iterator[None]:
+    """Holds the lock file `path` while the body runs; the system frees it when the process ends, however it ends.
+
+    Raises:
+        UsageError: another process holds it; `purpose` says what for.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"Only one process at a time may {purpose}. Received: {path} held by another one. "
+                "Wait for it, or end it."
+            ) from None
+        yield
+
+
+def tree_sha256(folder: Path) -> str:
+    """Returns the sha256 over the relative names and contents of all files of a folder, sorted by name.
+
+    Leaves out UNHASHED: the hash itself, and the evaluation that is added later.
+    """
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name not in UNHASHED:
+            total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON atomically, indented."""
+    write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")

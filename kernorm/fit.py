@@ -1,0 +1,213 @@
+"""Computes one run in its folder: builds, proves the penalty, fits or resumes, measures. train.py calls it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from kernorm import checkpoint, environment
+from kernorm.callbacks import Diverged, Progressed, RunLog, write_history
+from kernorm.config import TrainConfig, UsageError
+from kernorm.data import Dataset, load
+from kernorm.feed import Batches
+from kernorm.metrics import evaluate
+from kernorm.model import build_model
+from kernorm.optimizer import ScheduledSGD
+from kernorm.penalties import measure, prove
+from kernorm.progress import RunProgress
+from kernorm.record import Epoch, Evaluation, Opening, Record, write_record
+from kernorm.schedules import schedule_tables
+from kernorm.tracking import trackers
+from kernorm.weights import layer_table, prune_table
+
+EVALUATION_BATCH = 1000
+WEIGHTS = "model.weights.h5"
+CHECKPOINT = "checkpoint.npz"
+SHOWN = 25
+
+_HISTORY = TypeAdapter(list[Epoch])
+_OPENINGS = TypeAdapter(list[Opening])
+
+
+class Run:
+    """One run in its folder, from data to the measured record.
+
+    Raises:
+        UsageError: the config does not fit the data or the net, or the checkpoint is damaged or another run's.
+        RuntimeError: a penalty is not in the loss as configured.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path) -> None:
+        environment.prepare(config)
+        self.config, self.folder = config, folder
+        self.data: Dataset = load(config)
+        self.batches = Batches(self.data.train.images, self.data.train.labels, config)
+        self.tables = schedule_tables(config, self.batches.num_batches)
+        self.model = build_model(config, self.data.info)
+        self.model.compile(
+            optimizer=ScheduledSGD(*self.tables, nesterov=config.nesterov),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[
+                keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            ],
+            jit_compile=keras.backend.backend() == "jax",
+        )
+        self.monitored = "test" if config.select == "test" else "validation" if self.data.validation else "none"
+        probe = self.batches[0]
+        proof = prove(self.model, config, *probe)
+        penalty = measure(self.model, config)
+        self.reached = Progressed(history=[Epoch(epoch=0, l1_penalty=penalty.l1, l2_penalty=penalty.l2)])
+        self.record = Record(
+            run_id=folder.name,
+            status="running",
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=config,
+            data=self.data.info,
+            environment=environment.describe(config),
+            parameters=_count(self.model.trainable_variables),
+            parameters_total=_count(self.model.weights),
+            penalty_proof=proof,
+            monitored=self.monitored,
+        )
+
+    def announce(self) -> str:
+        """Says what is about to be trained, with the penalty measured at step 0."""
+        first, info = self.reached.history[0], self.data.info
+        found, expected = self.record.penalty_proof or (0.0, 0.0)
+        return (
+            f"{self.folder.name}: {self.config.net} with {self.config.norm}, {self.record.parameters:,} parameters, "
+            f"{info.train:,} training and {info.validation:,} validation images of {info.name}\n"
+            f"step 0: l1 penalty {first.l1_penalty:.6f}, l2 penalty {first.l2_penalty:.6f}; "
+            f"in the loss {found:.6f}, by formula {expected:.6f}"
+        )
+
+    def resume(self) -> int:
+        """Takes up the checkpoint, if there is one; returns the epochs that are done."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return 0
+        state = checkpoint.load(path)
+        if state.notes["identity"] != self.config.identity:
+            raise UsageError(
+                f"A run goes on with the config it began with. Received: {path} of another one. "
+                "Give another --reports-dir, or move that folder away."
+            )
+        checkpoint.restore(state, self.model)
+        self.reached = Progressed(
+            history=_HISTORY.validate_python(state.notes["history"]),
+            selected=state.notes["selected"],
+            kept=state.kept,
+        )
+        self.data.test.openings.extend(_OPENINGS.validate_python(state.notes["openings"]))
+        self.record = replace(self.record, started=state.notes["started"])
+        return self.reached.history[-1].epoch
+
+    def fit(self, done: int) -> None:
+        """Trains the epochs that are left; a diverged loss raises Diverged."""
+        with RunProgress(epochs=self.config.epochs, steps_per_epoch=self.batches.num_batches, done=done) as progress:
+            progress.line(self.announce() + (f"\nresumed after epoch {done}" if done else ""))
+            if done == self.config.epochs:
+                return
+            write_history(self.reached.history, self.folder / "history.csv")
+            log = RunLog(
+                config=self.config,
+                reached=self.reached,
+                batches=self.batches,
+                tables=self.tables,
+                folder=self.folder,
+                monitored=self.monitored,
+                save=self._after_epoch,
+                progress=progress,
+            )
+            self.model.fit(
+                self.batches,
+                initial_epoch=done,
+                epochs=self.config.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=[*trackers(self.config, self.folder.name, self.folder), log],
+                validation_data=self._monitored_split(),
+                validation_batch_size=EVALUATION_BATCH,
+            )
+
+    def _monitored_split(self) -> tuple[NDArray, NDArray] | None:
+        if self.monitored == "test":
+            return self._open_test("selection", self.reached.history[-1].epoch + 1)
+        return tuple(self.data.validation) if self.data.validation else None  # type: ignore[return-value]
+
+    def _open_test(self, purpose: str, epoch: int) -> tuple[NDArray, NDArray]:
+        return self.data.test.open(purpose=purpose, epoch=epoch)
+
+    def _save(self, model: keras.Model) -> None:
+        notes = {
+            "identity": self.config.identity,
+            "started": self.record.started,
+            "history": _HISTORY.dump_python(self.reached.history, mode="json"),
+            "selected": self.reached.selected,
+            "openings": _OPENINGS.dump_python(self.data.test.openings, mode="json"),
+        }
+        checkpoint.save(self.folder / CHECKPOINT, model, self.reached.kept, notes)
+        write_record(self._so_far(), self.folder / "record.json")
+
+    def _after_epoch(self, model: keras.Model) -> None:
+        """Saves the state, then enters the look at the test split that the next epoch will end with, if it does."""
+        self._save(model)
+        epoch = self.reached.history[-1].epoch
+        if self.monitored == "test" and epoch < self.config.epochs:
+            self._open_test("selection", epoch + 1)
+
+    def _so_far(self) -> Record:
+        """Returns the record with what has been reached."""
+        history = tuple(self.reached.history)
+        return replace(
+            self.record,
+            environment=replace(self.record.environment, peak_memory=environment.peak_memory()),
+            history=history,
+            selected_epoch=self.reached.selected or None,
+            openings=tuple(self.data.test.openings),
+            seconds=sum(row.seconds for row in history),
+            cpu_seconds=sum(row.cpu_seconds for row in history),
+        )
+
+    def diverged(self, error: Diverged) -> Record:
+        """Returns and writes the record of a run that diverged."""
+        self.record = replace(self._so_far(), status="diverged", message=str(error))
+        write_record(self.record, self.folder / "record.json")
+        return self.record
+
+    def measure(self) -> tuple[Record, NDArray[np.uint8]]:
+        """Measures the selected weights on every split, the test split last.
+
+        Returns:
+            The record, not yet finished, and the images of the first mistakes on the test split, (M, H, W, C).
+        """
+        images, labels = self._open_test("final evaluation", self.reached.selected)
+        # Entered before it is used, so that a run killed from here on shows this look as well.
+        self._save(self.model)
+        if self.reached.kept:
+            checkpoint.set_variables(self.model, self.reached.kept)
+        self.model.save_weights(self.folder / WEIGHTS)
+        validation = self.data.validation
+        split, probe = ("validation", validation) if validation else ("train", self.data.train)
+        test = self._evaluate(images, labels, "test")
+        self.record = replace(
+            self._so_far(),
+            train=self._evaluate(*self.data.train, "train"),
+            validation=self._evaluate(*validation, "validation") if validation else None,
+            test=test,
+            layers=layer_table(self.model, self.config),
+            pruned=prune_table(self.model, *probe, split, EVALUATION_BATCH),
+        )
+        return self.record, images[[mistake.index for mistake in test.mistakes[:SHOWN]]]
+
+    def _evaluate(self, images: NDArray[np.uint8], labels: NDArray, split: str) -> Evaluation:
+        return evaluate(self.model.predict(images, batch_size=EVALUATION_BATCH, verbose=0), labels, split)
+
+
+def _count(variables: list) -> int:
+    return int(sum(np.prod(variable.shape) for variable in variables))

@@ -1,0 +1,65 @@
+"""Recipes by name: sets of values for TrainConfig, and nothing else. Its own defaults are the recipe `default`."""
+
+import dataclasses
+from typing import Any
+
+from kernorm.config import TrainConfig, UsageError, nearest
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "best": {"epochs": 40},
+    # TSAI EVA4 session 6, as claimed; facts of each value: notebook "Modularized_FINAL".
+    "eva4": {
+        "net": "eva4",
+        "epochs": 40,
+        "learning_rate": 0.01,
+        "momentum": 0.95,
+        "base_momentum": 0.85,
+        "nesterov": False,
+        "dropout": 0.08,
+        "initializer": "torch",
+        "rotation": 10.0,
+        "shift": 0.0,
+        "interpolation": "nearest",
+        "validation_size": 0,
+        "select": "test",
+    },
+    # EVA6 session 6, as claimed; facts of each value: notebook "MultipleNorms".
+    "eva6": {
+        "net": "eva6",
+        "epochs": 25,
+        "learning_rate": 0.04104,
+        "nesterov": False,
+        "schedule": "step",
+        "step_size": 2,
+        "step_gamma": 0.09,
+        "step_after": 12,
+        "dropout": 0.069,
+        "initializer": "torch",
+        "shift": 0.0,
+        "interpolation": "nearest",
+        "validation_size": 0,
+        "select": "test",
+    },
+}
+
+
+def recipe(name: str, **values: Any) -> TrainConfig:
+    """Returns the config of a recipe, with single values overridden.
+
+    Raises:
+        UsageError: there is no such recipe, or a value is refused.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"--recipe takes a known name. Received: {name!r}. {nearest(name, RECIPES)}")
+    return TrainConfig(**{**RECIPES[name], "recipe": name, **values})
+
+
+def recipe_of_words(words: list[str]) -> TrainConfig:
+    """Returns the config of the recipe that a command line names, which its other flags then override."""
+    default = next(field.default for field in dataclasses.fields(TrainConfig) if field.name == "recipe")
+    for index, word in enumerate(words):
+        flag, _, value = word.partition("=")
+        if flag == "--recipe":
+            return recipe(value or (words[index + 1] if index + 1 < len(words) else ""))
+    return recipe(default)

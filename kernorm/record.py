@@ -1,0 +1,249 @@
+"""What a run leaves: one typed, versioned schema, from which every number of a report can be recomputed.
+
+Written by train, read by report, export, studies and searches. `record.json` is this, field by field.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from kernorm.config import TrainConfig, UsageError
+from kernorm.files import write_atomically
+
+SCHEMA = 1
+THRESHOLDS = (1e-4, 1e-3, 1e-2)
+
+_strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One row of history.csv.
+
+    `loss` is what the optimizer minimized, the mean over the epoch's steps; `cross_entropy` and `accuracy` are the
+    same means in training mode, on augmented images. `l1_penalty` and `l2_penalty` are measured on the weights at the
+    epoch's end; row 0 is the state before the first step and has neither loss nor accuracy. `val_*` are of the
+    monitored split in inference mode. `learning_rate` and `momentum` are those of the epoch's last step.
+    """
+
+    epoch: int
+    loss: float | None = None
+    cross_entropy: float | None = None
+    l1_penalty: float
+    l2_penalty: float
+    accuracy: float | None = None
+    val_cross_entropy: float | None = None
+    val_accuracy: float | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One row of the per-layer table: a layer with weights.
+
+    `norm` and `axes` are empty for a convolution, `l1` to `near_zero` are None for a layer without kernel.
+    `near_zero` holds the share of |w| below each of THRESHOLDS; `kernel_norm` is ‖w‖₂.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    norm: str = ""
+    axes: str = ""
+    groups: int | None = None
+    l1: float | None = None
+    l2: float | None = None
+    kernel_norm: float | None = None
+    near_zero: tuple[float, ...] | None = None
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What is left when kernel weights of |w| < threshold are set to 0, on the split named in `split`."""
+
+    threshold: float
+    share: float
+    accuracy: float
+    split: str
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One misclassified image: its index in the split, and the probability given to the prediction."""
+
+    index: int
+    target: int
+    prediction: int
+    confidence: float
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """One bin of the reliability diagram, over predictions with confidence in (low, high]."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The scores of one split; intervals are Wilson's, 95 %.
+
+    `confusion[t][p]` counts images of class t predicted as p. `cross_entropy` is the mean negative log-likelihood in
+    nats, `brier` the mean squared error over all classes (0 to 2), `ece` over 15 bins of equal width.
+    """
+
+    split: str
+    count: int
+    accuracy: float
+    interval: tuple[float, float]
+    cross_entropy: float
+    brier: float
+    ece: float
+    bins: tuple[Bin, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    class_intervals: tuple[tuple[float, float], ...]
+    mistakes: tuple[Mistake, ...]
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """One look at the test split: when (ISO 8601, UTC), after which epoch, and for what."""
+
+    time: str
+    epoch: int
+    purpose: str
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The data of a run: the set as tensorflow-datasets names it, its version, the sha256 of its arrays, split sizes.
+
+    `mean` and `std` are the training pixels' (0 to 255), one per channel; the net scales its input by them.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    labels: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: int
+    validation: int
+    test: int
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where and with what a run was computed; `peak_memory` in bytes of the whole process."""
+
+    backend: str
+    device: str
+    threads: int
+    versions: dict[str, str]
+    commit: str | None = None
+    peak_memory: int = 0
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """The candidate a run left, or why it left none (`path` None, `reason` says it)."""
+
+    path: str | None = None
+    version: int | None = None
+    tree_sha256: str | None = None
+    reason: str = ""
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Everything a run leaves.
+
+    Attributes:
+        status: `running` between epochs; `diverged` and `failed` carry `message`.
+        history: row 0 is the state before the first step.
+        monitored: the split behind the history's val_ columns: `validation`, `test` or `none`.
+        selected_epoch: the epoch whose weights were kept, by `config.select`.
+        penalty_proof: penalty found in the loss of the first step, beside what the formula gives for the same weights.
+    """
+
+    schema_version: int = SCHEMA
+    run_id: str
+    status: Literal["running", "finished", "diverged", "failed"]
+    message: str = ""
+    started: str
+    config: TrainConfig
+    data: Data
+    environment: Environment
+    parameters: int
+    parameters_total: int
+    penalty_proof: tuple[float, float] | None = None
+    history: tuple[Epoch, ...] = ()
+    monitored: str = "validation"
+    selected_epoch: int | None = None
+    train: Evaluation | None = None
+    validation: Evaluation | None = None
+    test: Evaluation | None = None
+    openings: tuple[Opening, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    pruned: tuple[Pruned, ...] = ()
+    export: Export | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+_ADAPTER = TypeAdapter(Record)
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Writes record.json atomically."""
+    write_atomically(path, _ADAPTER.dump_json(record, indent=1) + b"\n")
+
+
+def read_record(path: Path) -> Record:
+    """Reads a record.json.
+
+    Raises:
+        UsageError: the file is missing, half-written, or of another schema.
+    """
+    try:
+        record = _ADAPTER.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"A run folder holds a record.json. Received: {path}, which is not there. "
+            "Give the folder of a run under reports/runs."
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"A record.json must be whole and of schema {SCHEMA}. Received: {path}, {where or 'file'}: "
+            f"{first['msg']}. Move its folder away and run the command again."
+        ) from None
+    if record.schema_version != SCHEMA:
+        raise UsageError(
+            f"A record.json must be of schema {SCHEMA}. Received: {path} of schema "
+            f"{record.schema_version}. Read it with the kernorm that wrote it."
+        )
+    return record

@@ -1,0 +1,302 @@
+"""The report of one run: report.html, which opens offline, and its charts as PNG files.
+
+Last in the way of a run. Everything shown is read or recomputed from the record; the page's words are in
+report.html.j2, its looks in report.css.
+"""
+
+import base64
+import dataclasses
+import io
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from kernorm.config import TrainConfig
+from kernorm.files import write_atomically
+from kernorm.metrics import class_accuracies, frequent_confusions, resolution
+from kernorm.plots import GRID, charts, name_of, picture, share, to_png, to_svg
+from kernorm.recipes import recipe
+from kernorm.record import THRESHOLDS, Evaluation, Record
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One plain statement about how the run was done, and whether it is good news."""
+
+    kind: Literal["good", "note", "warning", "bad"]
+    title: str
+    text: str
+
+
+def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> Path:
+    """Writes report.html and the PNG files of its charts into `folder`, each atomically, and returns the page's path.
+
+    `mistakes` (M, H, W, C) are the images of the first mistakes of the test evaluation, up to 25, in its order.
+
+    Raises:
+        ValueError: there are more or fewer images than that.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    expected = min(GRID, len(record.test.mistakes)) if record.test else 0
+    if len(mistakes) != expected:
+        raise ValueError(f"A report takes an image for each of the first {GRID} mistakes on the test split. Received: "
+                         f"{len(mistakes)} images for {expected} mistakes. Give those of record.test.")  # fmt: skip
+    drawn = charts(record, mistakes)
+    for name, group in drawn.items():
+        write_atomically(folder / f"{name}.png", to_png(group, record.run_id))
+    # The page shows the misclassified images as pixels of their own, which stay sharp and follow the theme.
+    panels = {panel.name: panel for name, group in drawn.items() if name != "misclassified" for panel in group}
+    svgs = {name: Markup(to_svg(panel)) for name, panel in panels.items()}
+    template = _environment().get_template("report.html.j2")
+    page = template.render(panels=panels, svgs=svgs, **_context(record, mistakes))
+    path = folder / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def command(config: TrainConfig, backend: str = "tensorflow") -> str:
+    """Returns the command line that trains this config: its recipe, and each flag that differs from the recipe's."""
+    base = recipe(config.recipe)
+    words = ["python", "-m", "kernorm.train"]
+    if config.recipe != TrainConfig.recipe:
+        words += ["--recipe", config.recipe]
+    for field in dataclasses.fields(config):
+        if getattr(config, field.name) != getattr(base, field.name):
+            words += _flag(field.name, getattr(config, field.name))
+    prefix = "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
+    return prefix + shlex.join(words)
+
+
+def verdicts(record: Record) -> list[Verdict]:
+    """Says in plain words what a reader must know before believing the numbers, most serious first."""
+    found = [_selection(record), _openings(record), _penalty(record)]
+    if record.status != "finished":
+        found.insert(0, _unfinished(record))
+    if record.test:
+        found.append(_resolution(record.test))
+    order = ("bad", "warning", "good", "note")
+    return sorted(found, key=lambda verdict: order.index(verdict.kind))
+
+
+def percent(value: float, count: int) -> str:
+    """Returns a share of `count` things in percent, two decimals at most and no more than the count supports."""
+    digits = min(max(round(math.log10(max(count, 1))) - 2, 0), 2)
+    text = f"{100 * value:.{digits}f}"
+    if value < 1 and float(text) == 100:
+        text = f">{100 - 10**-digits:.{digits}f}"
+    return f"{text}{NO_BREAK}%"
+
+
+def points(value: float, count: int) -> str:
+    """Returns a difference of two shares of `count` things in percentage points, with its sign."""
+    digits = min(max(round(math.log10(max(count, 1))) - 2, 0), 2)
+    return f"{100 * value:+.{digits}f}{NO_BREAK}pp".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f}{NO_BREAK}s" if seconds < 9.95 else f"{seconds:.0f}{NO_BREAK}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{NO_BREAK}min {rest}{NO_BREAK}s"
+    return f"{minutes // 60}{NO_BREAK}h {minutes % 60}{NO_BREAK}min"
+
+
+def moment(text: str) -> str:
+    """Returns an ISO 8601 time in UTC to the second; anything else as it is."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("kernorm", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "duration": duration,
+        "moment": moment,
+        "share": share,
+        "setting": _setting,
+        "thousands": lambda count: f"{count:,}",
+        "short": lambda value: "–" if value is None else f"{value:.4g}",
+    }
+    return environment
+
+
+def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
+    evaluation = record.test or record.validation
+    splits = [split for split in (record.train, record.validation, record.test) if split]
+    settings = [
+        (field.name, getattr(record.config, field.name), field.default) for field in dataclasses.fields(record.config)
+    ]
+    return {
+        "record": record,
+        "evaluation": evaluation,
+        "verdicts": verdicts(record),
+        "splits": splits,
+        "accuracies": {split.split: split for split in splits},
+        "strips": _strips(splits),
+        "name": partial(name_of, labels=record.data.labels),
+        "tiles": list(zip(mistakes_as_uris(mistakes), record.test.mistakes, strict=False)) if record.test else [],
+        "grey": mistakes.ndim == 4 and mistakes.shape[-1] != 3,
+        "class_accuracies": class_accuracies(evaluation.confusion) if evaluation else (),
+        "confusions": frequent_confusions(record.test.confusion, 12) if record.test else [],
+        "taken_for": partial(_taken_for, evaluation.confusion if evaluation else ()),
+        "thresholds": THRESHOLDS,
+        "settings": settings,
+        "changed": [setting for setting in settings if setting[1] != setting[2]],
+        "command": command(record.config, record.environment.backend),
+        **_serving(record),
+        "sizes": {"train": record.data.train, "validation": record.data.validation, "test": record.data.test},
+    }
+
+
+def mistakes_as_uris(images: Iterable[NDArray[np.uint8]]) -> list[str]:
+    """Returns each image (H, W, C) as a PNG file in a data: address."""
+    uris = []
+    for image in images:
+        data = io.BytesIO()
+        Image.fromarray(picture(image)).save(data, "PNG", optimize=True)
+        uris.append(f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}")
+    return uris
+
+
+def _strips(splits: Iterable[Evaluation]) -> dict[str, tuple[float, float, float]]:
+    """Places each split's interval on one scale from 0 to 100: its start, its width and the accuracy."""
+    splits = list(splits)
+    low = min((split.interval[0] for split in splits), default=0.0)
+    high = max((split.interval[1] for split in splits), default=1.0)
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    return {
+        split.split: (
+            place(split.interval[0]),
+            round(place(split.interval[1]) - place(split.interval[0]), 2),
+            place(split.accuracy),
+        )
+        for split in splits
+    }
+
+
+def _taken_for(confusion: Sequence[Sequence[int]], target: int) -> list[tuple[int, int]]:
+    """Returns the wrong predictions for a class with their counts, the most frequent first."""
+    wrong = [
+        (prediction, count) for prediction, count in enumerate(confusion[target]) if count and prediction != target
+    ]
+    return sorted(wrong, key=lambda pair: -pair[1])
+
+
+def _serving(record: Record) -> dict[str, str]:
+    if not (record.export and record.export.path):
+        return {}
+    path = Path(record.export.path)
+    return {
+        "push": f"python -m kernorm.push {shlex.quote(str(path))}",
+        "serve": "tensorflow_model_server --rest_api_port=8501 --model_name=kernorm "
+        f'--model_base_path="$(realpath {shlex.quote(str(path.parent))})"',
+    }
+
+
+def _unfinished(record: Record) -> Verdict:
+    done = record.history[-1].epoch if record.history else 0
+    when = f"After {done} of {record.config.epochs} epochs"
+    if record.status == "running":
+        return Verdict("warning", "The run is not finished", f"{when}. What stands here will change.")
+    title = "Training diverged" if record.status == "diverged" else "The run failed"
+    return Verdict("bad", title, f"{when}: {record.message or 'no message was left.'}")
+
+
+def _selection(record: Record) -> Verdict:
+    epochs, kept, data = record.config.epochs, record.selected_epoch, record.data
+    which = "No epoch has been kept yet." if kept is None else f"Epoch {kept} of {epochs} was kept"
+    if record.config.select == "test":
+        text = f"{which}: the best on the test split itself, after as many looks at it as epochs. "
+        return Verdict("warning", "The test split selected the weights",
+                       f"{text}Its test accuracy is the highest of them and too good by that; set it only beside "
+                       "results that were selected the same way.")  # fmt: skip
+    if record.config.select == "validation":
+        return Verdict("good", "The validation split selected the weights",
+                       f"{which}, the best on {data.validation:,} validation images. The validation score is "
+                       "slightly too good by that, the test score is not.")  # fmt: skip
+    text = f"The last epoch{'' if kept is None else f', {kept},'} is kept, as decided before training."
+    if record.monitored == "test":
+        return Verdict("warning", "The test split was watched during training", f"{text} Nobody should tune by it.")
+    return Verdict("good", "No split selected the weights", text)
+
+
+def _openings(record: Record) -> Verdict:
+    looks = record.openings
+    if not looks:
+        return Verdict("note", "The test split was not opened", f"Its {record.data.test:,} images are still unseen.")
+    first, last = (f"after epoch {look.epoch} ({moment(look.time)})" for look in (looks[0], looks[-1]))
+    if len(looks) == 1:
+        return Verdict("good", "The test split was opened once", f"For: {looks[0].purpose}, {first}.")
+    purposes = ", ".join(dict.fromkeys(look.purpose for look in looks))
+    return Verdict("warning", f"The test split was opened {len(looks)} times",
+                   f"For: {purposes}. First {first}, last {last}.")  # fmt: skip
+
+
+def _penalty(record: Record) -> Verdict:
+    config, proof = record.config, record.penalty_proof
+    on = any([config.l1, config.l2, *(layer.l1 or layer.l2 for layer in record.layers)])
+    scope = "every kernel" if config.penalize == "kernels" else "every kernel and the norms' scales and offsets"
+    where = f"λ1 = {config.l1:g}, λ2 = {config.l2:g} on {scope}"
+    where += f", other values in single layers: {' '.join(config.penalty_at)}" if config.penalty_at else ""
+    if proof is None:
+        kind: Literal["warning", "note"] = "warning" if on else "note"
+        return Verdict(kind, f"The penalty is {'on, but unproven' if on else 'off'}", f"{where}. It was not measured.")
+    measured, formula = proof
+    found = (f"The loss of the first step held a penalty of {measured:.6g}; λ1·Σ|w| + λ2·Σw² over the same weights "
+             f"is {formula:.6g}.")  # fmt: skip
+    if not on and measured == 0:
+        return Verdict("note", "The penalty is off", "Every λ is 0, and the loss of the first step held no penalty.")
+    if on and measured > 0 and math.isclose(measured, formula, rel_tol=1e-3):
+        return Verdict("good", "The penalty is on, and proven", f"{where}. {found}")
+    title = "The penalty was not applied" if on and measured == 0 else "The penalty is not what was asked for"
+    return Verdict("bad", title, f"{where}. {found}")
+
+
+def _resolution(test: Evaluation) -> Verdict:
+    least = points(resolution(test.accuracy, test.count), test.count).lstrip("+")
+    return Verdict("note", "One run, one seed",
+                   f"On {test.count:,} images another single run must differ by more than {least} to be told apart "
+                   "from this one. Training again with another seed moves the result too: python -m kernorm.study "
+                   "compares over seeds.")  # fmt: skip
+
+
+def _flag(name: str, value: object) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,126 @@
+"""The four ways to ask an exported model: pixels, PNG bytes, tf.Example records, and TF Serving's Classify.
+
+Scaling is in the model; decoding is here, in TensorFlow's graph. Used by export.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from kernorm.config import UsageError
+
+Answer = dict[str, tf.Tensor]
+
+# Channels to the colour type of a PNG's header (ISO/IEC 15948, 11.2.2) and its name.
+_COLOURS = {1: (0, "greyscale"), 3: (2, "RGB"), 4: (6, "RGBA")}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A signature: the function behind it and its one input, batch None."""
+
+    function: Callable[[tf.Tensor], Answer]
+    spec: tf.TensorSpec
+
+
+def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint]:
+    """Returns the signatures of a model from uint8 images (N, H, W, C) to logits (N, K), by name.
+
+    Three answer with class_id int64 (N,), probabilities and logits float32 (N, K); `classify` answers with classes
+    string (N, K) and scores float32 (N, K), the likeliest first.
+
+    Raises:
+        UsageError: PNG knows no image of that many channels, or the labels are not as many as the logits.
+    """
+    shape = tuple(model.input_shape[1:])
+    if shape[-1] not in _COLOURS:
+        raise UsageError(
+            f"An exported model takes images of 1, 3 or 4 channels, as PNG does. Received: image_shape="
+            f"{shape}. Train with --no-export."
+        )
+    classes = model.output_shape[-1]
+    if len(labels) != classes:
+        raise UsageError(
+            f"A model needs one label a logit. Received: {len(labels)} labels for {classes} logits. "
+            "Use the record of the run that trained it."
+        )
+
+    def from_pixels(image: tf.Tensor) -> Answer:
+        count = tf.shape(image)[0]
+        # oneDNN's convolution gives an empty batch the wrong shape (TensorFlow 2.21): it is answered as one image.
+        filled = tf.pad(image, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0], [0, 0], [0, 0]])
+        logits = tf.cast(model(filled, training=False)[:count], tf.float32)
+        return {"class_id": tf.argmax(logits, axis=-1), "probabilities": tf.nn.softmax(logits), "logits": logits}
+
+    def from_png(image_bytes: tf.Tensor) -> Answer:
+        return from_pixels(decode_png(image_bytes, shape))
+
+    def from_examples(examples: tf.Tensor) -> Answer:
+        # The layout that tensorflow-datasets writes; its label is not asked for.
+        parsed = tf.io.parse_example(examples, {"image": tf.io.FixedLenFeature([], tf.string)})
+        return from_png(parsed["image"])
+
+    def classify(inputs: tf.Tensor) -> Answer:
+        answer = from_examples(inputs)
+        # Sorted by logits: probabilities may tie where logits do not, and would then not agree with class_id.
+        order = tf.math.top_k(answer["logits"], k=classes).indices
+        scores = tf.gather(answer["probabilities"], order, batch_dims=1)
+        return {"classes": tf.gather(tf.constant(labels), order), "scores": scores}
+
+    return {
+        "serving_default": Endpoint(from_pixels, tf.TensorSpec((None, *shape), tf.uint8, name="image")),
+        "serving_png": Endpoint(from_png, tf.TensorSpec((None,), tf.string, name="image_bytes")),
+        "serving_tf_examples": Endpoint(from_examples, tf.TensorSpec((None,), tf.string, name="examples")),
+        "classify": Endpoint(classify, tf.TensorSpec((None,), tf.string, name="inputs")),
+    }
+
+
+def write_saved_model(model: keras.Model, labels: tuple[str, ...], folder: Path) -> None:
+    """Writes a model with its four signatures into an empty folder.
+
+    Raises:
+        UsageError: as `endpoints`.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    for name, endpoint in endpoints(model, labels).items():
+        archive.add_endpoint(name, endpoint.function, input_signature=[endpoint.spec])
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    archive.write_out(str(folder), options=options, verbose=False)
+
+
+def decode_png(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    """Decodes PNG files, strings (N,), to pixels (N, H, W, C), uint8, for use in a graph.
+
+    Takes only 8-bit PNG files of exactly that size and kind of colour. TensorFlow's own op would silently drop the
+    lower byte of 16-bit pixels, mix colours to grey, drop transparency, spread 1-bit pixels to 0 and 255, and decode
+    JPEG, GIF and BMP: all of them other pixels than the model was trained on. A damaged file fails in that op.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs, with the positions of the wrong files in the batch.
+    """
+    height, width, channels = shape
+    header = png_header(shape)
+    wrong = tf.where(tf.strings.substr(images, 0, len(header)) != header)[:, 0]
+    rule = (
+        f"An image must be an 8-bit {_COLOURS[channels][1]} PNG of {height}x{width} pixels, channels={channels}. "
+        "Received: another kind of file at these positions of the batch:"
+    )
+    check = tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [rule, wrong], summarize=10)
+    with tf.control_dependencies([check]):
+        images = tf.identity(images)
+    return tf.map_fn(
+        lambda image: tf.ensure_shape(tf.io.decode_png(image, channels=channels), shape),
+        images,
+        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+    )
+
+
+def png_header(shape: tuple[int, int, int]) -> bytes:
+    """Returns the first 26 bytes of every 8-bit PNG of that shape (H, W, C): signature, IHDR, size, depth, colour."""
+    height, width, channels = shape
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBB", 13, b"IHDR", width, height, 8, _COLOURS[channels][0])

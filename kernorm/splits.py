@@ -1,0 +1,58 @@
+"""Which training images train and which validate: stratified, exact in size, the same for every run."""
+
+import numpy as np
+
+from kernorm.config import UsageError
+
+
+def split_indices(
+    labels: np.ndarray, *, validation_size: int, train_size: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sorted indices of the training and of the validation images.
+
+    They depend on labels (N,) and sizes only, not on a run's seed. The validation split is the start of a stratified
+    order of all images; the training split is the start of a stratified order of the rest, so that a smaller
+    train_size is contained in a larger one, and holds every class of the rest.
+
+    Raises:
+        UsageError: a size that the labels cannot give.
+    """
+    count, classes = len(labels), len(np.unique(labels))
+    if count - validation_size < classes:
+        raise UsageError(f"--validation-size must leave at least one training image a class. Received: "
+                         f"validation_size={validation_size} of {count} images in {classes} classes. "
+                         f"Give at most {max(count - classes, 0)}.")  # fmt: skip
+    order = stratified_order(labels)
+    validation, rest = order[:validation_size], np.sort(order[validation_size:])
+    if train_size is not None and not classes <= train_size <= len(rest):
+        raise UsageError(f"--train-size must be at least the number of classes and at most what validation leaves. "
+                         f"Received: train_size={train_size}. Give a value from {classes} to {len(rest)}.")  # fmt: skip
+    train = rest if train_size is None else rest[stratified_order(labels[rest], whole=True)[:train_size]]
+    return np.sort(train), np.sort(validation)
+
+
+def stratified_order(labels: np.ndarray, *, whole: bool = False) -> np.ndarray:
+    """Returns an order of indices (N,) of which every beginning is stratified.
+
+    Within a class images come by a hash of their index. The k-th image (from 0) of a class of n gets the key
+    (2k + 1) / n; by these keys classes share each beginning as seats are shared by Sainte-Laguë's method: to within
+    about one image of their proportion, and without the paradoxes of largest remainders, whose shares may shrink when
+    the total grows. `whole` puts one image of each class in front.
+    """
+    hashed = _hash(np.arange(len(labels), dtype=np.uint64))
+    keys = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        members = members[np.argsort(hashed[members], kind="stable")]
+        keys[members] = (2.0 * np.arange(len(members)) + 1) / len(members)
+        if whole:
+            keys[members[0]] = 0
+    return np.lexsort((hashed, keys))
+
+
+def _hash(values: np.ndarray) -> np.ndarray:
+    """Mixes uint64 values by the finalizer of SplitMix64 (Steele et al. 2014): the same in every NumPy."""
+    values = (values + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

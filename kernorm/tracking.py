@@ -1,0 +1,87 @@
+"""Hands a run's epochs to TensorBoard, and to Weights & Biases or MLflow through their own Keras callbacks."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+from tensorboard.summary import Writer
+
+from kernorm.config import TrainConfig, UsageError, to_json
+
+
+def _wandb(config: TrainConfig, run_id: str, folder: Path) -> keras.callbacks.Callback:
+    import wandb
+    from wandb.integration.keras import WandbMetricsLogger
+
+    wandb.init(
+        project="kernorm",
+        name=run_id,
+        id=run_id,
+        resume="allow",
+        dir=folder,
+        config=to_json(config),
+        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+    )
+    return WandbMetricsLogger()
+
+
+def _mlflow(config: TrainConfig, run_id: str, folder: Path) -> keras.callbacks.Callback:
+    import mlflow
+    from mlflow.keras import MlflowCallback
+
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+    mlflow.set_experiment("kernorm")
+    mlflow.start_run(run_name=run_id)
+    mlflow.log_params({name: value for name, value in to_json(config).items() if value is not None})
+    return MlflowCallback()
+
+
+TRACKERS: dict[str, Callable[[TrainConfig, str, Path], keras.callbacks.Callback]] = {"wandb": _wandb, "mlflow": _mlflow}
+
+
+class TensorBoardLog(keras.callbacks.Callback):
+    """Writes every epoch's values where TensorBoard reads them, training and validation side by side.
+
+    Keras' own callback needs TensorFlow; TensorBoard's writer does not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.writers = {name: Writer(str(folder / name)) for name in ("train", "validation")}
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the means of an epoch, at its number from 1."""
+        for name, value in (logs or {}).items():
+            side = "validation" if name.startswith("val_") else "train"
+            self.writers[side].add_scalar(name.removeprefix("val_"), float(value), epoch + 1)
+        for writer in self.writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Closes the files."""
+        for writer in self.writers.values():
+            writer.close()
+
+
+def require_tracker(name: str) -> None:
+    """Refuses a tracker that is not installed, before anything is trained.
+
+    Raises:
+        UsageError: its package is missing.
+    """
+    if name in ("wandb", "mlflow") and importlib.util.find_spec(name) is None:
+        raise UsageError(
+            f"--track needs its package. Received: --track {name}, which is not installed. "
+            f'pip install "kernorm[{name}]", or leave --track away.'
+        )
+
+
+def trackers(config: TrainConfig, run_id: str, folder: Path) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks that log a run elsewhere."""
+    found: list[keras.callbacks.Callback] = [TensorBoardLog(folder / "tensorboard")]
+    if config.track != "none":
+        found.append(TRACKERS[config.track](config, run_id, folder))
+    return found

@@ -1,0 +1,161 @@
+"""Trains one model, reports on it and exports it: `python -m kernorm.train --norm ln --l2 0.0066`.
+
+About two minutes on two CPU cores; at least 99.2 % on MNIST's test split. `train(config)` is the same for the command,
+studies, searches and tests. It holds a run's folder, goes on where an interrupted run stopped, and never trains a
+finished one twice.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernorm import cli, environment
+from kernorm.config import TrainConfig, UsageError, to_json
+from kernorm.recipes import recipe_of_words
+
+if TYPE_CHECKING:
+    from kernorm.record import Export, Record
+
+PROG = "python -m kernorm.train"
+
+
+def train(config: TrainConfig) -> "Record":
+    """Trains, measures, reports and exports one run, or what is left of it; returns its record.
+
+    Raises:
+        UsageError: the config does not fit the data, the net or what lies in the run's folder.
+        RuntimeError: a penalty is not in the loss as configured.
+    """
+    environment.choose_backend()
+    from kernorm.files import locked
+    from kernorm.tracking import require_tracker
+
+    require_tracker(config.track)
+    folder = _run_folder(config)
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder / "lock", "train this run"):
+            return _finished(config, folder) or _train(config, folder)
+    except UsageError:
+        if not existed:
+            _remove_unused(folder)
+        raise
+
+
+def _run_folder(config: TrainConfig) -> Path:
+    """Returns the run's folder; with `retrain`, the first `<run id>-rN` that is not finished."""
+    runs = config.reports_dir / "runs"
+    if runs.exists() and not runs.is_dir():
+        raise UsageError(f"--reports-dir must be a folder. Received: {runs}, which is a file. Give another one.")
+    folder = runs / config.run_id
+    number = 2
+    while config.retrain and _status(folder) == "finished":
+        folder = runs / f"{config.run_id}-r{number}"
+        number += 1
+    return folder
+
+
+def _status(folder: Path) -> str:
+    from kernorm.record import read_record
+
+    return read_record(folder / "record.json").status if (folder / "record.json").exists() else "new"
+
+
+def _finished(config: TrainConfig, folder: Path) -> "Record | None":
+    """Returns the record of a run that is finished, exported if that is still missing; None if there is more to do."""
+    from kernorm.record import read_record, write_record
+
+    if _status(folder) != "finished" or (folder / "checkpoint.npz").exists():
+        return None
+    record = read_record(folder / "record.json")
+    if record.config.identity != config.identity:
+        raise UsageError(
+            f"A run folder belongs to one config. Received: {folder}, which holds another one's results. "
+            "Give another --reports-dir."
+        )
+    _say(f"{folder.name} is already trained; --retrain trains it once more.")
+    if config.export and not (record.export and record.export.path and Path(record.export.path).exists()):
+        record = replace(record, export=_export(config, folder))
+        write_record(record, folder / "record.json")
+    return record
+
+
+def _train(config: TrainConfig, folder: Path) -> "Record":
+    from kernorm.files import write_json
+    from kernorm.fit import CHECKPOINT, Diverged, Run
+    from kernorm.record import write_record
+    from kernorm.report import write_report
+
+    run = Run(config, folder)
+    write_json(folder / "config.json", to_json(config))
+    try:
+        run.fit(run.resume())
+    except Diverged as error:
+        record = run.diverged(error)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        write_report(record, folder, run.no_images())
+        return record
+    record, mistakes = run.measure()
+    record = replace(record, status="finished")
+    write_record(record, folder / "record.json")
+    if config.export:
+        record = replace(record, export=_export(config, folder))
+        write_record(record, folder / "record.json")
+    write_report(record, folder, mistakes)
+    # While it is there, the run is not complete: the same command does once more what comes after the last epoch.
+    (folder / CHECKPOINT).unlink()
+    return record
+
+
+def _export(config: TrainConfig, folder: Path) -> "Export":
+    """Exports from the folder, in this process if it runs TensorFlow, else in one of its own."""
+    from kernorm.export import export_in_subprocess, export_run
+
+    export = export_run if environment.choose_backend() == "tensorflow" else export_in_subprocess
+    return export(folder, config.saved_models_dir)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Removes a folder that a refused command made, if nothing was written in it."""
+    (folder / "lock").unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def summary(record: "Record", config: TrainConfig) -> str:
+    """Puts a run's result into a few lines for the terminal."""
+    folder = config.reports_dir / "runs" / record.run_id
+    if record.status != "finished" or record.test is None:
+        return f"{record.run_id} {record.message or record.status}\nreport   {folder / 'report.html'}"
+    test, (low, high) = record.test, record.test.interval
+    lines = [
+        f"test     {100 * test.accuracy:.2f} % of {test.count:,} (95 % {100 * low:.2f} to {100 * high:.2f}), "
+        f"{len(test.mistakes)} errors, cross-entropy {test.cross_entropy:.4f}, ECE {test.ece:.4f}",
+        f"time     {record.seconds:.0f} s, {record.cpu_seconds:.0f} CPU-seconds of training",
+        f"report   {folder / 'report.html'}",
+        f"model    {_exported(record.export)}",
+    ]
+    return "\n".join(lines)
+
+
+def _exported(export: "Export | None") -> str:
+    if export is None:
+        return "not exported (--no-export)"
+    return export.path or f"not exported: {export.reason}"
+
+
+def main(config: TrainConfig) -> int:
+    """Trains, prints the result, and returns 1 if the run diverged."""
+    record = train(config)
+    print(summary(record, config))
+    return 0 if record.status == "finished" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(TrainConfig, main, prog=PROG, default=recipe_of_words))

@@ -1,0 +1,80 @@
+"""What the trained weights look like: the per-layer table, and the accuracy that is left after pruning."""
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from kernorm.config import TrainConfig
+from kernorm.model import norm_of
+from kernorm.norms import NORMS
+from kernorm.penalties import layer_penalties
+from kernorm.record import THRESHOLDS, Layer, Pruned
+
+
+def layer_table(model: keras.Model, config: TrainConfig) -> tuple[Layer, ...]:
+    """Describes every layer that has weights, in the model's order."""
+    kernels = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
+    penalties = layer_penalties(config, kernels)
+    return tuple(_row(layer, config, penalties) for layer in model.layers if layer.trainable_variables)
+
+
+def _row(layer: keras.layers.Layer, config: TrainConfig, penalties: dict[str, tuple[float, float]]) -> Layer:
+    shape = tuple(size for size in layer.output.shape if size is not None)
+    parameters = int(sum(np.prod(variable.shape) for variable in layer.trainable_variables))
+    kind = type(layer).__name__
+    if not hasattr(layer, "kernel"):
+        norm = norm_of(config, layer.name.removesuffix("_norm"))
+        l1, l2 = (config.l1, config.l2) if config.penalize == "all" else (None, None)
+        return Layer(
+            name=layer.name,
+            kind=kind,
+            output_shape=shape,
+            parameters=parameters,
+            norm=norm,
+            axes=NORMS[norm].axes,
+            groups=layer.groups if norm == "gn" else None,
+            l1=l1,
+            l2=l2,
+        )
+    kernel = ops.convert_to_numpy(layer.kernel).astype(np.float64)
+    return Layer(
+        name=layer.name,
+        kind=kind,
+        output_shape=shape,
+        parameters=parameters,
+        l1=penalties[layer.name][0],
+        l2=penalties[layer.name][1],
+        kernel_norm=float(np.sqrt(np.square(kernel).sum())),
+        near_zero=tuple(float(np.mean(np.abs(kernel) < threshold)) for threshold in THRESHOLDS),
+    )
+
+
+def prune_table(
+    model: keras.Model, images: NDArray[np.uint8], labels: NDArray, split: str, batch_size: int
+) -> tuple[Pruned, ...]:
+    """Sets kernel weights of |w| < threshold to 0 for each of THRESHOLDS, and measures the accuracy on a split.
+
+    Args:
+        model: left as it was.
+        images: (N, H, W, C).
+        labels: (N,).
+        split: the split's name.
+        batch_size: images a prediction step.
+    """
+    kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+    trained = [ops.convert_to_numpy(kernel).copy() for kernel in kernels]
+    rows = []
+    try:
+        for threshold in THRESHOLDS:
+            small = [np.abs(values) < threshold for values in trained]
+            for kernel, values, zero in zip(kernels, trained, small, strict=True):
+                kernel.assign(np.where(zero, 0, values))
+            predicted = model.predict(images, batch_size=batch_size, verbose=0).argmax(axis=1)
+            share = sum(zero.sum() for zero in small) / sum(zero.size for zero in small)
+            accuracy = float(np.mean(predicted == labels))
+            rows.append(Pruned(threshold=threshold, share=float(share), accuracy=accuracy, split=split))
+    finally:
+        for kernel, values in zip(kernels, trained, strict=True):
+            kernel.assign(values)
+    return tuple(rows)
