@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def read(path: Path) -> Arrays:
         except DamagedError:
             raise
         except Exception as error:  # zipfile and NumPy raise a dozen types on damaged bytes
-            raise DamagedError(f"{type(error).__name__}: {error}") from None
+            raise DamagedError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
 
 
 def write(arrays: Arrays) -> Path:
@@ -166,6 +167,9 @@ def exclusive(name: str) -> Iterator[None]:
 
 
 def _parse(file: Any, path: Path) -> Arrays:
+    if not zipfile.is_zipfile(file):
+        raise DamagedError("it is not a whole .npz file")
+    file.seek(0)
     with np.load(file, allow_pickle=False) as archive:
         metadata = json.loads(archive["metadata"].tobytes())
         values = {key: archive[key] for key in _DTYPES}

@@ -52,7 +52,7 @@ def _columns(argv: list[str]) -> Any:
 
 def _one_line(box: str, config_class: type, prog: str) -> str:
     """Turns tyro's framed message into `<rule>. Received: …. <fix>`."""
-    lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()]
+    lines = [line.strip("│╭╮╰╯─|+- \t") for line in box.splitlines()]
     message = next((line for line in lines[1:] if line), "The command line could not be read.")
     help_hint = f"See {prog} --help."
     flags = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]

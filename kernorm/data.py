@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
-from kernorm import cache, source
+from kernorm import cache, preparation
 from kernorm.cache import Arrays
 from kernorm.config import TrainConfig, UsageError
 from kernorm.record import Data, Opening
@@ -112,7 +112,7 @@ def load_arrays(name: str = "mnist", *, manual_dir: Path | None = None, data_dir
             except cache.DamagedError as error:
                 print(f"The prepared set {path} is damaged ({error}); it is prepared again.", file=sys.stderr)
                 path.unlink()
-        source.prepare_in_child(name, manual_dir, data_dir)
+        preparation.prepare_in_child(name, manual_dir, data_dir)
         path = cache.cached_path(name)
         if path is None:
             raise RuntimeError(f"{name} was prepared, but is not in {cache.cache_dir()}")

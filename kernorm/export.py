@@ -2,7 +2,7 @@
 
     python -m kernorm.export reports/runs/<run id>
 
-takes about 15 seconds and prints the path. Always under TensorFlow, from backend-neutral weights, whatever trained
+takes about 10 seconds and prints the path. Always under TensorFlow, from backend-neutral weights, whatever trained
 them. Last in the way of a run; its heavy imports wait until the command line has been read.
 """
 
@@ -39,7 +39,7 @@ _PACKAGES = ("kernorm", "keras", "tensorflow", "tensorflow-serving-api", "numpy"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Exports a finished run as a SavedModel candidate for TF Serving, in about 15 seconds.
+    """Exports a finished run as a SavedModel candidate for TF Serving, in about 10 seconds.
 
     It writes saved_models/<run id>/<version>/ and enters it in the run's record.json. Needs TensorFlow and
     tensorflow-serving-api, whichever backend trained the run.
@@ -58,6 +58,7 @@ def main(config: ExportConfig) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _need_tensorflow()
     print(export_run(config.run_folder, config.saved_models_dir).path)
 
 
@@ -82,27 +83,9 @@ def export_run(run_folder: Path, saved_models_dir: Path | None = None) -> Export
     if _backend() != "tensorflow":
         return export_in_subprocess(run_folder, root)
     _need_tensorflow()
-    export = export_model(load_model(record, weights), record, root, _samples(record))
-    write_record(replace(record, export=export), run_folder / RECORD)
-    return export
+    from kernorm.restore import load_model
 
-
-def load_model(record: Record, weights: Path) -> "keras.Model":
-    """Builds the net of a record and loads its weights, on any backend.
-
-    Raises:
-        UsageError: the file is damaged or holds the weights of another net.
-    """
-    from kernorm.model import build_model
-
-    model = build_model(record.config, record.data)
-    try:
-        model.load_weights(weights)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"Weights must be whole and of the net that their record describes. Received: {weights}: "
-                         f"{reason}. Train the run once more with --retrain.") from error  # fmt: skip
-    return model
+    return _entered(run_folder, export_model(load_model(record, weights), record, root, _samples(record)))
 
 
 def export_model(model: "keras.Model", record: Record, root: Path, samples: "NDArray[np.uint8]") -> Export:
@@ -135,7 +118,7 @@ def export_model(model: "keras.Model", record: Record, root: Path, samples: "NDA
 def export_in_subprocess(run_folder: Path, saved_models_dir: Path) -> Export:
     """Exports a finished run, already on disk, by TensorFlow in a process of its own, for training on another backend.
 
-    That process enters the export in the run's record.json; read it again afterwards.
+    The run's record.json holds the export, or the reason for none, afterwards: read it again.
 
     Returns:
         The export, or one without path that says why TensorFlow cannot be used and how to export later.
@@ -147,7 +130,7 @@ def export_in_subprocess(run_folder: Path, saved_models_dir: Path) -> Export:
     try:
         _need_tensorflow()
     except UsageError as error:
-        return Export(reason=str(error).replace("RUN_FOLDER", str(run_folder)))
+        return _entered(run_folder, Export(reason=str(error).replace("RUN_FOLDER", str(run_folder))))
     command = [sys.executable, "-m", "kernorm.export", str(run_folder), "--saved-models-dir", str(saved_models_dir)]
     environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -159,6 +142,14 @@ def export_in_subprocess(run_folder: Path, saved_models_dir: Path) -> Export:
     export = read_record(run_folder / RECORD).export
     if export is None:
         raise RuntimeError(f"The export of {run_folder} entered nothing in its record.")
+    return export
+
+
+def _entered(run_folder: Path, export: Export) -> Export:
+    """Enters an export in the run's record; a reason for none does not replace an export that is there."""
+    record = read_record(run_folder / RECORD)
+    if export.path or not (record.export and record.export.path):
+        write_record(replace(record, export=export), run_folder / RECORD)
     return export
 
 

@@ -8,14 +8,68 @@ from keras import ops
 _register = keras.saving.register_keras_serializable(package="kernorm")
 
 
-@_register
-class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization."""
+class _Fusible(keras.layers.Layer):
+    """Mixes in the choice between Keras' own operations and the compiled blocks of kernorm.fused for training.
+
+    `fused` says whether compiling is worth it; it costs seconds and pays after some ten thousand images.
+    """
+
+    def __init__(self, *, fused: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fused = fused
+
+    def _fuses(self, inputs: Any, training: bool | None) -> bool:
+        if not (self.fused and training and keras.backend.backend() == "tensorflow"):
+            return False
+        from kernorm.fused import can_fuse
+
+        return can_fuse(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Adds the choice."""
+        return {**super().get_config(), "fused": self.fused}
 
 
 @_register
-class GroupNormalization(keras.layers.GroupNormalization):
-    """Group normalization."""
+class BatchNormalization(_Fusible, keras.layers.BatchNormalization):
+    """Batch normalization over N, H and W; fused in training where that pays."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalizes (N, H, W, C)."""
+        if not self._fuses(inputs, training):
+            return super().call(inputs, training=training, mask=mask)
+        from kernorm.fused import normalize, over_batch
+
+        y, mean, variance = normalize(inputs, self.gamma, self.beta, over_batch, self.epsilon)
+        for moving, value in ((self.moving_mean, mean[0]), (self.moving_variance, variance[0])):
+            moving.assign(moving * self.momentum + value * (1 - self.momentum))
+        return y
+
+
+@_register
+class GroupNormalization(_Fusible, keras.layers.GroupNormalization):
+    """Group normalization over H, W and the channels of a group; fused in training where that pays."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Normalizes (N, H, W, C)."""
+        if not self._fuses(inputs, training):
+            return super().call(inputs)
+        from kernorm.fused import normalize, over_groups
+
+        return normalize(inputs, self.gamma, self.beta, over_groups(self.groups), self.epsilon)[0]
+
+
+@_register
+class Dropout(_Fusible, keras.layers.Dropout):
+    """Dropout of single activations; fused in training where that pays."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Drops elements of (N, H, W, C)."""
+        if not (self.rate and self._fuses(inputs, training)):
+            return super().call(inputs, training=training)
+        from kernorm.fused import dropout
+
+        return dropout(inputs, ops.cast(self.seed_generator.next(), "uint32"), self.rate)
 
 
 @_register
@@ -55,7 +109,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
 
 
 @_register
-class LayerNormalization(keras.layers.LayerNormalization):
+class LayerNormalization(_Fusible, keras.layers.LayerNormalization):
     """Layer normalization over H, W and C of each image, with one scale and offset a channel.
 
     This is the LN of the GroupNorm paper (Wu & He 2018, arXiv:1803.08494) and of both published studies; it equals
@@ -67,8 +121,12 @@ class LayerNormalization(keras.layers.LayerNormalization):
         self.axis = [len(input_shape) - 1]
         super().build(input_shape)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Normalizes (N, H, W, C)."""
+        if self._fuses(inputs, training):
+            from kernorm.fused import normalize, over_groups
+
+            return normalize(inputs, self.gamma, self.beta, over_groups(1), self.epsilon)[0]
         mean, variance = ops.moments(inputs, axes=(1, 2, 3), keepdims=True)
         return (inputs - mean) * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
 

@@ -116,12 +116,14 @@ def frequent_confusions(confusion: Sequence[Sequence[int]], most: int) -> list[t
 
 
 def resolution(accuracy: float, count: int) -> float:
-    """Returns the difference at which a second run's accuracy on as many other images lies outside chance.
+    """Returns how far a second run's accuracy, on as many other images, must be from this one to lie outside chance.
 
-    The 95 % limit 1.96·sqrt(2·p·(1−p)/n) of the difference of two equal proportions; it knows nothing of the spread
-    between seeds, so it is the least that a comparison of single runs needs.
+    The 95 % limit of the difference of two equal proportions, one success and one failure added to each so that it
+    holds near 0 and 1 too (Agresti and Caffo 2000). It knows nothing of the spread between seeds, so it is the least
+    that a comparison of single runs needs.
     """
-    return float(stats.norm.ppf(0.975) * np.sqrt(2 * accuracy * (1 - accuracy) / count))
+    adjusted = (accuracy * count + 1) / (count + 2)
+    return float(stats.norm.ppf(0.975) * np.sqrt(2 * adjusted * (1 - adjusted) / (count + 2)))
 
 
 def _check(logits: NDArray[np.float32], labels: NDArray[np.integer], split: str) -> None:

@@ -40,12 +40,14 @@ class Norm:
         axes: what its statistics go over, of inputs (N, H, W, C).
         values: how many values one statistic sees at a place in training.
         build: makes the layer, from the place, the config and Keras' keyword arguments.
+        fusible: whether the layer can train by the compiled blocks of kernorm.fused.
     """
 
     title: str
     axes: str
     values: Callable[[Place], int]
     build: Callable[[Place, TrainConfig, dict[str, Any]], keras.layers.Layer]
+    fusible: bool = False
 
 
 NORMS: dict[str, Norm] = {
@@ -54,6 +56,7 @@ NORMS: dict[str, Norm] = {
         "N,H,W",
         lambda p: p.batch * p.height * p.width,
         lambda p, c, k: layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, **k),
+        fusible=True,
     ),
     "gbn": Norm(
         "ghost batch normalization",
@@ -81,6 +84,7 @@ NORMS: dict[str, Norm] = {
         "H,W,C",
         lambda p: p.height * p.width * p.channels,
         lambda p, c, k: layers.LayerNormalization(epsilon=EPSILON, **k),
+        fusible=True,
     ),
     "cln": Norm(
         "layer normalization of each pixel",
@@ -93,12 +97,14 @@ NORMS: dict[str, Norm] = {
         "H,W,C/groups",
         lambda p: p.height * p.width * p.channels // p.groups,
         lambda p, c, k: layers.GroupNormalization(groups=p.groups, epsilon=EPSILON, **k),
+        fusible=True,
     ),
     "in": Norm(
         "instance normalization",
         "H,W",
         lambda p: p.height * p.width,
         lambda p, c, k: layers.GroupNormalization(groups=-1, epsilon=EPSILON, **k),
+        fusible=True,
     ),
     "rms": Norm(
         "root mean square normalization",
@@ -132,8 +138,8 @@ def resolve_groups(groups: int | str, channels: int, layer: str) -> int:
     return int(groups)
 
 
-def build_norm(name: str, place: Place, config: TrainConfig) -> keras.layers.Layer:
-    """Makes the norm layer `name` for one place of a net.
+def build_norm(name: str, place: Place, config: TrainConfig, *, fused: bool = False) -> keras.layers.Layer:
+    """Makes the norm layer `name` for one place of a net; `fused` lets it train by compiled blocks, if it can.
 
     Raises:
         UsageError: the norm is degenerate there (one value a statistic), or its groups do not divide the channels.
@@ -146,4 +152,4 @@ def build_norm(name: str, place: Place, config: TrainConfig) -> keras.layers.Lay
             f"{place.layer}, a map of {place.height}x{place.width}x{place.channels} at batch size "
             f"{place.batch}. Give --norm-at {place.layer}=none, or ln, there."
         )
-    return norm.build(place, config, {"name": f"{place.layer}_norm"})
+    return norm.build(place, config, {"name": f"{place.layer}_norm", **({"fused": fused} if norm.fusible else {})})

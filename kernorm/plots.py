@@ -38,6 +38,7 @@ PALETTE = {
     "heat": "#ee8434",
 }
 GRID = 25  # misclassified images shown, 5 x 5
+FEW = 20  # classes up to which a chart of them is drawn at ease
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -320,10 +321,10 @@ def confusion(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
     """The confusion counts; the diagonal is pale, so that the errors are what is seen."""
     counts = np.array(evaluation.confusion)
     many = len(counts)
-    side = float(np.clip(1.2 + 0.4 * many, 4.4, 12.0))
+    side = float(np.clip(1.3 + 0.24 * many, 5.3, 13.0))
     errors = counts - np.diag(counts.diagonal())
     strongest = max(errors.max(), 1)
-    small = 9.5 if many <= 20 else 5.5
+    small = 9.5 if many <= FEW else 6.5
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
@@ -390,7 +391,7 @@ def classes(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
     """Accuracy of each class with its Wilson interval, beside the accuracy of the whole split."""
     accuracies = class_accuracies(evaluation.confusion)
     rows = len(accuracies)
-    pitch = 0.34 if rows <= 20 else 0.18
+    pitch = 0.34 if rows <= FEW else 0.2
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
@@ -400,7 +401,7 @@ def classes(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
             if value is not None:
                 axes.plot([100 * end for end in interval], [row, row], color=PALETTE["blue"], linewidth=1.4)
                 axes.plot([100 * value], [row], "o", color=PALETTE["blue"], markersize=5)
-        axes.set_yticks(range(rows), [name_of(row, labels) for row in range(rows)], fontsize=9.5 if rows <= 20 else 7)
+        axes.set_yticks(range(rows), [name_of(row, labels) for row in range(rows)], fontsize=9.5 if rows <= FEW else 8)
         axes.set(ylim=(rows - 0.4, -0.6), xlabel="accuracy, % (line and band: all classes)")
         axes.set_xlim(right=min(axes.get_xlim()[1], 100.05))
         axes.grid(axis="y", visible=False)

@@ -25,7 +25,7 @@ from PIL import Image
 from kernorm.config import TrainConfig
 from kernorm.files import write_atomically
 from kernorm.metrics import class_accuracies, frequent_confusions, resolution
-from kernorm.plots import GRID, charts, name_of, picture, share, to_png, to_svg
+from kernorm.plots import FEW, GRID, charts, name_of, picture, share, to_png, to_svg
 from kernorm.recipes import recipe
 from kernorm.record import THRESHOLDS, Evaluation, Record
 
@@ -82,7 +82,9 @@ def command(config: TrainConfig, backend: str = "tensorflow") -> str:
 
 def verdicts(record: Record) -> list[Verdict]:
     """Says in plain words what a reader must know before believing the numbers, most serious first."""
-    found = [_selection(record), _openings(record), _penalty(record)]
+    found = [_openings(record), _penalty(record)]
+    if record.status in ("running", "finished"):
+        found.insert(0, _selection(record))
     if record.status != "finished":
         found.insert(0, _unfinished(record))
     if record.test:
@@ -108,7 +110,7 @@ def points(value: float, count: int) -> str:
 
 def duration(seconds: float) -> str:
     """Returns a time as people say it."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.1f}{NO_BREAK}s" if seconds < 9.95 else f"{seconds:.0f}{NO_BREAK}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -165,6 +167,7 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
         "class_accuracies": class_accuracies(evaluation.confusion) if evaluation else (),
         "confusions": frequent_confusions(record.test.confusion, 12) if record.test else [],
         "taken_for": partial(_taken_for, evaluation.confusion if evaluation else ()),
+        "many_classes": evaluation is not None and len(evaluation.confusion) > FEW,
         "thresholds": THRESHOLDS,
         "settings": settings,
         "changed": [setting for setting in settings if setting[1] != setting[2]],

@@ -1,18 +1,14 @@
 """tensorflow-datasets as the source of a data set: by name, from --manual-dir or the net, into checked arrays.
 
-The only module that imports tensorflow-datasets. `prepare_in_child` runs it in a process of its own, so that training
-neither inherits TensorFlow's threads and memory from it nor needs TensorFlow for a set that is already cached.
+The only module that imports tensorflow-datasets, and only when a set is not cached yet.
 """
 
 import contextlib
 import difflib
-import errno
+import importlib
 import importlib.resources
-import importlib.util
 import logging
-import os
 import re
-import subprocess  # noqa: S404
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,32 +18,9 @@ import numpy as np
 from kernorm import cache
 from kernorm.config import UsageError
 
-USAGE_ERROR = 2
 _MAX_BYTES = 4 * 2**30
 _RETRIES = 3  # of tensorflow-datasets' 10, whose pauses take over three minutes to tell that there is no network
 _BATCH = 1000
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "NO_GCE_CHECK": "true"}
-
-
-def prepare_in_child(name: str, manual_dir: Path | None, data_dir: Path | None) -> None:
-    """Prepares a set in a child process, which writes it to the cache.
-
-    Raises:
-        UsageError: what `prepare` and `cache.write` raise there, or the child was killed.
-    """
-    once = "once, about 30 s" if name.partition(":")[0] == "mnist" else "once"
-    print(f"Preparing {name} with tensorflow-datasets ({once}) ...", file=sys.stderr, flush=True)
-    arguments = [name, *(str(folder.absolute()) if folder else "" for folder in (manual_dir, data_dir))]
-    environment = {**os.environ, **_QUIET, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    child = subprocess.run(
-        [sys.executable, "-m", "kernorm.source", *arguments], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    if child.returncode == USAGE_ERROR and child.stdout:
-        raise UsageError(child.stdout.strip())
-    if child.returncode:
-        raise UsageError("Preparing a data set must run to its end. Received: the process that prepares "
-                         f"{name} ended with {child.returncode}. Look at its message above; a negative number is a "
-                         "signal, -9 mostly a lack of memory.")  # fmt: skip
 
 
 def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = None) -> cache.Arrays:
@@ -60,8 +33,10 @@ def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = N
     base, _ = cache.parse_name(name)
     if base == "mnist" and manual_dir is None:
         manual_dir = Path(str(importlib.resources.files("kernorm") / "mnist"))
+    _import("tensorflow_datasets", name)
     builder = _builder(name, data_dir)
     image, label = _features(name, builder.info)
+    _import("tensorflow", name)
     _download(name, builder, manual_dir)
     splits = builder.info.splits
     _require(
@@ -83,16 +58,18 @@ def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = N
     )
 
 
-def _builder(name: str, data_dir: Path | None) -> Any:
+def _import(module: str, name: str) -> None:
     try:
-        import tensorflow_datasets as tfds
-
-        if importlib.util.find_spec("tensorflow") is None:
-            raise ImportError("No module named 'tensorflow'")
+        importlib.import_module(module)
     except ImportError as error:
         raise UsageError("Preparing a data set needs tensorflow and tensorflow-datasets. Received: "
-                         f"dataset={name!r}, {error}. Install them, or copy the set's .npz from {cache.cache_dir()} "
-                         "of a machine that has them.") from None  # fmt: skip
+                         f"dataset={name!r}, {_line(error)} Install them, or copy the set's .npz from "
+                         f"{cache.cache_dir()} of a machine that has them.") from None  # fmt: skip
+
+
+def _builder(name: str, data_dir: Path | None) -> Any:
+    import tensorflow_datasets as tfds
+
     try:
         return tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError:
@@ -152,9 +129,8 @@ def _download(name: str, builder: Any, manual_dir: Path | None) -> None:
                          f"{_missing(builder, manual_dir)} into a folder and give it as --manual-dir."
                          ) from None  # fmt: skip
     except OSError as error:
-        where = "must have room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "must be writable"
-        raise UsageError(f"tensorflow-datasets' folder {where}. Received: {builder.data_dir}: {_line(error)} "
-                         "Give another one as --data-dir.") from None  # fmt: skip
+        raise UsageError("tensorflow-datasets' folder must be writable and have room. Received: "
+                         f"{builder.data_dir}: {_line(error)} Give another one as --data-dir.") from None  # fmt: skip
     except Exception as error:  # each of the 445 sets has its own code, with its own failures
         raise UsageError(f"tensorflow-datasets must be able to prepare the set. Received: dataset={name!r}: "
                          f"{type(error).__name__}: {_line(error)} See its page in the catalogue for the files that "
@@ -213,23 +189,3 @@ def _line(error: Exception) -> str:
     """Returns the first line of an error's text, ended by a full stop."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].strip()
     return text[:300] + ("" if text[:300].endswith((".", "!", "?")) else ".")
-
-
-def _child(arguments: list[str]) -> int:
-    """Prepares and caches; keeps TensorFlow's own noise off the terminal, Python's messages on it."""
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    name, manual_dir, data_dir = arguments
-    try:
-        cache.write(prepare(name, Path(manual_dir) if manual_dir else None, Path(data_dir) if data_dir else None))
-    except UsageError as error:
-        print(error)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_child(sys.argv[1:]))

@@ -132,7 +132,11 @@ def test_frequent_confusions_are_sorted_and_off_the_diagonal():
 
 
 def test_resolution_at_the_accuracy_of_mnist():
-    assert resolution(0.994, 10_000) == pytest.approx(0.00214, abs=5e-6)
+    # 9,941 of 10,002 after the added success and failure.
+    share = 9_941 / 10_002
+    assert resolution(0.994, 10_000) == pytest.approx(1.959964 * math.sqrt(2 * share * (1 - share) / 10_002), rel=1e-6)
+    assert resolution(0.994, 10_000) == pytest.approx(0.00214, abs=4e-5)
+    assert resolution(1.0, 300) == pytest.approx(resolution(0.0, 300)) == pytest.approx(0.0092, abs=1e-4)
 
 
 @pytest.mark.parametrize(

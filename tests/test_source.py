@@ -15,29 +15,26 @@ from kernorm.config import UsageError
 MNIST = Path(kernorm.__file__).parent / "mnist"
 
 
-def make_set(name, data_dir, features, splits, supervised_keys=None, version="1.0.0"):
+def make_set(set_name, data_dir, features, splits, supervised_keys=None, version="1.0.0"):
     """Lets tensorflow-datasets prepare a set of the given examples; it is found by name in `data_dir` afterwards."""
 
-    def info(self):
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features), supervised_keys=supervised_keys
-        )
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = set_name
+        VERSION = tfds.core.Version(version)
+        pkg_dir_path = Path(__file__).parent
 
-    def generators(self, dl_manager):
-        return {split: enumerate(examples) for split, examples in splits.items()}
+        def _info(self):
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features), supervised_keys=supervised_keys
+            )
 
-    namespace = {
-        "__module__": __name__,
-        "VERSION": tfds.core.Version(version),
-        "name": name,
-        "_info": info,
-        "_split_generators": generators,
-        "_generate_examples": None,
-        "pkg_dir_path": Path(__file__).parent,
-    }
-    with tfds.core.registered.skip_registering():
-        kind = type(name, (tfds.core.GeneratorBasedBuilder,), namespace)
-        kind(data_dir=data_dir).download_and_prepare()
+        def _split_generators(self, dl_manager):
+            return {split: enumerate(made) for split, made in splits.items()}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    Builder(data_dir=data_dir).download_and_prepare()
 
 
 def examples(count, shape=(4, 5, 3), classes=3, dtype=np.uint8):
@@ -208,7 +205,7 @@ def test_a_set_that_wants_files_by_hand_is_told(tmp_path, monkeypatch):
 
 def test_a_data_dir_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"folder must be writable\. Received: .*file/x/mnist/3\.0\.1.*--data-dir"):
+    with pytest.raises(UsageError, match=r"folder must be writable and have room\. Received: .*file/x/mnist/3\.0\.1.*--data-dir"):
         source.prepare("mnist", data_dir=tmp_path / "file" / "x")
 
 

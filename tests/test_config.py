@@ -1,0 +1,109 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernorm.config import PLACES, TrainConfig, UsageError, layer_settings, parse_penalty
+from kernorm.recipes import RECIPES, recipe, recipe_of_words
+
+REFUSED = [
+    ({"norm": "lnn"}, r"--norm takes a known name\. Received: 'lnn'\. Did you mean 'ln'\? Known: none, bn"),
+    ({"norm": "batchnorm"}, "--norm takes a known name"),
+    ({"net": "eva5"}, "--net takes a known name.*Did you mean"),
+    ({"penalize": "some"}, "--penalize takes a known name"),
+    ({"schedule": "cosine"}, "--schedule takes a known name"),
+    ({"select": "best"}, r"--select takes a known name.*Did you mean 'test'"),
+    ({"initializer": "he"}, "--initializer takes a known name"),
+    ({"l1": -1e-9}, "--l1 must be a finite number of at least 0"),
+    ({"l2": float("nan")}, r"--l2 must be .* Received: l2=nan"),
+    ({"l2": float("inf")}, r"--l2 must be .* Received: l2=inf"),
+    ({"l2": 1e9}, "at most 1000"),
+    ({"epochs": 0}, "--epochs must be from 1"),
+    ({"batch_size": 0}, r"--batch-size must be at least 1\. Received: batch_size=0"),
+    ({"batch_size": -5}, "--batch-size must be at least 1"),
+    ({"learning_rate": 0.0}, "--learning-rate must be above 0"),
+    ({"momentum": 1.0}, "--momentum must be at least 0 and below 1"),
+    ({"momentum": 0.0}, "--nesterov needs momentum.*--no-nesterov"),
+    ({"base_momentum": 0.8, "schedule": "constant"}, "--base-momentum belongs to --schedule onecycle"),
+    ({"pct_start": 1.5}, "--pct-start must be between 0 and 1"),
+    ({"step_gamma": 2.0}, "--step-gamma must be"),
+    ({"dropout": 1.0}, "--dropout must be from 0 to 0.95"),
+    ({"rotation": 200.0}, "--rotation must be from 0 to 180"),
+    ({"shift": -0.1}, "--shift must be"),
+    ({"groups": 0}, "--groups must be auto or at least 1"),
+    ({"groups": -4}, "--groups must be auto or at least 1"),
+    ({"ghost_batch_size": 1}, "--ghost-batch-size must be at least 2"),
+    ({"seed": -1}, "--seed must be"),
+    ({"threads": 0}, "--threads must be from 1"),
+    ({"train_size": 0}, "--train-size must be at least 1"),
+    ({"validation_size": -1}, "--validation-size must be"),
+    ({"validation_size": 0, "select": "validation"}, "--select validation needs a validation split"),
+    ({"norm_at": ("conv1",)}, r"--norm-at takes LAYER=VALUE\. Received: 'conv1'.*conv1=none"),
+    ({"norm_at": ("conv1=",)}, "--norm-at takes LAYER=VALUE"),
+    ({"norm_at": ("conv1=xn",)}, "--norm-at takes a known norm.*Did you mean"),
+    ({"norm_at": ("conv1=ln", "conv1=bn")}, "--norm-at takes each layer once"),
+    ({"penalty_at": ("conv1=1",)}, r"--penalty-at takes LAYER=L1,L2.*conv1=0,0\.001"),
+    ({"penalty_at": ("conv1=0,-1",)}, "--penalty-at takes LAYER=L1,L2"),
+    ({"penalty_at": ("conv1=a,b",)}, "--penalty-at takes LAYER=L1,L2"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED)
+def test_values_outside_their_limits_are_refused_in_one_line(values, message):
+    with pytest.raises(UsageError, match=message) as refused:
+        TrainConfig(**values)
+    assert "\n" not in str(refused.value)
+
+
+def test_run_id_is_readable_and_follows_what_decides_the_weights():
+    config = TrainConfig(norm="ln", l2=0.0066)
+    assert config.run_id.startswith("eva6-ln-l2_0.0066-bs128-s0-")
+    assert config.run_id == TrainConfig(norm="ln", l2=0.0066).run_id
+    changed = [dataclasses.replace(config, **change) for change in ({"epochs": 9}, {"rotation": 8.0}, {"threads": 1})]
+    assert len({config.run_id, *(other.run_id for other in changed)}) == 4
+    for name, value in (("reports_dir", Path("elsewhere")), ("track", "wandb"), ("export", False), ("retrain", True)):
+        assert name in PLACES
+        assert dataclasses.replace(config, **{name: value}).run_id == config.run_id
+
+
+def test_run_id_names_a_set_other_than_mnist_and_the_groups():
+    assert TrainConfig(dataset="emnist/balanced", norm="gn", groups=2).run_id.startswith(
+        "emnist_balanced-eva6-gn-g2-bs"
+    )
+
+
+def test_identity_is_plain_json():
+    config = TrainConfig(norm_at=("conv1=ln",), reports_dir=Path("x"))
+    assert json.loads(json.dumps(config.identity)) == config.identity
+    assert set(config.identity) == {field.name for field in dataclasses.fields(TrainConfig)} - set(PLACES)
+
+
+def test_settings_of_layers_are_read():
+    assert layer_settings("norm_at", ("conv1=ln", "conv2=none")) == {"conv1": "ln", "conv2": "none"}
+    assert parse_penalty("1e-4,0.5") == (1e-4, 0.5)
+
+
+def test_recipes_are_values_of_the_config_and_flags_override_them():
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    for name, values in RECIPES.items():
+        assert set(values) <= names - {"recipe"}
+        assert recipe(name).recipe == name
+    assert recipe("default") == TrainConfig()
+    assert recipe("eva4", epochs=3).epochs == 3
+    assert recipe_of_words(["--seed", "1", "--recipe", "eva6"]) == recipe("eva6")
+    assert recipe_of_words(["--recipe=eva4"]) == recipe("eva4")
+    assert recipe_of_words([]) == TrainConfig()
+
+
+@pytest.mark.parametrize("words", [["--recipe", "evq6"], ["--recipe"], ["--recipe=best2"]])
+def test_unknown_recipes_are_refused(words):
+    with pytest.raises(UsageError, match="--recipe takes a known name.*Known: default, best, eva4, eva6"):
+        recipe_of_words(words)
+
+
+def test_config_needs_neither_keras_nor_numpy():
+    code = "import sys, kernorm.config, kernorm.recipes; sys.exit(bool({'keras', 'numpy', 'tensorflow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
