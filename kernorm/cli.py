@@ -30,7 +30,9 @@ def parse(config_class: type[Config], *, prog: str, argv: list[str], default: Co
     try:
         # A wide terminal keeps tyro's message on one line; its help, on stdout, follows the real one.
         with contextlib.redirect_stderr(refused), _columns(argv):
-            return tyro.cli(config_class, prog=prog, args=argv, **({} if default is None else {"default": default}))
+            if default is None:
+                return tyro.cli(config_class, prog=prog, args=argv)
+            return tyro.cli(config_class, prog=prog, args=argv, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -55,7 +57,7 @@ def _one_line(box: str, config_class: type, prog: str) -> str:
     lines = [line.strip("│╭╮╰╯─|+- \t") for line in box.splitlines()]
     message = next((line for line in lines[1:] if line), "The command line could not be read.")
     help_hint = f"See {prog} --help."
-    flags = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    flags = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(config_class)]
     if found := re.match(r"Unrecognized options: (.*)", message):
         unknown = found[1].split(", ")[0]
         close = difflib.get_close_matches(unknown, flags, n=1, cutoff=0.5)

@@ -23,7 +23,7 @@ import tyro
 from kernorm import cli
 from kernorm.config import UsageError
 from kernorm.files import tree_sha256
-from kernorm.record import Export, Record, read_record, write_record
+from kernorm.record import RECORD, WEIGHTS, Export, Record, read_record, write_record
 from kernorm.versions import Version, new_version
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-RECORD = "record.json"
-WEIGHTS = "model.weights.h5"
 SAMPLES = 256
 _PACKAGES = ("kernorm", "keras", "tensorflow", "tensorflow-serving-api", "numpy")
 

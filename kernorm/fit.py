@@ -19,14 +19,12 @@ from kernorm.model import build_model
 from kernorm.optimizer import ScheduledSGD
 from kernorm.penalties import measure, prove
 from kernorm.progress import RunProgress
-from kernorm.record import Epoch, Evaluation, Opening, Record, write_record
+from kernorm.record import CHECKPOINT, RECORD, WEIGHTS, Epoch, Evaluation, Opening, Record, write_record
 from kernorm.schedules import schedule_tables
 from kernorm.tracking import trackers
 from kernorm.weights import layer_table, prune_table
 
 EVALUATION_BATCH = 1000
-WEIGHTS = "model.weights.h5"
-CHECKPOINT = "checkpoint.npz"
 SHOWN = 25
 
 _HISTORY = TypeAdapter(list[Epoch])
@@ -152,7 +150,7 @@ class Run:
             "openings": _OPENINGS.dump_python(self.data.test.openings, mode="json"),
         }
         checkpoint.save(self.folder / CHECKPOINT, model, self.reached.kept, notes)
-        write_record(self._so_far(), self.folder / "record.json")
+        write_record(self._so_far(), self.folder / RECORD)
 
     def _after_epoch(self, model: keras.Model) -> None:
         """Saves the state, then enters the look at the test split that the next epoch will end with, if it does."""
@@ -177,7 +175,7 @@ class Run:
     def diverged(self, error: Diverged) -> Record:
         """Returns and writes the record of a run that diverged."""
         self.record = replace(self._so_far(), status="diverged", message=str(error))
-        write_record(self.record, self.folder / "record.json")
+        write_record(self.record, self.folder / RECORD)
         return self.record
 
     def measure(self) -> tuple[Record, NDArray[np.uint8]]:

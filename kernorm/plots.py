@@ -310,7 +310,7 @@ def misclassified(test: Evaluation, labels: Sequence[str], images: NDArray[np.ui
 
     return Panel(
         "misclassified",
-        f"Misclassified: {shown} of {every}",
+        f"Misclassified: {shown} of {every:,}",
         "Images with target → prediction and the probability given to the prediction.",
         (6.4, 1.75 * -(-shown // 5)) if shown else (6.4, 1.2),
         draw,

@@ -5,9 +5,11 @@ The only module that imports tensorflow-datasets, and only when a set is not cac
 
 import contextlib
 import difflib
+import errno
 import importlib
 import importlib.resources
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from kernorm.config import UsageError
 _MAX_BYTES = 4 * 2**30
 _RETRIES = 3  # of tensorflow-datasets' 10, whose pauses take over three minutes to tell that there is no network
 _BATCH = 1000
+_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = None) -> cache.Arrays:
@@ -128,10 +131,12 @@ def _download(name: str, builder: Any, manual_dir: Path | None) -> None:
                          f"manual_dir={str(manual_dir) if manual_dir else None}, {_refusal(error)}. Connect, or put "
                          f"{_missing(builder, manual_dir)} into a folder and give it as --manual-dir."
                          ) from None  # fmt: skip
-    except OSError as error:
-        raise UsageError("tensorflow-datasets' folder must be writable and have room. Received: "
-                         f"{builder.data_dir}: {_line(error)} Give another one as --data-dir.") from None  # fmt: skip
     except Exception as error:  # each of the 445 sets has its own code, with its own failures
+        full = [f"{text}." for text in _FULL if text in str(error)]
+        if full or isinstance(error, OSError):
+            raise UsageError("tensorflow-datasets' folder must be writable and have room. Received: "
+                             f"{builder.data_dir}: {(full or [_line(error)])[0]} "
+                             "Give another one as --data-dir.") from None  # fmt: skip
         raise UsageError(f"tensorflow-datasets must be able to prepare the set. Received: dataset={name!r}: "
                          f"{type(error).__name__}: {_line(error)} See its page in the catalogue for the files that "
                          "--manual-dir needs.") from None  # fmt: skip

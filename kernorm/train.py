@@ -58,18 +58,18 @@ def _run_folder(config: TrainConfig) -> Path:
 
 
 def _status(folder: Path) -> str:
-    from kernorm.record import read_record
+    from kernorm.record import RECORD, read_record
 
-    return read_record(folder / "record.json").status if (folder / "record.json").exists() else "new"
+    return read_record(folder / RECORD).status if (folder / RECORD).exists() else "new"
 
 
 def _finished(config: TrainConfig, folder: Path) -> "Record | None":
     """Returns the record of a run that is finished, exported if that is still missing; None if there is more to do."""
-    from kernorm.record import read_record, write_record
+    from kernorm.record import CHECKPOINT, RECORD, read_record, write_record
 
-    if _status(folder) != "finished" or (folder / "checkpoint.npz").exists():
+    if _status(folder) != "finished" or (folder / CHECKPOINT).exists():
         return None
-    record = read_record(folder / "record.json")
+    record = read_record(folder / RECORD)
     if record.config.identity != config.identity:
         raise UsageError(
             f"A run folder belongs to one config. Received: {folder}, which holds another one's results. "
@@ -78,14 +78,14 @@ def _finished(config: TrainConfig, folder: Path) -> "Record | None":
     _say(f"{folder.name} is already trained; --retrain trains it once more.")
     if config.export and not (record.export and record.export.path and Path(record.export.path).exists()):
         record = replace(record, export=_export(config, folder))
-        write_record(record, folder / "record.json")
+        write_record(record, folder / RECORD)
     return record
 
 
 def _train(config: TrainConfig, folder: Path) -> "Record":
     from kernorm.files import write_json
-    from kernorm.fit import CHECKPOINT, Diverged, Run
-    from kernorm.record import write_record
+    from kernorm.fit import Diverged, Run
+    from kernorm.record import CHECKPOINT, RECORD, write_record
     from kernorm.report import write_report
 
     run = Run(config, folder)
@@ -95,14 +95,14 @@ def _train(config: TrainConfig, folder: Path) -> "Record":
     except Diverged as error:
         record = run.diverged(error)
         (folder / CHECKPOINT).unlink(missing_ok=True)
-        write_report(record, folder, run.no_images())
+        write_report(record, folder, run.batches.images[:0])
         return record
     record, mistakes = run.measure()
     record = replace(record, status="finished")
-    write_record(record, folder / "record.json")
+    write_record(record, folder / RECORD)
     if config.export:
         record = replace(record, export=_export(config, folder))
-        write_record(record, folder / "record.json")
+        write_record(record, folder / RECORD)
     write_report(record, folder, mistakes)
     # While it is there, the run is not complete: the same command does once more what comes after the last epoch.
     (folder / CHECKPOINT).unlink()

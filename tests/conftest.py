@@ -42,3 +42,21 @@ def digits():
     images = gzip.decompress((files / "train-images-idx3-ubyte.gz").read_bytes())[16:]
     labels = gzip.decompress((files / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
     return np.frombuffer(images, np.uint8).reshape(-1, 28, 28, 1)[:512], np.frombuffer(labels, np.uint8)[:512]
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory):
+    """The cache folder that holds MNIST, prepared once a session from the package's own files; about 30 s."""
+    from kernorm.data import load_arrays
+
+    folder = tmp_path_factory.mktemp("mnist")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERNORM_CACHE_DIR", str(folder / "cache"))
+        load_arrays(data_dir=folder / "tfds")
+    return folder / "cache"
+
+
+@pytest.fixture
+def mnist_cache(mnist, monkeypatch):
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(mnist))
+    return mnist

@@ -19,22 +19,6 @@ ROOT = Path(kernorm.__file__).parents[1]
 MNIST = ROOT / "kernorm" / "mnist"
 
 
-@pytest.fixture(scope="session")
-def mnist(tmp_path_factory):
-    """The cache folder that holds MNIST, prepared once a session from the package's own files; about 30 s."""
-    folder = tmp_path_factory.mktemp("mnist")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERNORM_CACHE_DIR", str(folder / "cache"))
-        load_arrays(data_dir=folder / "tfds")
-    return folder / "cache"
-
-
-@pytest.fixture
-def mnist_cache(mnist, monkeypatch):
-    monkeypatch.setenv("KERNORM_CACHE_DIR", str(mnist))
-    return mnist
-
-
 @pytest.fixture
 def cache_folder(tmp_path, monkeypatch):
     folder = tmp_path / "cache"

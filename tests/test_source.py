@@ -1,5 +1,6 @@
 import gzip
 import os
+import resource
 import shutil
 import struct
 from pathlib import Path
@@ -205,8 +206,22 @@ def test_a_set_that_wants_files_by_hand_is_told(tmp_path, monkeypatch):
 
 def test_a_data_dir_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"folder must be writable and have room\. Received: .*file/x/mnist/3\.0\.1.*--data-dir"):
+    with pytest.raises(
+        UsageError, match=r"folder must be writable and have room\. Received: .*file/x/mnist/3\.0\.1.*--data-dir"
+    ):
         source.prepare("mnist", data_dir=tmp_path / "file" / "x")
+
+
+def test_a_full_disk_is_told(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(
+            UsageError, match=r"and have room\. Received: .*mnist/3\.0\.1: File too large\. Give another"
+        ):
+            source.prepare("mnist", data_dir=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 FASHION = Path(os.environ.get("FASHION_MNIST_DIR", "/usr/share/datasets/fashion-mnist"))

@@ -1,0 +1,333 @@
+"""One run from command to candidate on real digits: what it leaves, that it resumes, repeats itself and fails well."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kernorm.callbacks import RunLog
+from kernorm.config import TrainConfig, UsageError
+from kernorm.data import load
+from kernorm.record import read_record
+from kernorm.restore import load_model
+from kernorm.train import main, summary, train
+
+TINY = {"train_size": 600, "validation_size": 300, "epochs": 3, "batch_size": 50, "export": False, "dropout": 0.05}
+
+
+@pytest.fixture
+def tiny(tmp_path, mnist_cache):
+    def config(**settings):
+        places = {"reports_dir": tmp_path / "reports", "saved_models_dir": tmp_path / "saved_models"}
+        return TrainConfig(**{**TINY, **places, **settings})
+
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, mnist):
+    """A finished, exported run, its config and its folder."""
+    root = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERNORM_CACHE_DIR", str(mnist))
+        places = {"reports_dir": root / "reports", "saved_models_dir": root / "saved_models"}
+        config = TrainConfig(**{**TINY, **places, "norm": "ln", "l1": 1e-4, "l2": 6.6e-3, "export": True})
+        record = train(config)
+    return record, config, config.reports_dir / "runs" / record.run_id
+
+
+def weights_of(folder):
+    record = read_record(folder / "record.json")
+    return load_model(record, folder / "model.weights.h5").get_weights()
+
+
+def assert_equal_weights(first, second):
+    for ours, theirs in zip(weights_of(first), weights_of(second), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_leaves_its_files_and_a_whole_record(finished):
+    record, config, folder = finished
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "record.json", "history.csv", "report.html", "model.weights.h5", "tensorboard"} <= names
+    assert {"curves.png", "misclassified.png", "confusion.png", "reliability.png"} <= names
+    assert "checkpoint.npz" not in names
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert read_record(folder / "record.json") == record
+    assert json.loads((folder / "config.json").read_text())["l2"] == 6.6e-3
+    assert record.status == "finished"
+    assert record.run_id == config.run_id == folder.name
+    assert (record.data.train, record.data.validation, record.data.test) == (600, 300, 10_000)
+    assert record.environment.versions["keras"]
+    assert record.environment.peak_memory > 2e8
+
+
+def test_history_splits_the_loss_and_agrees_with_the_file(finished):
+    record, _, folder = finished
+    assert [row.epoch for row in record.history] == [0, 1, 2, 3]
+    for row in record.history[1:]:
+        added = row.loss - row.cross_entropy
+        # What the optimizer saw on average lies between the penalties at the epoch's two ends.
+        ends = [past.l1_penalty + past.l2_penalty for past in record.history[row.epoch - 1 : row.epoch + 1]]
+        assert 0.98 * min(ends) < added < 1.02 * max(ends)
+        assert row.l1_penalty > 0
+        assert row.val_accuracy is not None
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert [float(row["l2_penalty"]) for row in rows] == [row.l2_penalty for row in record.history]
+    assert rows[0]["loss"] == ""
+    found, expected = record.penalty_proof
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert expected == pytest.approx(record.history[0].l1_penalty + record.history[0].l2_penalty)
+
+
+def test_scores_are_those_of_the_saved_weights_and_the_test_split_was_opened_once(finished, mnist_cache):
+    record, config, folder = finished
+    assert [(opening.epoch, opening.purpose) for opening in record.openings] == [(3, "final evaluation")]
+    data = load(config)
+    model = load_model(record, folder / "model.weights.h5")
+    images, labels = data.test.open(purpose="checking", epoch=0)
+    predicted = model.predict(images, batch_size=500, verbose=0).argmax(axis=1)
+    assert record.test.accuracy == pytest.approx(np.mean(predicted == labels), abs=2e-4)
+    assert record.test.count - len(record.test.mistakes) == round(record.test.accuracy * 10_000)
+    kernel = np.array(model.get_layer("conv2").kernel.value)
+    row = next(layer for layer in record.layers if layer.name == "conv2")
+    assert row.kernel_norm == pytest.approx(np.linalg.norm(kernel.ravel()), rel=1e-6)
+    assert row.near_zero[2] == pytest.approx(np.mean(np.abs(kernel) < 1e-2))
+    assert (row.l1, row.l2) == (1e-4, 6.6e-3)
+    assert {layer.norm: layer.axes for layer in record.layers if layer.norm} == {"ln": "H,W,C"}
+    assert record.pruned[0].accuracy == pytest.approx(record.validation.accuracy, abs=0.02)
+
+
+def test_the_candidate_answers_as_the_run_was_scored(finished, mnist_cache):
+    import tensorflow as tf
+
+    record, config, folder = finished
+    candidate = config.saved_models_dir / record.run_id / str(record.export.version)
+    assert str(candidate) == record.export.path
+    images, labels = load(config).test.open(purpose="checking", epoch=0)
+    served = tf.saved_model.load(str(candidate)).signatures["serving_default"](image=tf.constant(images[:2000]))
+    wrong = np.flatnonzero(served["class_id"].numpy() != labels[:2000])
+    assert list(wrong) == [mistake.index for mistake in record.test.mistakes if mistake.index < 2000]
+
+
+def test_a_finished_run_is_not_trained_twice(finished, mnist_cache, capsys):
+    record, config, folder = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert train(config) == record
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    assert "is already trained; --retrain" in capsys.readouterr().err
+
+
+def test_a_missing_export_is_made_up_for(finished, mnist_cache):
+    record, config, folder = finished
+    elsewhere = replace(config, saved_models_dir=folder.parent / "elsewhere")
+    os.rename(config.saved_models_dir, folder.parent / "away")
+    try:
+        again = train(elsewhere)
+    finally:
+        os.rename(folder.parent / "away", config.saved_models_dir)
+    assert again.export.tree_sha256
+    assert again.export.path.startswith(str(elsewhere.saved_models_dir))
+    assert again.test == record.test
+
+
+def test_summary_says_what_counts(finished):
+    record, config, folder = finished
+    text = summary(record, config)
+    assert f"{100 * record.test.accuracy:.2f} % of 10,000" in text
+    assert str(folder / "report.html") in text
+    assert record.export.path in text
+
+
+def test_same_seed_gives_the_same_weights_and_retrain_keeps_the_first(tiny):
+    config = tiny(norm="bn")
+    first, second = train(config), train(replace(config, retrain=True))
+    runs = config.reports_dir / "runs"
+    assert second.run_id == f"{first.run_id}-r2"
+    assert_equal_weights(runs / first.run_id, runs / second.run_id)
+    assert first.test == second.test
+    other = train(tiny(norm="bn", seed=1))
+    assert (weights_of(runs / other.run_id)[0] != weights_of(runs / first.run_id)[0]).any()
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["in the middle of an epoch", "between epoch and state", "after the last epoch"])
+def test_an_interrupted_run_ends_with_the_same_weights(tiny, monkeypatch, moment):
+    config = tiny(norm="bn", l1=1e-5, reports_dir=tiny().reports_dir / "interrupted")
+    whole = tiny(norm="bn", l1=1e-5)
+    train(whole)
+    method = {
+        "in the middle of an epoch": ("on_train_batch_end", lambda log: log.epoch == 1),
+        "between epoch and state": ("on_epoch_end", lambda log: log.epoch == 1),
+        "after the last epoch": None,
+    }[moment]
+    with monkeypatch.context() as patch:
+        if method is None:
+            patch.setattr("kernorm.report.write_report", lambda *arguments: (_ for _ in ()).throw(Stop))
+        else:
+            name, due = method
+            original = getattr(RunLog, name)
+
+            def stopping(self, *arguments, **named):
+                if due(self):
+                    raise Stop
+                original(self, *arguments, **named)
+
+            patch.setattr(RunLog, name, stopping)
+        with pytest.raises(Stop):
+            train(config)
+    resumed = train(config)
+    straight = read_record(whole.reports_dir / "runs" / whole.run_id / "record.json")
+    assert_equal_weights(config.reports_dir / "runs" / config.run_id, whole.reports_dir / "runs" / whole.run_id)
+    timed = ("seconds", "cpu_seconds")
+    for row, expected in zip(resumed.history, straight.history, strict=True):
+        assert replace(row, **dict.fromkeys(timed, 0)) == replace(expected, **dict.fromkeys(timed, 0))
+    assert resumed.test == straight.test
+    # Had the first process already looked at the test split, that look is entered as well.
+    assert len(resumed.openings) == (2 if moment == "after the last epoch" else 1)
+
+
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_end_with_the_same_weights(tiny, tmp_path):
+    whole = tiny(epochs=4)
+    train(whole)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in {**TINY, "epochs": 4}.items() if name != "export"]
+    command = [sys.executable, "-m", "kernorm.train", "--no-export", *words, f"--reports-dir={tmp_path / 'killed'}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("epoch 2/4"):
+                process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    folder = tmp_path / "killed" / "runs" / whole.run_id
+    assert read_record(folder / "record.json").status == "running"
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "resumed after epoch 2" in again.stderr
+    assert "epoch 1/4" not in again.stderr
+    assert "accuracy" in again.stderr
+    assert_equal_weights(folder, whole.reports_dir / "runs" / whole.run_id)
+
+
+def test_a_diverged_run_stops_names_the_step_and_is_recorded(tiny, capsys):
+    config = tiny(norm="none", learning_rate=1000.0, div_factor=1.0, initializer="he_normal")
+    assert main(config) == 1
+    record = read_record(config.reports_dir / "runs" / config.run_id / "record.json")
+    assert record.status == "diverged"
+    assert record.message.startswith("diverged at step ")
+    assert record.test is None
+    assert record.openings == ()
+    assert record.message in capsys.readouterr().out
+    page = (config.reports_dir / "runs" / config.run_id / "report.html").read_text()
+    assert "diverged at step" in page
+    assert not config.saved_models_dir.exists()
+
+
+def test_selection_on_validation_keeps_the_best_epoch(tiny):
+    # A rate that stays high makes accuracies go up and down, so that the last epoch is rarely the best.
+    record = train(tiny(select="validation", schedule="constant", learning_rate=0.3, epochs=5))
+    accuracies = [row.val_accuracy for row in record.history[1:]]
+    assert record.selected_epoch == 1 + int(np.argmax(accuracies))
+    assert record.validation.accuracy == pytest.approx(max(accuracies), abs=1e-6)
+    assert len(record.openings) == 1
+
+
+def test_selection_on_test_says_so_and_enters_every_look(tiny):
+    record = train(tiny(select="test", validation_size=0))
+    assert record.monitored == "test"
+    assert [(opening.epoch, opening.purpose) for opening in record.openings] == [
+        (1, "selection"),
+        (2, "selection"),
+        (3, "selection"),
+        (record.selected_epoch, "final evaluation"),
+    ]
+    assert record.validation is None
+    assert record.test.accuracy == pytest.approx(max(row.val_accuracy for row in record.history[1:]), abs=1e-6)
+
+
+def test_without_validation_nothing_is_monitored(tiny):
+    record = train(tiny(validation_size=0))
+    assert record.monitored == "none"
+    assert record.history[-1].val_accuracy is None
+    assert record.pruned[0].split == "train"
+
+
+@pytest.mark.parametrize("settings", [
+    {"norm": "gn", "net": "eva4", "recipe": "eva4"},
+    {"norm": "gbn", "ghost_batch_size": 20},
+    {"norm": "brn"},
+    {"norm": "frn", "penalize": "all", "l2": 1e-3},
+    {"norm": "rms", "standardize_kernels": True, "schedule": "step"},
+    {"norm": "cln", "norm_at": ("conv6=in",), "penalty_at": ("conv1=0,0.1",)},
+])  # fmt: skip
+def test_other_norms_train_and_report(tiny, settings):
+    record = train(tiny(**settings, epochs=1))
+    assert record.status == "finished"
+    assert record.history[1].cross_entropy < 2.5
+    assert {layer.norm for layer in record.layers} >= {settings["norm"]}
+
+
+def test_one_process_at_a_time_trains_a_run(tiny):
+    from kernorm.files import locked
+
+    config = tiny()
+    folder = config.reports_dir / "runs" / config.run_id
+    folder.mkdir(parents=True)
+    with locked(folder / "lock", "hold"), pytest.raises(UsageError, match="Only one process at a time may train"):
+        train(config)
+
+
+def test_tensorboard_reads_what_was_logged(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    record, _, folder = finished
+    events = EventAccumulator(str(folder / "tensorboard" / "validation"))
+    events.Reload()
+    logged = [event.tensor_proto.float_val[0] for event in events.Tensors("accuracy")]
+    np.testing.assert_allclose(logged, [row.val_accuracy for row in record.history[1:]], rtol=1e-6)
+
+
+def test_a_wrong_number_of_threads_is_refused_before_training(tiny):
+    with pytest.raises(UsageError, match="threads is fixed at the first operation of a process"):
+        train(tiny(threads=64))
+
+
+JAX = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "tensorflow" else found(name, package)
+from kernorm import cli, train
+sys.exit(cli.run(train.TrainConfig, train.main, prog=train.PROG, default=train.recipe_of_words))
+"""
+
+
+@pytest.mark.slow
+def test_jax_trains_without_tensorflow_and_says_that_it_could_not_export(tiny, tmp_path):
+    pytest.importorskip("jax")
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "export"]
+    command = [sys.executable, "-c", JAX, *words, "--norm=ln", f"--reports-dir={tmp_path / 'jax'}"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr
+    record = read_record(next((tmp_path / "jax" / "runs").glob("*/record.json")))
+    assert record.environment.backend == "jax"
+    assert "not exported" in ran.stdout
+    assert "TensorFlow" in record.export.reason
+    # The same data order, augmentation and initial kernels: the first epoch agrees but for rounding and dropout.
+    with_tensorflow = train(tiny(norm="ln"))
+    first, second = (r.history[1].cross_entropy for r in (record, with_tensorflow))
+    assert first == pytest.approx(second, rel=0.05)
+    assert record.data == with_tensorflow.data
