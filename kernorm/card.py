@@ -95,7 +95,15 @@ class Card:
     exported_with: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _Versioned:
+    """What is read of a card before its fields can be known."""
+
+    schema_version: int
+
+
 _ADAPTER = TypeAdapter(Card)
+_VERSION = TypeAdapter(_Versioned)
 
 
 def make_card(record: Record, version: int, signatures: Mapping[str, Signature], versions: dict[str, str]) -> Card:
@@ -151,7 +159,12 @@ def read_card(folder: Path) -> Card:
                          "Give saved_models/<run id>/<version>.")  # fmt: skip
     path = folder / FOLDER / "model_card.json"
     try:
-        card = _ADAPTER.validate_json(path.read_bytes())
+        content = path.read_bytes()
+        version = _VERSION.validate_json(content).schema_version
+        if version != SCHEMA:
+            raise UsageError(f"A model card must be of schema {SCHEMA}. Received: {path} of schema {version}. "
+                             "Read it with the kernorm that wrote it.")  # fmt: skip
+        return _ADAPTER.validate_json(content)
     except FileNotFoundError:
         raise UsageError(f"A SavedModel must be one that kernorm exported. Received: {folder}, without "
                          f"{FOLDER}/model_card.json. Export it by python -m kernorm.export.") from None  # fmt: skip
@@ -160,10 +173,6 @@ def read_card(folder: Path) -> Card:
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise UsageError(f"A model card must be whole and of schema {SCHEMA}. Received: {path}, {where}: "
                          f"{first['msg']}. Export the run again.") from None  # fmt: skip
-    if card.schema_version != SCHEMA:
-        raise UsageError(f"A model card must be of schema {SCHEMA}. Received: {path} of schema {card.schema_version}. "
-                         "Read it with the kernorm that wrote it.")  # fmt: skip
-    return card
 
 
 def _scores(evaluation: Evaluation | None) -> Scores | None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,15 @@ def load(path: Path) -> Checkpoint:
     """Reads what `save` wrote.
 
     Raises:
-        UsageError: the file is not whole.
+        UsageError: the file cannot be read or is not whole.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"A checkpoint must be a readable file. Received: {path}: {os.strerror(error.errno or 0)}. "
+            "Remove it to train from the beginning."
+        ) from None
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:
         raise UsageError(
@@ -83,8 +90,20 @@ def load(path: Path) -> Checkpoint:
 
 
 def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
-    """Puts a checkpoint's state into a compiled model and its optimizer."""
-    set_variables(model, checkpoint.variables)
+    """Puts a checkpoint's state into a compiled model and its optimizer.
+
+    Raises:
+        UsageError: it is of another net, as another version of kernorm or Keras may build it.
+    """
     model.optimizer.build(model.trainable_variables)
+    shapes = [[array.shape for array in arrays] for arrays in (checkpoint.variables, checkpoint.optimizer)]
+    expected = [[tuple(v.shape) for v in variables] for variables in (model.variables, model.optimizer.variables)]
+    if shapes != expected:
+        raise UsageError(
+            f"A checkpoint must fit the net. Received: {len(shapes[0])} variables and {len(shapes[1])} of the "
+            f"optimizer, where the net has {len(expected[0])} and {len(expected[1])} or other shapes. "
+            "Go on with the versions that began the run, or remove its folder to train from the beginning."
+        )
+    set_variables(model, checkpoint.variables)
     for variable, value in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):
         variable.assign(value)

@@ -7,8 +7,11 @@ import errno
 import io
 import os
 import re
+import select
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import tyro
@@ -18,6 +21,8 @@ from kernorm.config import UsageError, nearest
 Config = TypeVar("Config")
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG}
+_DISK |= {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_SHOWN = 100
 
 
 def parse(config_class: type[Config], *, prog: str, argv: list[str], default: Config | None = None) -> Config:
@@ -26,6 +31,7 @@ def parse(config_class: type[Config], *, prog: str, argv: list[str], default: Co
     Raises:
         UsageError: in one line, whatever tyro or the config's own limits refuse.
     """
+    _refuse_empty(argv, prog)
     refused = io.StringIO()
     try:
         # A wide terminal keeps tyro's message on one line; its help, on stdout, follows the real one.
@@ -37,6 +43,16 @@ def parse(config_class: type[Config], *, prog: str, argv: list[str], default: Co
         if not stop.code:
             raise
         raise UsageError(_one_line(refused.getvalue(), config_class, prog)) from None
+
+
+def _refuse_empty(argv: list[str], prog: str) -> None:
+    """Refuses what an unset variable of a script leaves; an empty path would otherwise be the current folder."""
+    for before, word in zip([prog, *argv], argv, strict=False):
+        flag, equals, value = word.partition("=")
+        if not word or (equals and not value and flag.startswith("--")):
+            raise UsageError(
+                f"A value must not be empty. Received: '' after {flag or before}. Give one; see {prog} --help."
+            )
 
 
 @contextlib.contextmanager
@@ -58,23 +74,30 @@ def _one_line(box: str, config_class: type, prog: str) -> str:
     message = next((line for line in lines[1:] if line), "The command line could not be read.")
     help_hint = f"See {prog} --help."
     flags = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(config_class)]
-    if found := re.match(r"Unrecognized options: (.*)", message):
-        unknown = found[1].split(", ")[0]
-        close = difflib.get_close_matches(unknown, flags, n=1, cutoff=0.5)
+    if found := re.match(r"Unrecognized options: ?(.*)", message):
+        # tyro frames its message with the dashes that a lone "-" is made of.
+        unknown = found[1].split(", ")[0] or "-"
+        close = difflib.get_close_matches(unknown.strip("-").lower(), [flag.strip("-") for flag in flags], n=1)
         return (
-            f"An option must be a known one. Received: {unknown}. "
-            + (f"Did you mean {close[0]}? " if close else "")
+            f"An option must be a known one. Received: {_short(unknown)}. "
+            + (f"Did you mean --{close[0]}? " if close else "")
             + help_hint
         )
     if found := re.match(r"invalid choice '(.*)' for argument '(.*?)'\. Expected one of \((.*)\)", message):
         known = re.findall(r"'([^']*)'", found[3])
-        return f"{found[2]} takes a known name. Received: {found[1]!r}. {nearest(found[1], known)}"
+        return f"{found[2]} takes a known name. Received: {_short(found[1])!r}. {nearest(found[1], known)}"
+    if found := re.match(r"(Missing value for argument '.*?')", message):
+        return f"{found[1]}. Received: no value. Give one; {help_hint[0].lower()}{help_hint[1:]}"
     if found := re.match(rf"Error parsing {config_class.__name__}: (.*)", message):
         return found[1]
     if found := re.match(r"Error parsing (\S+?): (.*)", message):
         value = re.findall(r"'([^']*)'", message)
-        return f"{found[1]} could not be read. Received: {value[-1] if value else found[2]!r}. {help_hint}"
-    return f"{message.rstrip('.')}. {help_hint}"
+        return f"{found[1]} could not be read. Received: {_short(value[-1] if value else found[2])!r}. {help_hint}"
+    return f"The command line could not be read. Received: {_short(message.rstrip('.'))}. {help_hint}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def run(
@@ -85,7 +108,9 @@ def run(
     argv: list[str] | None = None,
     default: Callable[[list[str]], Config] | None = None,
 ) -> int:
-    """Runs a command and returns its exit code: 0, what `main` returns, 2 on a user's mistake, 130 on Ctrl-C.
+    """Runs a command and returns its exit code: 0, what `main` returns, or 2 on a user's mistake.
+
+    As shells count, it is 130 after Ctrl-C, 143 after SIGTERM and 141 if what reads its output goes away.
 
     Args:
         config_class: the command's frozen dataclass.
@@ -95,19 +120,81 @@ def run(
         default: gives the values that flags override, from the words themselves (a recipe, say).
     """
     words = sys.argv[1:] if argv is None else argv
+    _mend_streams()
     try:
-        return main(parse(config_class, prog=prog, argv=words, default=default(words) if default else None)) or 0
+        try:
+            with _terminable():
+                first = default(words) if default else None
+                return main(parse(config_class, prog=prog, argv=words, default=first)) or 0
+        finally:
+            sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in _DISK:
             raise
+        _unread()
         print(
-            f"error: Writing needs room and permission. Received: {error.strerror} at {error.filename or 'a file'}. "
+            f"error: Writing needs room and permission. Received: {os.strerror(error.errno)} at "
+            f"{error.filename2 or error.filename or 'a file'}. "
             "Free some space or choose another folder; what was finished is kept.",
             file=sys.stderr,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nInterrupted. Finished epochs are kept; the same command goes on from there.", file=sys.stderr)
-        return 130
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 2
+
+
+def _mend_streams() -> None:
+    """Lets output go nowhere where a stream is closed, and writes what its encoding lacks (λ, Σ) as an escape."""
+    # Also the descriptors: the next file opened would take a free one, and receive what libraries write to stderr.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unread() -> bool:
+    """Says whether nothing can be written to standard output; the rest then goes nowhere, without another error."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except io.UnsupportedOperation:
+        return False
+    watch = select.poll()
+    watch.register(descriptor, select.POLLOUT)
+    try:
+        sys.stdout.flush()
+        gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
+    except OSError:
+        gone = True
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return gone
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end a command as Ctrl-C does, so that files, child processes and the terminal are left in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(number)

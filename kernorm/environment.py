@@ -85,7 +85,7 @@ def describe(config: TrainConfig) -> record.Environment:
     return record.Environment(
         backend=backend,
         device=_device(),
-        threads=config.threads or len(os.sched_getaffinity(0)),
+        threads=config.threads or _cores(),
         versions={"python": platform.python_version(), **_versions()},
         commit=_commit(),
     )
@@ -95,6 +95,13 @@ def peak_memory() -> int:
     """Returns the most memory this process has held so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cores() -> int:
+    """Returns the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:
@@ -124,7 +131,10 @@ def _commit() -> str | None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    asked = subprocess.run(
-        ["git", "-C", root, "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True, text=True, check=False
-    )
+    try:
+        asked = subprocess.run(
+            ["git", "-C", root, "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:  # git is not installed
+        return None
     return asked.stdout.strip() if asked.returncode == 0 else None

@@ -5,8 +5,10 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from kernorm.config import UsageError
 
@@ -26,6 +28,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -42,20 +46,67 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, purpose: str) -> Iterator[None]:
-    """Holds the lock file `path` while the body runs; the system frees it when the process ends, however it ends.
+    """Holds the lock file `path` while the body runs, then removes it.
+
+    The system frees it when the process ends, however it ends.
 
     Raises:
         UsageError: another process holds it; `purpose` says what for.
     """
-    with path.open("a") as file:
+    with _held(path, purpose):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _held(path: Path, purpose: str) -> IO[str]:
+    """Opens and locks the file of that name; once more if the one that it opened was removed meanwhile."""
+    while True:
+        file = path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
         except BlockingIOError:
+            file.close()
             raise UsageError(
                 f"Only one process at a time may {purpose}. Received: {path} held by another one. "
                 "Wait for it, or end it."
             ) from None
-        yield
+        file.close()
+
+
+def require_folder(path: Path, flag: str) -> None:
+    """Refuses a path that is not, or cannot become, a folder to write in; makes nothing.
+
+    Raises:
+        UsageError: it or a part of it is a file, a broken link or not writable; `flag` gave it.
+    """
+    try:
+        found, reason = _nearest(path), ""
+        str(path).encode()  # TensorFlow writes to names in UTF-8 only.
+        if not stat.S_ISDIR(found.stat().st_mode):
+            reason = "which is a file"
+        elif not os.access(found, os.W_OK | os.X_OK):
+            reason = "which cannot be written"
+    except UnicodeEncodeError:
+        found, reason = path, "a name that is not UTF-8"
+    except OSError as error:
+        found, reason = Path(error.filename), os.strerror(error.errno or 0)
+    if reason:
+        shown = str(found).encode(errors="backslashreplace").decode()
+        raise UsageError(f"{flag} takes a folder that can be written. Received: {shown}, {reason}. Give another one.")
+
+
+def _nearest(path: Path) -> Path:
+    """Returns the path, or of its parents the first that is there."""
+    for part in (path, *path.parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            part.lstat()
+            return part
+    return path
 
 
 def tree_sha256(folder: Path) -> str:

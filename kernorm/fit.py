@@ -195,7 +195,7 @@ class Run:
         test = self._evaluate(images, labels, "test")
         self.record = replace(
             self._so_far(),
-            train=self._evaluate(*self.data.train, "train"),
+            train=self._evaluate(*self.data.train, "train", keep_mistakes=False),
             validation=self._evaluate(*validation, "validation") if validation else None,
             test=test,
             layers=layer_table(self.model, self.config),
@@ -203,8 +203,11 @@ class Run:
         )
         return self.record, images[[mistake.index for mistake in test.mistakes[:SHOWN]]]
 
-    def _evaluate(self, images: NDArray[np.uint8], labels: NDArray, split: str) -> Evaluation:
-        return evaluate(self.model.predict(images, batch_size=EVALUATION_BATCH, verbose=0), labels, split)
+    def _evaluate(
+        self, images: NDArray[np.uint8], labels: NDArray, split: str, *, keep_mistakes: bool = True
+    ) -> Evaluation:
+        logits = self.model.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
+        return evaluate(logits, labels, split, keep_mistakes=keep_mistakes)
 
 
 def _count(variables: list) -> int:

@@ -1,6 +1,5 @@
 """Recipes by name: sets of values for TrainConfig, and nothing else. Its own defaults are the recipe `default`."""
 
-import dataclasses
 from typing import Any
 
 from kernorm.config import TrainConfig, UsageError, nearest
@@ -57,9 +56,8 @@ def recipe(name: str, **values: Any) -> TrainConfig:
 
 def recipe_of_words(words: list[str]) -> TrainConfig:
     """Returns the config of the recipe that a command line names, which its other flags then override."""
-    default = next(field.default for field in dataclasses.fields(TrainConfig) if field.name == "recipe")
     for index, word in enumerate(words):
         flag, _, value = word.partition("=")
         if flag == "--recipe":
             return recipe(value or (words[index + 1] if index + 1 < len(words) else ""))
-    return recipe(default)
+    return recipe(TrainConfig.recipe)

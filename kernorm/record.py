@@ -69,9 +69,13 @@ class Layer:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What is left when kernel weights of |w| < threshold are set to 0, on the split named in `split`."""
+    """What is left when kernel weights of |w| < threshold are set to 0, on the split named in `split`.
+
+    `count` kernel weights are set to 0, `share` of all of them.
+    """
 
     threshold: float
+    count: int
     share: float
     accuracy: float
     split: str
@@ -80,7 +84,10 @@ class Pruned:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """One misclassified image: its index in the split, and the probability given to the prediction."""
+    """One misclassified image, and the probability given to the prediction.
+
+    `index` counts from 0 in the split, whose images are in tensorflow-datasets' order.
+    """
 
     index: int
     target: int
@@ -105,12 +112,14 @@ class Bin:
 class Evaluation:
     """The scores of one split; intervals are Wilson's, 95 %.
 
-    `confusion[t][p]` counts images of class t predicted as p. `cross_entropy` is the mean negative log-likelihood in
-    nats, `brier` the mean squared error over all classes (0 to 2), `ece` over 15 bins of equal width.
+    Of `count` images `errors` were misclassified; `mistakes` lists them for validation and test, and is empty for
+    train. `confusion[t][p]` counts images of class t predicted as p. `cross_entropy` is the mean negative
+    log-likelihood in nats, `brier` the mean squared error over all classes (0 to 2), `ece` over 15 bins of equal width.
     """
 
     split: str
     count: int
+    errors: int
     accuracy: float
     interval: tuple[float, float]
     cross_entropy: float
@@ -119,7 +128,7 @@ class Evaluation:
     bins: tuple[Bin, ...]
     confusion: tuple[tuple[int, ...], ...]
     class_intervals: tuple[tuple[float, float], ...]
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[Mistake, ...] = ()
 
 
 @_strict
@@ -214,7 +223,15 @@ class Record:
     cpu_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Versioned:
+    """What is read of a record before its fields can be known."""
+
+    schema_version: int
+
+
 _ADAPTER = TypeAdapter(Record)
+_VERSION = TypeAdapter(_Versioned)
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -229,8 +246,15 @@ def read_record(path: Path) -> Record:
         UsageError: the file is missing, half-written, or of another schema.
     """
     try:
-        record = _ADAPTER.validate_json(path.read_bytes())
-    except FileNotFoundError:
+        content = path.read_bytes()
+        version = _VERSION.validate_json(content).schema_version
+        if version != SCHEMA:
+            raise UsageError(
+                f"A record.json must be of schema {SCHEMA}. Received: {path} of schema {version}. "
+                "Read it with the kernorm that wrote it."
+            )
+        return _ADAPTER.validate_json(content)
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"A run folder holds a record.json. Received: {path}, which is not there. "
             "Give the folder of a run under reports/runs."
@@ -242,9 +266,3 @@ def read_record(path: Path) -> Record:
             f"A record.json must be whole and of schema {SCHEMA}. Received: {path}, {where or 'file'}: "
             f"{first['msg']}. Move its folder away and run the command again."
         ) from None
-    if record.schema_version != SCHEMA:
-        raise UsageError(
-            f"A record.json must be of schema {SCHEMA}. Received: {path} of schema "
-            f"{record.schema_version}. Read it with the kernorm that wrote it."
-        )
-    return record

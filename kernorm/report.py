@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import io
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,15 @@ from typing import Any, Literal
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
 from kernorm.config import TrainConfig
+from kernorm.figures import to_png, to_svg
 from kernorm.files import write_atomically
 from kernorm.metrics import class_accuracies, frequent_confusions, resolution
-from kernorm.plots import FEW, GRID, charts, name_of, picture, share, to_png, to_svg
+from kernorm.plots import FEW, GRID, TINY, charts, name_of, picture, share
 from kernorm.recipes import recipe
 from kernorm.record import THRESHOLDS, Evaluation, Record
 
@@ -105,7 +107,8 @@ def percent(value: float, count: int) -> str:
 def points(value: float, count: int) -> str:
     """Returns a difference of two shares of `count` things in percentage points, with its sign."""
     digits = min(max(round(math.log10(max(count, 1))) - 2, 0), 2)
-    return f"{100 * value:+.{digits}f}{NO_BREAK}pp".replace("-", "−")
+    sign = "+" if round(100 * value, digits) else ""
+    return f"{round(100 * value, digits) + 0.0:{sign}.{digits}f}{NO_BREAK}pp".replace("-", "−")
 
 
 def duration(seconds: float) -> str:
@@ -142,6 +145,7 @@ def _environment() -> Environment:
         "moment": moment,
         "share": share,
         "setting": _setting,
+        "code": _code,
         "thousands": lambda count: f"{count:,}",
         "short": lambda value: "–" if value is None else f"{value:.4g}",
     }
@@ -165,10 +169,13 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
         "tiles": list(zip(mistakes_as_uris(mistakes), record.test.mistakes, strict=False)) if record.test else [],
         "grey": mistakes.ndim == 4 and mistakes.shape[-1] != 3,
         "class_accuracies": class_accuracies(evaluation.confusion) if evaluation else (),
-        "confusions": frequent_confusions(record.test.confusion, 12) if record.test else [],
+        "confusions": frequent_confusions(record.test.confusion, 16) if record.test else [],
+        "sure_mistakes": sum(mistake.confidence > 0.9 for mistake in record.test.mistakes) if record.test else 0,
         "taken_for": partial(_taken_for, evaluation.confusion if evaluation else ()),
         "many_classes": evaluation is not None and len(evaluation.confusion) > FEW,
         "thresholds": THRESHOLDS,
+        "tiny": TINY,
+        "grouped": any(layer.groups is not None for layer in record.layers),
         "settings": settings,
         "changed": [setting for setting in settings if setting[1] != setting[2]],
         "command": command(record.config, record.environment.backend),
@@ -288,8 +295,8 @@ def _resolution(test: Evaluation) -> Verdict:
     least = points(resolution(test.accuracy, test.count), test.count).lstrip("+")
     return Verdict("note", "One run, one seed",
                    f"On {test.count:,} images another single run must differ by more than {least} to be told apart "
-                   "from this one. Training again with another seed moves the result too: python -m kernorm.study "
-                   "compares over seeds.")  # fmt: skip
+                   "from this one. Another seed moves the result too; `python -m kernorm.study` compares over "
+                   "seeds.")  # fmt: skip
 
 
 def _flag(name: str, value: object) -> list[str]:
@@ -297,6 +304,11 @@ def _flag(name: str, value: object) -> list[str]:
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
     return [f"--{flag}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+
+
+def _code(text: str) -> Markup:
+    """Returns a text as HTML in which what stands between backticks is code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _setting(value: object) -> str:

@@ -15,6 +15,7 @@ def _wandb(config: TrainConfig, run_id: str, folder: Path) -> keras.callbacks.Ca
     import wandb
     from wandb.integration.keras import WandbMetricsLogger
 
+    os.environ.setdefault("WANDB_MODE", "offline")
     wandb.init(
         project="kernorm",
         name=run_id,
@@ -22,7 +23,7 @@ def _wandb(config: TrainConfig, run_id: str, folder: Path) -> keras.callbacks.Ca
         resume="allow",
         dir=folder,
         config=to_json(config),
-        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        mode=os.environ.get("WANDB_MODE", "offline"),
     )
     return WandbMetricsLogger()
 
@@ -50,7 +51,10 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.writers = {name: Writer(str(folder / name)) for name in ("train", "validation")}
+        self.writers = {}
+        for name in ("train", "validation"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            self.writers[name] = Writer(str(folder / name))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the means of an epoch, at its number from 1."""
@@ -72,7 +76,9 @@ def require_tracker(name: str) -> None:
     Raises:
         UsageError: its package is missing.
     """
-    if name in ("wandb", "mlflow") and importlib.util.find_spec(name) is None:
+    # wandb leaves a folder of its own name where it is run, which Python takes for a package without origin.
+    spec = importlib.util.find_spec(name) if name in TRACKERS else None
+    if name in TRACKERS and (spec is None or spec.origin is None):
         raise UsageError(
             f"--track needs its package. Received: --track {name}, which is not installed. "
             f'pip install "kernorm[{name}]", or leave --track away.'

@@ -5,6 +5,7 @@ studies, searches and tests. It holds a run's folder, goes on where an interrupt
 finished one twice.
 """
 
+import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kernorm import cli, environment
 from kernorm.config import TrainConfig, UsageError, to_json
+from kernorm.files import locked, require_folder
 from kernorm.recipes import recipe_of_words
 
 if TYPE_CHECKING:
@@ -27,32 +29,29 @@ def train(config: TrainConfig) -> "Record":
         UsageError: the config does not fit the data, the net or what lies in the run's folder.
         RuntimeError: a penalty is not in the loss as configured.
     """
+    require_folder(config.reports_dir / "runs", "--reports-dir")
+    if config.export:
+        require_folder(config.saved_models_dir / config.run_id, "--saved-models-dir")
     environment.choose_backend()
-    from kernorm.files import locked
     from kernorm.tracking import require_tracker
 
     require_tracker(config.track)
     folder = _run_folder(config)
-    existed = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "lock", "train this run"):
             return _finished(config, folder) or _train(config, folder)
-    except UsageError:
-        if not existed:
-            _remove_unused(folder)
-        raise
+    finally:
+        _remove_empty(made)
 
 
 def _run_folder(config: TrainConfig) -> Path:
     """Returns the run's folder; with `retrain`, the first `<run id>-rN` that is not finished."""
-    runs = config.reports_dir / "runs"
-    if runs.exists() and not runs.is_dir():
-        raise UsageError(f"--reports-dir must be a folder. Received: {runs}, which is a file. Give another one.")
-    folder = runs / config.run_id
+    folder = config.reports_dir / "runs" / config.run_id
     number = 2
     while config.retrain and _status(folder) == "finished":
-        folder = runs / f"{config.run_id}-r{number}"
+        folder = folder.with_name(f"{config.run_id}-r{number}")
         number += 1
     return folder
 
@@ -67,7 +66,7 @@ def _finished(config: TrainConfig, folder: Path) -> "Record | None":
     """Returns the record of a run that is finished, exported if that is still missing; None if there is more to do."""
     from kernorm.record import CHECKPOINT, RECORD, read_record, write_record
 
-    if _status(folder) != "finished" or (folder / CHECKPOINT).exists():
+    if not (folder / RECORD).exists():
         return None
     record = read_record(folder / RECORD)
     if record.config.identity != config.identity:
@@ -75,10 +74,12 @@ def _finished(config: TrainConfig, folder: Path) -> "Record | None":
             f"A run folder belongs to one config. Received: {folder}, which holds another one's results. "
             "Give another --reports-dir."
         )
-    _say(f"{folder.name} is already trained; --retrain trains it once more.")
+    if record.status != "finished" or (folder / CHECKPOINT).exists():
+        return None
     if config.export and not (record.export and record.export.path and Path(record.export.path).exists()):
         record = replace(record, export=_export(config, folder))
         write_record(record, folder / RECORD)
+    _say(f"{folder.name} is already trained; --retrain trains it once more.")
     return record
 
 
@@ -88,10 +89,13 @@ def _train(config: TrainConfig, folder: Path) -> "Record":
     from kernorm.record import CHECKPOINT, RECORD, write_record
     from kernorm.report import write_report
 
+    for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+        left.unlink()
     run = Run(config, folder)
+    done = run.resume()
     write_json(folder / "config.json", to_json(config))
     try:
-        run.fit(run.resume())
+        run.fit(done)
     except Diverged as error:
         record = run.diverged(error)
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -117,11 +121,11 @@ def _export(config: TrainConfig, folder: Path) -> "Export":
     return export(folder, config.saved_models_dir)
 
 
-def _remove_unused(folder: Path) -> None:
-    """Removes a folder that a refused command made, if nothing was written in it."""
-    (folder / "lock").unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def _remove_empty(folders: list[Path]) -> None:
+    """Removes the folders that a refused command made, the innermost first, as far as nothing was written in them."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _say(text: str) -> None:

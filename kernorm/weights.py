@@ -71,9 +71,10 @@ def prune_table(
             for kernel, values, zero in zip(kernels, trained, small, strict=True):
                 kernel.assign(np.where(zero, 0, values))
             predicted = model.predict(images, batch_size=batch_size, verbose=0).argmax(axis=1)
-            share = sum(zero.sum() for zero in small) / sum(zero.size for zero in small)
+            count = sum(int(zero.sum()) for zero in small)
+            share = count / sum(zero.size for zero in small)
             accuracy = float(np.mean(predicted == labels))
-            rows.append(Pruned(threshold=threshold, share=float(share), accuracy=accuracy, split=split))
+            rows.append(Pruned(threshold=threshold, count=count, share=share, accuracy=accuracy, split=split))
     finally:
         for kernel, values in zip(kernels, trained, strict=True):
             kernel.assign(values)

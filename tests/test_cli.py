@@ -103,7 +103,8 @@ def test_help_reads_like_documentation_and_needs_no_keras():
         "except SystemExit as stop: assert not stop.code\n"
         "sys.exit(3 if {'keras', 'numpy', 'tensorflow'} & set(sys.modules) else 0)"
     )
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    wide = {**os.environ, "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"}
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=wide, check=False)
     assert asked.returncode == 0, asked.stderr
     for words in ("python -m kernorm.train --norm ln --l2 0.0066", "weight_decay", "--norm-at", "l1·Σ|w| + l2·Σw²"):
         assert words in asked.stdout

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -34,13 +35,21 @@ def wilson_formula(successes, count, z=1.959963984540054):
 def test_accuracy_and_mistakes_of_a_case_counted_by_hand():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.25, 0.25, 0.5], [0.4, 0.4, 0.2]], np.float32))
     scores = evaluate(logits, np.array([0, 0, 2, 1]), "test")
-    assert (scores.split, scores.count, scores.accuracy) == ("test", 4, 0.5)
+    assert (scores.split, scores.count, scores.errors, scores.accuracy) == ("test", 4, 2, 0.5)
     assert scores.confusion == ((1, 1, 0), (1, 0, 0), (0, 0, 1))
     assert [(m.index, m.target, m.prediction) for m in scores.mistakes] == [(1, 0, 1), (3, 1, 0)]
     assert [m.confidence for m in scores.mistakes] == pytest.approx([0.6, 0.4], abs=1e-6)
     assert scores.cross_entropy == pytest.approx(-np.log([0.7, 0.3, 0.5, 0.4]).mean(), abs=1e-6)
     # Squared distances to the one-hot target, by hand: 0.14, 0.86, 0.375, 0.56.
     assert scores.brier == pytest.approx((0.14 + 0.86 + 0.375 + 0.56) / 4, abs=1e-6)
+
+
+def test_mistakes_are_counted_when_they_are_not_kept():
+    logits, labels = sample()
+    kept, counted = (evaluate(logits, labels, "train", keep_mistakes=keep) for keep in (True, False))
+    assert kept.errors == len(kept.mistakes) == (logits.argmax(1) != labels).sum() > 0
+    assert counted.mistakes == ()
+    assert dataclasses.replace(counted, mistakes=kept.mistakes) == kept
 
 
 def test_likelihood_and_brier_are_torchs():

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import tyro
 from PIL import Image
-from test_plots import make_evaluation, make_history, make_mistakes, make_record
 
 from kernorm.config import TrainConfig
+from kernorm.figures import PALETTE
 from kernorm.metrics import resolution, wilson
-from kernorm.plots import PALETTE
 from kernorm.recipes import recipe, recipe_of_words
 from kernorm.record import Export, Opening, read_record, write_record
 from kernorm.report import command, duration, moment, percent, points, verdicts, write_report
+from tests.test_plots import make_evaluation, make_history, make_mistakes, make_record
 
+NOTHING = {"history": (), "train": None, "validation": None, "test": None, "openings": (), "layers": (), "pruned": ()}
 VOID = {"meta", "img", "br", "hr", "link", "input", "path", "rect", "use"}
 TEXTS = {
     "text",
@@ -136,7 +137,7 @@ def test_scores_of_every_split_are_the_records(finished, page):
     for split in (finished.train, finished.validation, finished.test):
         row = page.row(split.split, f"{split.count:,}")
         assert row[2:5] == [
-            str(len(split.mistakes)),
+            str(split.errors),
             f"{100 * split.accuracy:.2f} %",
             f"{100 * split.interval[0]:.2f} % – {100 * split.interval[1]:.2f} %",
         ]
@@ -185,6 +186,9 @@ def test_misclassified_grid_holds_the_images_themselves(finished, page):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), image[..., 0])
         target, prediction = ("abcdefghij"[label] for label in (mistake.target, mistake.prediction))
         assert attributes["alt"] == f"Test image {mistake.index}: {target}, taken for {prediction}"
+    sure = sum(mistake.confidence > 0.9 for mistake in finished.test.mistakes)
+    assert 0 < sure < 61
+    assert f"{sure} of the 61 mistakes were made with more than 90 % confidence" in page.text
     last = finished.test.mistakes[-1]
     assert page.row(str(last.index), "abcdefghij"[last.target])[3] == f"{100 * last.confidence:.1f} %"
 
@@ -195,8 +199,23 @@ def test_layers_and_pruning_are_the_records(finished, page):
         *("0.0 %", "0.0 %", "25.0 %"),
     ]
     assert page.row("norm1")[4:6] == ["ln over H,W,C", "1"]
-    change = f"{100 * (0.95 - finished.validation.accuracy):+.2f} pp".replace("-", "−")
-    assert page.row("|w| < 0.001") == ["|w| < 0.001", "1.00 %", "validation", "95.00 %", change]
+    whole = finished.validation.accuracy
+    change = f"{100 * (0.95 - whole):+.2f} pp".replace("-", "−")
+    assert page.row("|w| < 0.001") == ["|w| < 0.001", "73", "1.0 %", "95.00 %", change]
+    assert page.row("none", "0") == ["none", "0", "0.0 %", f"{100 * whole:.2f} %", ""]
+    assert "Kernel weights set to 0, validation split" in page.text
+
+
+def test_a_column_of_groups_only_where_there_are_groups(finished, tmp_path):
+    layers = [dataclasses.replace(layer, groups=None) for layer in finished.layers]
+    page = write(make_record(**NOTHING | {"layers": tuple(layers)}), tmp_path)
+    assert "Groups" not in page.text
+    assert page.row("conv2")[4:8] == ["", "0", "0.01", "2.500"]
+
+
+def test_the_head_names_groups_and_recipe(tmp_path):
+    record = make_record(config=recipe("eva6", norm="gn", groups=2, l1=1e-5), **NOTHING)
+    assert "norm gn, groups 2 · recipe eva6 · λ1 1e-05 · λ2" in write(record, tmp_path).text
 
 
 def test_page_stands_alone(html, page):
@@ -308,10 +327,11 @@ def test_diverged_run_says_so_and_draws_what_there_is(tmp_path):
 
 
 def test_running_and_empty_records_give_a_page(tmp_path):
-    nothing = {"train": None, "validation": None, "test": None, "openings": (), "layers": (), "pruned": ()}
-    text = write(make_record(status="running", history=make_history(3), selected_epoch=None, **nothing), tmp_path).text
+    text = write(
+        make_record(status="running", selected_epoch=None, **NOTHING | {"history": make_history(3)}), tmp_path
+    ).text
     assert "The run is not finished After 3 of 8 epochs" in text
-    text = write(make_record(status="failed", history=(), selected_epoch=None, **nothing), tmp_path).text
+    text = write(make_record(status="failed", selected_epoch=None, **NOTHING), tmp_path).text
     assert "The run failed After 0 of 8 epochs: no message was left." in text
 
 
@@ -418,6 +438,12 @@ def test_verdict_on_what_one_run_can_tell():
     assert f"must differ by more than {100 * resolution(0.994, 10_000):.2f} pp" in found.text.replace("\xa0", " ")
 
 
+def test_what_stands_between_backticks_is_code_and_escaped(finished, html, tmp_path):
+    assert "<code>python -m kernorm.study</code> compares over seeds" in html
+    page = write(make_record(status="failed", message="`<b>` and `", **NOTHING), tmp_path)
+    assert "<b> and `" in page.text
+
+
 def test_most_serious_verdict_comes_first():
     kinds = [found.kind for found in verdicts(make_record(status="diverged", penalty_proof=None))]
     assert kinds == ["bad", "warning", "good", "note"]
@@ -476,6 +502,7 @@ def test_percent_has_no_more_digits_than_the_count(value, count, shown):
 def test_points_durations_and_moments():
     assert [points(value, 10_000) for value in (0.0012, -0.0012)] == ["+0.12\xa0pp", "−0.12\xa0pp"]
     assert points(0.012, 100) == "+1\xa0pp"
+    assert [points(value, 10_000) for value in (0.0, 4e-5, -4e-5)] == ["0.00\xa0pp"] * 3
     times = [duration(seconds).replace("\xa0", " ") for seconds in (0.44, 9.94, 9.96, 59.6, 112.4, 3600, 7265)]
     assert times == ["0.4 s", "9.9 s", "10 s", "1 min 0 s", "1 min 52 s", "1 h 0 min", "2 h 1 min"]
     assert moment("2026-03-01T12:00:00+02:00") == moment("2026-03-01T10:00:00") == "2026-03-01 10:00:00 UTC"

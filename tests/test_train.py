@@ -268,9 +268,10 @@ def test_without_validation_nothing_is_monitored(tiny):
     {"norm": "cln", "norm_at": ("conv6=in",), "penalty_at": ("conv1=0,0.1",)},
 ])  # fmt: skip
 def test_other_norms_train_and_report(tiny, settings):
-    record = train(tiny(**settings, epochs=1))
+    record = train(tiny(**settings, epochs=2))
     assert record.status == "finished"
-    assert record.history[1].cross_entropy < 2.5
+    # Better than knowing nothing, ln 10, which a net with a broken norm does not reach.
+    assert record.history[-1].val_cross_entropy < np.log(10)
     assert {layer.norm for layer in record.layers} >= {settings["norm"]}
 
 

@@ -1,0 +1,170 @@
+"""What every report draws with: one palette, one style, and panels that become SVG in a page and PNG beside it.
+
+Before plots. A panel is drawn once, in the colours of PALETTE; for the page each of them becomes the CSS property of
+its name, so that one drawing serves light, dark and print.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+# Blue, orange, green and purple keep apart under the common colour blindnesses (after Okabe and Ito 2008), and each
+# has a contrast of at least 4.5 to the paper; heat fills cells behind ink. Every hex value occurs once: it is also the
+# mark that CSS replaces.
+PALETTE = {
+    "ink": "#1b1f24",
+    "muted": "#59636e",
+    "line": "#c3cad2",
+    "grid": "#e8ebef",
+    "paper": "#ffffff",
+    "blue": "#0b6bb0",
+    "orange": "#bf4a05",
+    "green": "#0a7d5a",
+    "purple": "#8e4a9e",
+    "heat": "#ee8434",
+}
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": PALETTE["ink"],
+    "axes.edgecolor": PALETTE["line"],
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelcolor": PALETTE["muted"],
+    "axes.labelsize": 10,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": PALETTE["grid"],
+    "grid.linewidth": 0.8,
+    "xtick.color": PALETTE["line"],
+    "ytick.color": PALETTE["line"],
+    "xtick.labelcolor": PALETTE["muted"],
+    "ytick.labelcolor": PALETTE["muted"],
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: a name unique in the page, a title, what it shows in words, its size in inches, and how to draw it."""
+
+    name: str
+    title: str
+    description: str
+    size: tuple[float, float]
+    draw: Callable[[FigureBase], None]
+
+
+def to_svg(panel: Panel) -> str:
+    """Returns the panel as an `<svg>` element for a page that defines PALETTE's names and `font` as CSS properties."""
+    text = io.StringIO()
+    # The salt makes matplotlib's ids depend on nothing but the drawing, so the same record gives the same page.
+    with mpl.rc_context(STYLE | {"svg.hashsalt": panel.name}):
+        figure = Figure(figsize=panel.size, layout="constrained")
+        panel.draw(figure)
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    drawing = text.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    for pattern, replacement in (
+        (r"<metadata>.*?</metadata>\s*", ""),
+        (r"<defs>\s*<style.*?</style>\s*</defs>\s*", ""),
+        (r'\bid="', f'id="{panel.name}-'),
+        (r'href="#', f'href="#{panel.name}-'),
+        (r"url\(#", f"url(#{panel.name}-"),
+        (r"'DejaVu Sans'[^;\"]*", "var(--font)"),
+    ):
+        drawing = re.sub(pattern, replacement, drawing, flags=re.DOTALL)
+    for name, colour in PALETTE.items():
+        drawing = drawing.replace(colour, f"var(--{name})")
+    box = re.search(r'viewBox="[^"]+"', drawing)
+    label = escape(f"{panel.title}. {panel.description}", quote=True)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box and box[0]}'
+    return re.sub(r"<svg.*?>", lambda _: f'{head} role="img" aria-label="{label}">', drawing, count=1, flags=re.DOTALL)
+
+
+def to_png(panels: Sequence[Panel], caption: str, columns: int = 2) -> bytes:
+    """Returns panels side by side as one PNG file, light, 150 dots an inch, with a caption such as the run's id."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    width, height = panels[0].size
+    data = io.BytesIO()
+    with mpl.rc_context(STYLE | {"savefig.dpi": 150}):
+        figure = Figure(figsize=(columns * width, rows * (height + 0.3) + 0.25), layout="constrained")
+        figure.supxlabel(caption, fontsize=7.5, color=PALETTE["muted"], x=0.99, ha="right")
+        places = np.ravel(figure.subfigures(rows, columns, squeeze=False))
+        for panel, place in zip(panels, places, strict=False):
+            place.suptitle(panel.title, x=0.02, ha="left", fontsize=11, fontweight="bold")
+            panel.draw(place)
+        figure.savefig(data, format="png", metadata={"Software": None}, bbox_inches=figure.bbox_inches.padded(0.15))
+    return data.getvalue()
+
+
+def legend(axes: Axes) -> None:
+    """Sets what is labelled above the axes, in one row; nothing where nothing is."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.1, handlelength=1.2, columnspacing=0.8
+        )
+
+
+def logarithmic(axes: Axes, values: Sequence[float], over: float) -> None:
+    """Makes the y axis logarithmic, ticks at 1, 2 and 5, where its values span more than the factor `over`."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    if low <= 0 or high < over * low:
+        return
+    axes.set(yscale="log", ylim=(low / 1.2, high * 1.2))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(LogLocator(subs=(1,)))
+
+
+def stretch(accuracy: Any) -> Any:
+    """Maps accuracies so that errors show by their ratio: −log10(1 − a + 0.001), at 100 % still finite.
+
+    The last 1.5 points take nearly as much room as the 48.5 before them, so that a tenth of a point can be read.
+    """
+    return -np.log10(np.maximum(1.001 - np.asarray(accuracy, float), 1e-9))
+
+
+def stretch_axis(axes: Axes, values: Sequence[float]) -> None:
+    """Puts the y axis on the stretched scale, with limits and ticks chosen from the values shown."""
+    low, high = stretch(min(values, default=0.0)), stretch(max(values, default=1.0))
+    margin = max(0.05 * (high - low) + 0.02, 0.12 - (high - low) / 2)
+    low, high = low - margin, high + margin
+    axes.set_yscale("function", functions=(stretch, lambda stretched: 1.001 - 10.0 ** -np.asarray(stretched)))
+    axes.set_ylim(1.001 - 10**-low, 1.001 - 10**-high)
+    ticks: list[float] = []
+    for preferred in (_ACCURACY_TICKS, _FINE_TICKS):
+        for tick in preferred if len(ticks) < 3 else ():
+            place = stretch(tick / 100)
+            if low <= place <= high and all(abs(place - stretch(other / 100)) > 0.08 * (high - low) for other in ticks):
+                ticks.append(tick)
+    axes.set_yticks([tick / 100 for tick in ticks], [f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+
+
+# In percent and in order of preference: a tick is set where it lies far enough from those before it.
+_ACCURACY_TICKS: tuple[float, ...] = (
+    *(100, 99, 90, 50, 0, 98, 95, 99.5, 80, 97, 98.5, 99.8, 70, 99.2, 99.4, 99.3, 99.1, 99.6, 85, 96, 98.8),
+    *(93, 60, 40, 30, 20, 10, 87, 88, 92, 94, 99.7, 5),
+)
+# For axes so short that hardly one of those lies on them.
+_FINE_TICKS: tuple[float, ...] = (*range(100), *(97 + tenth / 10 for tenth in range(20)), 99.95)
