@@ -295,8 +295,7 @@ def _resolution(test: Evaluation) -> Verdict:
     least = points(resolution(test.accuracy, test.count), test.count).lstrip("+")
     return Verdict("note", "One run, one seed",
                    f"On {test.count:,} images another single run must differ by more than {least} to be told apart "
-                   "from this one. Another seed moves the result too; `python -m kernorm.study` compares over "
-                   "seeds.")  # fmt: skip
+                   "from this one. Another seed (`--seed 1`) moves the result too.")  # fmt: skip
 
 
 def _flag(name: str, value: object) -> list[str]:

@@ -140,7 +140,7 @@ def summary(record: "Record", config: TrainConfig) -> str:
     test, (low, high) = record.test, record.test.interval
     lines = [
         f"test     {100 * test.accuracy:.2f} % of {test.count:,} (95 % {100 * low:.2f} to {100 * high:.2f}), "
-        f"{len(test.mistakes)} errors, cross-entropy {test.cross_entropy:.4f}, ECE {test.ece:.4f}",
+        f"{test.errors} errors, cross-entropy {test.cross_entropy:.4f}, ECE {test.ece:.4f}",
         f"time     {record.seconds:.0f} s, {record.cpu_seconds:.0f} CPU-seconds of training",
         f"report   {folder / 'report.html'}",
         f"model    {_exported(record.export)}",

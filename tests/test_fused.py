@@ -13,7 +13,7 @@ SHAPE = (5, 12, 6, 8)
 
 
 def by_formula(x, dy, gamma, beta, axes, groups=None):
-    """The normalized output and its three gradients, by automatic differentiation of the formula in double precision."""
+    """The normalized output and its three gradients, by automatic differentiation in double precision."""
     x, dy, gamma, beta = (tf.constant(value, tf.float64) for value in (x, dy, gamma, beta))
     with tf.GradientTape() as tape:
         tape.watch([x, gamma, beta])

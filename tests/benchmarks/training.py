@@ -43,7 +43,13 @@ def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int |
     from kernorm.schedules import schedule_tables
 
     config = TrainConfig(
-        net=net, norm=norm, dropout=dropout, batch_size=BATCH, threads=threads, train_size=(WARM_UP + steps) * BATCH, l2=1e-4
+        net=net,
+        norm=norm,
+        dropout=dropout,
+        batch_size=BATCH,
+        threads=threads,
+        train_size=(WARM_UP + steps) * BATCH,
+        l2=1e-4,
     )
     environment.prepare(config)
     data = load(config)
@@ -131,7 +137,9 @@ def main_job_memory() -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "kernorm.train", "--norm", "ln", "--l2", "0.0066", "--epochs", "1"]
         subprocess.run(
-            [*command, "--reports-dir", folder, "--saved-models-dir", f"{folder}/models"], check=True, capture_output=True
+            [*command, "--reports-dir", folder, "--saved-models-dir", f"{folder}/models"],
+            check=True,
+            capture_output=True,
         )
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
