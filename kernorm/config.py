@@ -99,7 +99,7 @@ class TrainConfig:
     batch_size: int = 128
     """Images a training step sees; the last step of an epoch takes what is left."""
 
-    learning_rate: float = 0.1
+    learning_rate: float = 0.07
     """Peak rate of SGD."""
 
     momentum: float = 0.9
@@ -138,7 +138,7 @@ class TrainConfig:
     dropout: float = 0.0
     """Share of activations dropped after each block."""
 
-    initializer: Initializer = "he_normal"
+    initializer: Initializer = "torch"
     """How kernels begin. torch: PyTorch's default, uniform in ±1/sqrt(fan_in)."""
 
     rotation: float = 7.0

@@ -1,5 +1,7 @@
 """The machine and software a run is computed with: chosen before Keras is imported, described after."""
 
+import contextlib
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -13,6 +15,8 @@ from pathlib import Path
 from kernorm import record
 from kernorm.config import TrainConfig, UsageError
 
+# malloc.h of glibc.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _PACKAGES = ("kernorm", "keras", "tensorflow", "jax", "numpy", "tensorflow-datasets")
 
 
@@ -59,6 +63,7 @@ def prepare(config: TrainConfig) -> None:
     """
     import keras
 
+    _keep_freed_memory()
     keras.utils.set_random_seed(config.seed)
     if keras.backend.backend() != "tensorflow":
         return
@@ -66,15 +71,29 @@ def prepare(config: TrainConfig) -> None:
 
     tf.config.experimental.enable_op_determinism()
     threads = config.threads or 0
+    # With a single inter-op thread a step can wait for ever for the batch that it is itself to make
+    # (tensorflow/tensorflow issues 38969 and 48418); 0 is one a core.
+    between = max(2, threads) if threads or len(os.sched_getaffinity(0)) == 1 else 0
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(between)
         except RuntimeError:
             raise UsageError(
                 "The number of threads is fixed at the first operation of a process. Received: "
                 f"threads={config.threads} after TensorFlow had begun with another. Start a new process for it."
             ) from None
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep what a training step frees for the next one, where that is the allocator.
+
+    Else it gives every large activation back to the system and takes zeroed pages anew, a tenth of a step's CPU time.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for parameter, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20)):
+            mallopt(parameter, value)
 
 
 def describe(config: TrainConfig) -> record.Environment:

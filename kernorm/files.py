@@ -1,6 +1,7 @@
 """Writing that leaves either the old file or the new one, whole; locks; the hash of a folder."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -33,6 +34,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the way in which TensorFlow tells of a full disk while it writes `path` into Python's."""
+    try:
+        yield
+    except Exception as error:
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(path)) from error
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -98,6 +111,21 @@ def require_folder(path: Path, flag: str) -> None:
     if reason:
         shown = str(found).encode(errors="backslashreplace").decode()
         raise UsageError(f"{flag} takes a folder that can be written. Received: {shown}, {reason}. Give another one.")
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Makes a folder and its parents, where they are not there.
+
+    Raises:
+        UsageError: the system has no place for it, as in /proc or a current folder that has been removed.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{flag} takes a folder that can be written. Received: {path}, {os.strerror(error.errno or 0)}. "
+            "Give another one."
+        ) from None
 
 
 def _nearest(path: Path) -> Path:

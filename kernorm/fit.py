@@ -22,7 +22,7 @@ from kernorm.progress import RunProgress
 from kernorm.record import CHECKPOINT, RECORD, WEIGHTS, Epoch, Evaluation, Opening, Record, write_record
 from kernorm.schedules import schedule_tables
 from kernorm.tracking import trackers
-from kernorm.weights import layer_table, prune_table
+from kernorm.weights import layer_table, prune_table, save_weights
 
 EVALUATION_BATCH = 1000
 SHOWN = 25
@@ -122,16 +122,17 @@ class Run:
                 save=self._after_epoch,
                 progress=progress,
             )
-            self.model.fit(
-                self.batches,
-                initial_epoch=done,
-                epochs=self.config.epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[*trackers(self.config, self.folder.name, self.folder), log],
-                validation_data=self._monitored_split(),
-                validation_batch_size=EVALUATION_BATCH,
-            )
+            with trackers(self.config, self.folder.name, self.folder) as others:
+                self.model.fit(
+                    self.batches,
+                    initial_epoch=done,
+                    epochs=self.config.epochs,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[*others, log],
+                    validation_data=self._monitored_split(),
+                    validation_batch_size=EVALUATION_BATCH,
+                )
 
     def _monitored_split(self) -> tuple[NDArray, NDArray] | None:
         if self.monitored == "test":
@@ -189,7 +190,7 @@ class Run:
         self._save(self.model)
         if self.reached.kept:
             checkpoint.set_variables(self.model, self.reached.kept)
-        self.model.save_weights(self.folder / WEIGHTS)
+        save_weights(self.model, self.folder / WEIGHTS)
         validation = self.data.validation
         split, probe = ("validation", validation) if validation else ("train", self.data.train)
         test = self._evaluate(images, labels, "test")

@@ -1,10 +1,12 @@
 """A progress bar over the steps of a run with ETA, and one line an epoch; without a terminal, the lines alone."""
 
+import sys
 import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from kernorm.record import Epoch
 
@@ -13,20 +15,23 @@ class RunProgress:
     """Shows where a run stands, on stderr."""
 
     def __init__(self, *, epochs: int, steps_per_epoch: int, done: int) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        # FORCE_COLOR, which CI sets, would make rich take a log for a terminal.
+        terminal = sys.stderr.isatty()
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=terminal)
         self.epochs, self.steps, self.first = epochs, steps_per_epoch, done
         self.begun = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("elapsed"),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            # Takes what the others leave, so that a narrow terminal cuts this one first.
+            TextColumn("{task.fields[values]}", table_column=Column(no_wrap=True, ratio=1)),
             console=self.console,
             transient=True,
+            expand=True,
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("", total=epochs * steps_per_epoch, completed=done * steps_per_epoch, values="")

@@ -6,7 +6,15 @@ from kernorm.config import TrainConfig, UsageError, nearest
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
-    "best": {"epochs": 40},
+    "best": {
+        "epochs": 40,
+        "batch_size": 64,
+        "learning_rate": 0.1,
+        "rotation": 15.0,
+        "shift": 0.12,
+        "zoom": 0.15,
+        "shear": 10.0,
+    },
     # TSAI EVA4 session 6, as claimed; facts of each value: notebook "Modularized_FINAL".
     "eva4": {
         "net": "eva4",
@@ -16,7 +24,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "base_momentum": 0.85,
         "nesterov": False,
         "dropout": 0.08,
-        "initializer": "torch",
         "rotation": 10.0,
         "shift": 0.0,
         "interpolation": "nearest",
@@ -34,7 +41,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "step_gamma": 0.09,
         "step_after": 12,
         "dropout": 0.069,
-        "initializer": "torch",
         "shift": 0.0,
         "interpolation": "nearest",
         "validation_size": 0,

@@ -6,6 +6,7 @@ finished one twice.
 """
 
 import contextlib
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kernorm import cli, environment
 from kernorm.config import TrainConfig, UsageError, to_json
-from kernorm.files import locked, require_folder
+from kernorm.files import locked, make_folder, require_folder
 from kernorm.recipes import recipe_of_words
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def train(config: TrainConfig) -> "Record":
     folder = _run_folder(config)
     made = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, "--reports-dir")
         with locked(folder / "lock", "train this run"):
             return _finished(config, folder) or _train(config, folder)
     finally:
@@ -90,7 +91,7 @@ def _train(config: TrainConfig, folder: Path) -> "Record":
     from kernorm.report import write_report
 
     for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
-        left.unlink()
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     run = Run(config, folder)
     done = run.resume()
     write_json(folder / "config.json", to_json(config))

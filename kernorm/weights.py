@@ -1,15 +1,38 @@
 """What the trained weights look like: the per-layer table, and the accuracy that is left after pruning."""
 
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
+from kernorm.files import write_atomically
 from kernorm.model import norm_of
 from kernorm.norms import NORMS
 from kernorm.penalties import layer_penalties
 from kernorm.record import THRESHOLDS, Layer, Pruned
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Writes the weights in Keras' own format, which load under any backend, atomically.
+
+    Raises:
+        OSError: the disk is full; the old file stays as it was.
+    """
+    # HDF5 does not survive a disk that fills while it writes: it ends the process.
+    needed = 2**20 + 4 * sum(ops.convert_to_numpy(variable).nbytes for variable in model.variables)
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        model.save_weights(draft)
+        write_atomically(path, draft.read_bytes())
 
 
 def layer_table(model: keras.Model, config: TrainConfig) -> tuple[Layer, ...]:

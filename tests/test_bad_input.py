@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from kernorm import train as command
 from kernorm.config import TrainConfig
 from kernorm.files import locked
 from kernorm.recipes import recipe_of_words
-from kernorm.record import Data, Environment, Record, write_record
+from kernorm.record import Data, Environment, Record, read_record, write_record
 
 ROOT = Path(kernorm.__file__).parents[1]
 SMALL = ["--dataset", "small", "--validation-size", "100", "--batch-size", "50", "--epochs", "1"]
@@ -304,6 +306,7 @@ DISK = [
     Case("", f"--reports-dir {WRITE} reports/runs, Too many levels of symbolic links.", link_at("reports", "reports")),
     Case(["--reports-dir", "a" * 300], f"--reports-dir {WRITE} {'a' * 300}/runs, File name too long."),
     Case(["--reports-dir", "caf\udce9"], rf"--reports-dir {WRITE} caf\udce9/runs, a name that is not UTF-8."),
+    Case("--reports-dir /proc/reports --no-export", f"--reports-dir {WRITE} /proc"),
     Case("--saved-models-dir file", f"--saved-models-dir {WRITE} file, which is a file.", file_at("file")),
     Case("--saved-models-dir link", f"--saved-models-dir {WRITE} link, No such", link_at("link", "/nowhere/at/all")),
     Case(["--saved-models-dir", "a" * 300], f"--saved-models-dir {WRITE} {'a' * 300}/"),
@@ -381,6 +384,7 @@ def test_a_tracker_that_is_not_installed_is_refused(name, place, monkeypatch, ca
     # Both leave folders in the current one, which is on Python's path: a folder of the name is not the package.
     monkeypatch.syspath_prepend(place)
     (place / name).mkdir()
+    monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not (Path(entry) / name / "__init__.py").exists()])
     before = tree(place)
     assert run([*SMALL, "--track", name]) == 2
@@ -422,3 +426,59 @@ def test_help_and_a_refusal_in_a_poor_environment(environment, words, place):
     refused = subprocess.run(command, **settings)
     assert refused.returncode == 2
     assert FORM.fullmatch(refused.stderr.strip())
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "said"),
+    [
+        ("{help} | true; exit ${{PIPESTATUS[0]}}", 141, ""),
+        ("{help} >&-", 0, ""),
+        ("{help} <&- >&- 2>&-", 0, ""),
+        ("{help} > /dev/full", 2, "error: Writing needs room and permission. Received: No space left on device at a "),
+        ("{refused} 2>&-", 2, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(place, shell, code, said):
+    commands = {"help": f"{sys.executable} -m kernorm.train --help", "refused": f"{sys.executable} -m kernorm.train x"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = ["bash", "-c", shell.format(**commands)]
+    asked = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (asked.returncode, asked.stdout) == (code, "")
+    assert asked.stderr.startswith(said)
+    assert asked.stderr.count("\n") == bool(said)
+
+
+def test_sigterm_leaves_a_run_in_order(place):
+    folder = made(run_folder("--epochs", "100"))
+    (folder / ".record.json.1.tmp").write_text("left by a process that was killed")
+    command, settings = python(*SMALL, "--epochs", "100", "--no-export")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=settings["env"]) as process:
+        for line in process.stderr:
+            if line.startswith("epoch 2/"):
+                process.terminate()
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 143
+    assert rest.endswith("\nInterrupted. Finished epochs are kept; the same command goes on from there.\n")
+    assert "Traceback" not in rest
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"checkpoint.npz", "config.json", "history.csv", "record.json", "tensorboard"}
+    assert read_record(folder / "record.json").status == "running"
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_data_is_prepared_leaves_nothing(place, stop):
+    command, settings = python("--dataset", "mnist", "--data-dir", "tfds")
+    before = tree(place)
+    streams = {"stderr": subprocess.PIPE, "text": True, "env": settings["env"], "start_new_session": True}
+    with subprocess.Popen(command, **streams) as process:
+        assert process.stderr.readline().startswith("Preparing mnist")
+        while not (place / "tfds").exists():  # the child that prepares is at work
+            assert process.poll() is None
+            time.sleep(0.05)
+        # A terminal sends Ctrl-C to both, kill sends SIGTERM to one.
+        (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
+        told = process.stderr.read()
+    assert process.returncode == 128 + stop
+    assert told == "\nInterrupted. Finished epochs are kept; the same command goes on from there.\n"
+    assert tree(place) == before

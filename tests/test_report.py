@@ -439,7 +439,7 @@ def test_verdict_on_what_one_run_can_tell():
 
 
 def test_what_stands_between_backticks_is_code_and_escaped(finished, html, tmp_path):
-    assert "<code>python -m kernorm.study</code> compares over seeds" in html
+    assert "Another seed (<code>--seed 1</code>) moves the result too" in html
     page = write(make_record(status="failed", message="`<b>` and `", **NOTHING), tmp_path)
     assert "<b> and `" in page.text
 

@@ -33,14 +33,14 @@ def test_step_drops_after_the_delay_as_published_for_eva6():
 
 
 def test_constant_stays():
-    rates, momenta = schedule_tables(TrainConfig(schedule="constant", epochs=3), 5)
+    rates, momenta = schedule_tables(TrainConfig(schedule="constant", epochs=3, learning_rate=0.1), 5)
     np.testing.assert_array_equal(rates, np.full(15, 0.1, np.float32))
     np.testing.assert_array_equal(momenta, np.full(15, 0.9, np.float32))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_shortest_cycle_is_finite_and_never_above_the_peak(steps):
-    rates, momenta = schedule_tables(TrainConfig(epochs=1, pct_start=0.01), steps)
+    rates, momenta = schedule_tables(TrainConfig(epochs=1, pct_start=0.01, learning_rate=0.1), steps)
     assert np.isfinite(rates).all()
     assert np.isfinite(momenta).all()
     assert rates.max() <= np.float32(0.1)
