@@ -224,6 +224,11 @@ class TrainConfig:
             )
         if self.nesterov and self.momentum == 0:
             raise UsageError("--nesterov needs momentum. Received: momentum=0. Give --no-nesterov.")
+        if self.dataset.partition("/")[0] != self.dataset.partition("/")[0].lower():
+            raise UsageError(
+                f"--dataset takes tensorflow-datasets' lower-case name. Received: {self.dataset!r}. "
+                f"Give {self.dataset.lower()}."
+            )
         for name in ("norm_at", "penalty_at"):
             _check_layer_settings(name, getattr(self, name))
 
@@ -234,7 +239,10 @@ class TrainConfig:
 
     @property
     def run_id(self) -> str:
-        """Readable name of the run and its folders, for example `eva6-ln-l2_0.0066-bs128-s0-3f2a`."""
+        """Readable name of the run and its folders, for example `eva6-ln-l2_0.0066-bs128-s0-3f2a90c1`.
+
+        Eight digits of the digest: a search holds thousands of runs that share what can be read.
+        """
         parts = [self.net, self.norm]
         if self.dataset != "mnist":
             parts.insert(0, self.dataset.replace("/", "_"))
@@ -242,7 +250,7 @@ class TrainConfig:
             parts.append(f"g{self.groups}")
         parts += [f"{name}_{getattr(self, name):g}" for name in ("l1", "l2") if getattr(self, name)]
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        return "-".join([*parts, f"bs{self.batch_size}", f"s{self.seed}", digest[:4]])
+        return "-".join([*parts, f"bs{self.batch_size}", f"s{self.seed}", digest[:8]])
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:

@@ -19,13 +19,12 @@ from kernorm.model import build_model
 from kernorm.optimizer import ScheduledSGD
 from kernorm.penalties import measure, prove
 from kernorm.progress import RunProgress
-from kernorm.record import CHECKPOINT, RECORD, WEIGHTS, Epoch, Evaluation, Opening, Record, write_record
+from kernorm.record import CHECKPOINT, RECORD, SHOWN, WEIGHTS, Epoch, Evaluation, Opening, Record, write_record
 from kernorm.schedules import schedule_tables
 from kernorm.tracking import trackers
 from kernorm.weights import layer_table, prune_table, save_weights
 
 EVALUATION_BATCH = 1000
-SHOWN = 25
 
 _HISTORY = TypeAdapter(list[Epoch])
 _OPENINGS = TypeAdapter(list[Opening])

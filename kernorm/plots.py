@@ -16,7 +16,6 @@ from kernorm.figures import PALETTE, Panel, legend
 from kernorm.metrics import class_accuracies, wilson
 from kernorm.record import THRESHOLDS, Evaluation, Layer, Record
 
-GRID = 25  # misclassified images shown, 5 x 5
 FEW = 20  # classes up to which a chart of them is drawn at ease
 TINY = 10  # images below which a bin of the reliability diagram is drawn hollow: its interval is most of the axis
 

@@ -61,9 +61,10 @@ def recipe(name: str, **values: Any) -> TrainConfig:
 
 
 def recipe_of_words(words: list[str]) -> TrainConfig:
-    """Returns the config of the recipe that a command line names, which its other flags then override."""
-    for index, word in enumerate(words):
-        flag, _, value = word.partition("=")
+    """Returns the config of the recipe that a command line names last, which its other flags then override."""
+    named = TrainConfig.recipe
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        flag, equals, value = word.partition("=")
         if flag == "--recipe":
-            return recipe(value or (words[index + 1] if index + 1 < len(words) else ""))
-    return recipe(TrainConfig.recipe)
+            named = value if equals else following
+    return recipe(named)

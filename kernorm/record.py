@@ -15,6 +15,8 @@ from kernorm.files import write_atomically
 SCHEMA = 1
 RECORD, WEIGHTS, CHECKPOINT = "record.json", "model.weights.h5", "checkpoint.npz"
 THRESHOLDS = (1e-4, 1e-3, 1e-2)
+# Mistakes whose pictures a report shows.
+SHOWN = 25
 
 _strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
 

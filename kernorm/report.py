@@ -27,9 +27,9 @@ from kernorm.config import TrainConfig
 from kernorm.figures import to_png, to_svg
 from kernorm.files import write_atomically
 from kernorm.metrics import class_accuracies, frequent_confusions, resolution
-from kernorm.plots import FEW, GRID, TINY, charts, name_of, picture, share
+from kernorm.plots import FEW, TINY, charts, name_of, picture, share
 from kernorm.recipes import recipe
-from kernorm.record import THRESHOLDS, Evaluation, Record
+from kernorm.record import SHOWN, THRESHOLDS, Evaluation, Record
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -52,9 +52,9 @@ def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> P
         ValueError: there are more or fewer images than that.
         OSError: the disk is full or the folder cannot be written.
     """
-    expected = min(GRID, len(record.test.mistakes)) if record.test else 0
+    expected = min(SHOWN, len(record.test.mistakes)) if record.test else 0
     if len(mistakes) != expected:
-        raise ValueError(f"A report takes an image for each of the first {GRID} mistakes on the test split. Received: "
+        raise ValueError(f"A report takes an image for each of the first {SHOWN} mistakes on the test split. Received: "
                          f"{len(mistakes)} images for {expected} mistakes. Give those of record.test.")  # fmt: skip
     drawn = charts(record, mistakes)
     for name, group in drawn.items():

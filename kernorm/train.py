@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kernorm.record import Export, Record
 
 PROG = "python -m kernorm.train"
+ENDED = ("finished", "diverged")
 
 
 def train(config: TrainConfig) -> "Record":
@@ -48,10 +49,10 @@ def train(config: TrainConfig) -> "Record":
 
 
 def _run_folder(config: TrainConfig) -> Path:
-    """Returns the run's folder; with `retrain`, the first `<run id>-rN` that is not finished."""
+    """Returns the run's folder; with `retrain`, the first `<run id>-rN` that has not come to its end."""
     folder = config.reports_dir / "runs" / config.run_id
     number = 2
-    while config.retrain and _status(folder) == "finished":
+    while config.retrain and _status(folder) in ENDED:
         folder = folder.with_name(f"{config.run_id}-r{number}")
         number += 1
     return folder
@@ -64,7 +65,7 @@ def _status(folder: Path) -> str:
 
 
 def _finished(config: TrainConfig, folder: Path) -> "Record | None":
-    """Returns the record of a run that is finished, exported if that is still missing; None if there is more to do."""
+    """Returns the record of a run that came to its end, with what it lacks made up for; None if there is more to do."""
     from kernorm.record import CHECKPOINT, RECORD, read_record, write_record
 
     if not (folder / RECORD).exists():
@@ -75,12 +76,32 @@ def _finished(config: TrainConfig, folder: Path) -> "Record | None":
             f"A run folder belongs to one config. Received: {folder}, which holds another one's results. "
             "Give another --reports-dir."
         )
-    if record.status != "finished" or (folder / CHECKPOINT).exists():
+    if record.status not in ENDED or (folder / CHECKPOINT).exists():
         return None
-    if config.export and not (record.export and record.export.path and Path(record.export.path).exists()):
+    exported = record.export and record.export.path and Path(record.export.path).exists()
+    if config.export and record.status == "finished" and not exported:
         record = replace(record, export=_export(config, folder))
         write_record(record, folder / RECORD)
+    if not (folder / "report.html").exists():
+        record = _report_again(record, folder)
     _say(f"{folder.name} is already trained; --retrain trains it once more.")
+    return record
+
+
+def _report_again(record: "Record", folder: Path) -> "Record":
+    """Writes a report that was deleted; the pictures of its mistakes are one more look at the test split."""
+    from kernorm.data import load
+    from kernorm.record import RECORD, SHOWN, write_record
+    from kernorm.report import write_report
+
+    data = load(record.config)
+    images = data.train.images[:0]
+    if record.test:
+        test, _ = data.test.open(purpose="pictures for the report", epoch=record.selected_epoch or 0)
+        images = test[[mistake.index for mistake in record.test.mistakes[:SHOWN]]]
+        record = replace(record, openings=(*record.openings, *data.test.openings))
+        write_record(record, folder / RECORD)
+    write_report(record, folder, images)
     return record
 
 

@@ -393,7 +393,6 @@ def test_a_tracker_that_is_not_installed_is_refused(name, place, monkeypatch, ca
     assert tree(place) == before
 
 
-@pytest.mark.xfail(strict=True, reason="recipe_of_words takes the first --recipe, the record the last")
 def test_the_last_of_several_recipes_counts():
     assert config_of(["--recipe", "eva4", "--recipe", "eva6"]) == config_of(["--recipe", "eva6"])
 

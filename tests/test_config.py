@@ -40,6 +40,7 @@ REFUSED = [
     ({"threads": 0}, "--threads must be from 1"),
     ({"train_size": 0}, "--train-size must be at least 1"),
     ({"validation_size": -1}, "--validation-size must be"),
+    ({"dataset": "MNIST"}, r"lower-case name\. Received: 'MNIST'\. Give mnist"),
     ({"validation_size": 0, "select": "validation"}, "--select validation needs a validation split"),
     ({"norm_at": ("conv1",)}, r"--norm-at takes LAYER=VALUE\. Received: 'conv1'.*conv1=none"),
     ({"norm_at": ("conv1=",)}, "--norm-at takes LAYER=VALUE"),
@@ -102,6 +103,10 @@ def test_recipes_are_values_of_the_config_and_flags_override_them():
 def test_unknown_recipes_are_refused(words):
     with pytest.raises(UsageError, match="--recipe takes a known name.*Known: default, best, eva4, eva6"):
         recipe_of_words(words)
+
+
+def test_the_last_recipe_on_a_command_line_counts():
+    assert recipe_of_words(["--recipe", "eva4", "--recipe=eva6"]) == recipe("eva6")
 
 
 def test_config_needs_neither_keras_nor_numpy():

@@ -78,7 +78,7 @@ def test_history_splits_the_loss_and_agrees_with_the_file(finished):
         assert 0.98 * min(ends) < added < 1.02 * max(ends)
         assert row.l1_penalty > 0
         assert row.val_accuracy is not None
-    rows = list(csv.DictReader((folder / "history.csv").open()))
+    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
     assert [float(row["l2_penalty"]) for row in rows] == [row.l2_penalty for row in record.history]
     assert rows[0]["loss"] == ""
     found, expected = record.penalty_proof
@@ -135,6 +135,22 @@ def test_a_missing_export_is_made_up_for(finished, mnist_cache):
     assert again.export.tree_sha256
     assert again.export.path.startswith(str(elsewhere.saved_models_dir))
     assert again.test == record.test
+
+
+def test_a_deleted_report_is_written_again_and_the_look_is_entered(finished, mnist_cache, tmp_path):
+    import shutil
+
+    record, config, folder = finished
+    shutil.copytree(config.reports_dir, tmp_path / "reports")
+    moved = replace(config, reports_dir=tmp_path / "reports")
+    copy = tmp_path / "reports" / "runs" / record.run_id
+    page = (copy / "report.html").read_text()
+    (copy / "report.html").unlink()
+    again = train(moved)
+    assert [opening.purpose for opening in again.openings] == ["final evaluation", "pictures for the report"]
+    assert read_record(copy / "record.json") == again
+    # The same but for the number of openings that it states.
+    assert (copy / "report.html").read_text().count("data:image/png") == page.count("data:image/png")
 
 
 def test_summary_says_what_counts(finished):
@@ -228,6 +244,9 @@ def test_a_diverged_run_stops_names_the_step_and_is_recorded(tiny, capsys):
     page = (config.reports_dir / "runs" / config.run_id / "report.html").read_text()
     assert "diverged at step" in page
     assert not config.saved_models_dir.exists()
+    # Its loss would diverge again; it is not computed twice.
+    assert main(config) == 1
+    assert "is already trained; --retrain" in capsys.readouterr().err
 
 
 def test_selection_on_validation_keeps_the_best_epoch(tiny):
