@@ -7,6 +7,7 @@ from kernorm.config import TrainConfig, UsageError, nearest
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "best": {
+        "net": "eva6",
         "epochs": 40,
         "batch_size": 64,
         "learning_rate": 0.1,

@@ -257,15 +257,20 @@ WORDS = [
 ]  # fmt: skip
 
 NET = [
-    Case("--norm-at conv99=ln", f"--norm-at takes a layer that has a norm. Received: 'conv99'. Did you mean 'conv6'? "
+    Case("--net eva6 --norm-at conv99=ln",
+         f"--norm-at takes a layer that has a norm. Received: 'conv99'. Did you mean 'conv6'? "
          f"{LAYERS}"),
     Case("--penalty-at fc=0,0", "--penalty-at takes a layer with a kernel. Received: 'fc'. Known: conv1,"),
-    Case("--norm gn --groups 3", "--groups must divide the channels of every layer. Received: groups=3, conv1 has 8 "
+    Case("--net eva6 --norm gn --groups 3",
+         "--groups must divide the channels of every layer. Received: groups=3, conv1 has 8 "
          "channels. Give auto, or one of 1, 2, 4, 8."),
-    Case("--dataset specks --norm in", "A norm needs at least two values a statistic. Received: in over H,W at conv5, "
+    Case("--net eva6 --dataset specks --norm in",
+         "A norm needs at least two values a statistic. Received: in over H,W at conv5, "
          "a map of 1x1x16 at batch size 50. Give --norm-at conv5=none, or ln, there."),
-    Case("--dataset specks --batch-size 1", "A norm needs at least two values a statistic. Received: bn over N,H,W"),
-    Case("--dataset specks --norm ln", "An image must be large enough for the net. Received: a map of 1x1 before a 2x2 "
+    Case("--net eva6 --dataset specks --batch-size 1",
+         "A norm needs at least two values a statistic. Received: bn over N,H,W"),
+    Case("--net eva6 --dataset specks --norm ln",
+         "An image must be large enough for the net. Received: a map of 1x1 before a 2x2 "
          "pooling of eva6. Use larger images."),
     Case("--dataset wide --net eva4", "An image must be large enough for the net. Received: a map of 2x40 at conv1"),
     Case("--threads 63", "The number of threads is fixed at the first operation of a process. Received: threads=63"),

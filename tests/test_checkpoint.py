@@ -16,7 +16,7 @@ SCHEDULE = (np.linspace(0.1, 0.01, 9), np.full(9, 0.9))
 @pytest.fixture
 def make(mnist_info):
     def model(**settings):
-        built = build_model(TrainConfig(dropout=0.3, batch_size=16, **settings), mnist_info)
+        built = build_model(TrainConfig(**{"net": "eva6", "dropout": 0.3, "batch_size": 16, **settings}), mnist_info)
         built.compile(
             optimizer=ScheduledSGD(*SCHEDULE, nesterov=True),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -29,7 +29,7 @@ from kernorm.versions import versions
 
 LABELS = tuple("0123456789")
 SIGNATURES = ["classify", "serving_default", "serving_png", "serving_tf_examples"]
-TINY = TrainConfig(norm="ln", l2=0.0066, dropout=0.05, dataset="tiny", validation_size=30, batch_size=8)
+TINY = TrainConfig(net="eva6", norm="ln", l2=0.0066, dropout=0.05, dataset="tiny", validation_size=30, batch_size=8)
 
 
 def trained(config, data):
@@ -76,7 +76,7 @@ def images():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, mnist_info, images):
     """One export of the main job's net: the model, its record, the export and the reloaded signatures."""
-    config = TrainConfig(norm="ln", l2=0.0066, dropout=0.05)
+    config = TrainConfig(net="eva6", norm="ln", l2=0.0066, dropout=0.05)
     model = trained(config, mnist_info)
     record = finished(config, mnist_info, model)
     export = export_model(model, record, tmp_path_factory.mktemp("saved_models"), images)
@@ -162,7 +162,10 @@ def test_classify_gives_all_labels_the_likeliest_first(made, images, size):
     ("config", "shape"),
     [
         (TrainConfig(net="eva4", norm="bn", penalize="all", l1=1e-4), (28, 28, 1)),
-        (TrainConfig(norm="frn", norm_at=("conv2=brn", "conv3=gbn"), standardize_kernels=True), (32, 32, 3)),
+        (
+            TrainConfig(net="eva6", norm="frn", norm_at=("conv2=brn", "conv3=gbn"), standardize_kernels=True),
+            (32, 32, 3),
+        ),
     ],
     ids=["eva4-bn", "eva6-mixed-colour"],
 )

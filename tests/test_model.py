@@ -11,7 +11,7 @@ from kernorm.recipes import recipe
 
 
 def build(info, **settings):
-    return build_model(TrainConfig(**settings), info)
+    return build_model(TrainConfig(**{"net": "eva6", **settings}), info)
 
 
 def trainable(model):

@@ -33,7 +33,7 @@ def test_penalties_equal_their_formula_and_are_in_the_loss(mnist_info, rng, net)
 
 
 def test_all_adds_scales_and_offsets(mnist_info, rng):
-    kernels, everything = (TrainConfig(l1=1e-3, penalize=what) for what in ("kernels", "all"))
+    kernels, everything = (TrainConfig(net="eva6", l1=1e-3, penalize=what) for what in ("kernels", "all"))
     # 72 scales of 1 and 72 offsets of 0.
     model = compiled(everything, mnist_info)
     added = measure(model, everything).l1 - measure(compiled(kernels, mnist_info), kernels).l1
@@ -44,7 +44,7 @@ def test_all_adds_scales_and_offsets(mnist_info, rng):
 
 @pytest.mark.parametrize("norm", ["rms", "frn", "gbn", "cln"])
 def test_all_reaches_norms_whose_keras_layer_takes_no_regularizer(mnist_info, rng, norm):
-    config = TrainConfig(norm=norm, l2=1e-3, penalize="all")
+    config = TrainConfig(net="eva6", norm=norm, l2=1e-3, penalize="all")
     model = compiled(config, mnist_info)
     assert all(variable.regularizer for variable in model.trainable_variables)
     found, expected = prove(model, config, *batch(rng))
@@ -60,13 +60,13 @@ def test_the_initial_sum_of_eva4_is_the_published_one(mnist_info):
 @pytest.mark.parametrize("wrong", ["missing", "other"])
 def test_a_penalty_that_is_not_in_the_loss_stops_the_run(mnist_info, rng, wrong):
     """What both published studies would have met: λ set, and nothing, or something else, added to the loss."""
-    built = TrainConfig(l1=0.0 if wrong == "missing" else 5e-3)
+    built = TrainConfig(net="eva6", l1=0.0 if wrong == "missing" else 5e-3)
     with pytest.raises(RuntimeError, match=r"must be in the loss as configured.*by formula \(l1=0.0005"):
-        prove(compiled(built, mnist_info), TrainConfig(l1=5e-4), *batch(rng))
+        prove(compiled(built, mnist_info), TrainConfig(net="eva6", l1=5e-4), *batch(rng))
 
 
 def test_a_penalty_that_measures_zero_stops_the_run(mnist_info, rng):
-    config = TrainConfig(l2=1e-3)
+    config = TrainConfig(net="eva6", l2=1e-3)
     model = compiled(config, mnist_info)
     for layer in model.layers:
         if hasattr(layer, "kernel"):
@@ -84,7 +84,7 @@ def test_no_penalty_has_no_regularizer(mnist_info, rng):
 
 
 def test_single_layers_have_their_own():
-    config = TrainConfig(l1=1e-4, penalty_at=("conv2=0,0.5",))
+    config = TrainConfig(net="eva6", l1=1e-4, penalty_at=("conv2=0,0.5",))
     assert layer_penalties(config, ["conv1", "conv2"]) == {"conv1": (1e-4, 0.0), "conv2": (0.0, 0.5)}
 
 

@@ -8,7 +8,7 @@ from kernorm.model import build_model
 from kernorm.record import Environment, Record
 from kernorm.restore import load_model
 
-CONFIG = TrainConfig(norm="brn", dropout=0.05)
+CONFIG = TrainConfig(net="eva6", norm="brn", dropout=0.05)
 
 
 @pytest.fixture

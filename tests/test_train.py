@@ -18,7 +18,15 @@ from kernorm.record import read_record
 from kernorm.restore import load_model
 from kernorm.train import main, summary, train
 
-TINY = {"train_size": 600, "validation_size": 300, "epochs": 3, "batch_size": 50, "export": False, "dropout": 0.05}
+TINY = {
+    "net": "eva6",
+    "train_size": 600,
+    "validation_size": 300,
+    "epochs": 3,
+    "batch_size": 50,
+    "export": False,
+    "dropout": 0.05,
+}
 
 
 @pytest.fixture
@@ -176,11 +184,20 @@ class Stop(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, mnist):
+    """A run that nothing interrupts, its config, and its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERNORM_CACHE_DIR", str(mnist))
+        config = TrainConfig(**TINY, norm="bn", l1=1e-5, reports_dir=tmp_path_factory.mktemp("whole"))
+        record = train(config)
+    return record, config, config.reports_dir / "runs" / record.run_id
+
+
 @pytest.mark.parametrize("moment", ["in the middle of an epoch", "between epoch and state", "after the last epoch"])
-def test_an_interrupted_run_ends_with_the_same_weights(tiny, monkeypatch, moment):
-    config = tiny(norm="bn", l1=1e-5, reports_dir=tiny().reports_dir / "interrupted")
-    whole = tiny(norm="bn", l1=1e-5)
-    train(whole)
+def test_an_interrupted_run_ends_with_the_same_weights(uninterrupted, tiny, monkeypatch, moment):
+    straight, whole, folder = uninterrupted
+    config = replace(whole, reports_dir=tiny().reports_dir)
     method = {
         "in the middle of an epoch": ("on_train_batch_end", lambda log: log.epoch == 1),
         "between epoch and state": ("on_epoch_end", lambda log: log.epoch == 1),
@@ -202,8 +219,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(tiny, monkeypatch, moment
         with pytest.raises(Stop):
             train(config)
     resumed = train(config)
-    straight = read_record(whole.reports_dir / "runs" / whole.run_id / "record.json")
-    assert_equal_weights(config.reports_dir / "runs" / config.run_id, whole.reports_dir / "runs" / whole.run_id)
+    assert_equal_weights(config.reports_dir / "runs" / config.run_id, folder)
     timed = ("seconds", "cpu_seconds")
     for row, expected in zip(resumed.history, straight.history, strict=True):
         assert replace(row, **dict.fromkeys(timed, 0)) == replace(expected, **dict.fromkeys(timed, 0))
@@ -213,23 +229,23 @@ def test_an_interrupted_run_ends_with_the_same_weights(tiny, monkeypatch, moment
 
 
 @pytest.mark.slow
-def test_kill_9_and_the_same_command_end_with_the_same_weights(tiny, tmp_path):
-    whole = tiny(epochs=4)
-    train(whole)
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in {**TINY, "epochs": 4}.items() if name != "export"]
-    command = [sys.executable, "-m", "kernorm.train", "--no-export", *words, f"--reports-dir={tmp_path / 'killed'}"]
+def test_kill_9_and_the_same_command_end_with_the_same_weights(uninterrupted, mnist_cache, tmp_path):
+    _, whole, uninterrupted_folder = uninterrupted
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "export"]
+    words += ["--l1=1e-5", f"--reports-dir={tmp_path / 'killed'}"]
+    command = [sys.executable, "-m", "kernorm.train", "--no-export", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
-            if line.startswith("epoch 2/4"):
+            if line.startswith("epoch 2/3"):
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     folder = tmp_path / "killed" / "runs" / whole.run_id
     assert read_record(folder / "record.json").status == "running"
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "resumed after epoch 2" in again.stderr
-    assert "epoch 1/4" not in again.stderr
+    assert "epoch 1/3" not in again.stderr
     assert "accuracy" in again.stderr
-    assert_equal_weights(folder, whole.reports_dir / "runs" / whole.run_id)
+    assert_equal_weights(folder, uninterrupted_folder)
 
 
 def test_a_diverged_run_stops_names_the_step_and_is_recorded(tiny, capsys):

@@ -15,7 +15,7 @@ def make(mnist_info, rng):
     """A net whose kernels reach below every threshold."""
 
     def made(**settings):
-        config = TrainConfig(**settings)
+        config = TrainConfig(**{"net": "eva6", **settings})
         model = build_model(config, mnist_info)
         for layer in model.layers:
             if hasattr(layer, "kernel"):
