@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-NetName = Literal["eva4", "eva6"]
+NetName = Literal["eva6", "eva4"]
 NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
 Initializer = Literal["glorot_uniform", "he_normal", "torch"]
 Schedule = Literal["onecycle", "step", "constant"]
@@ -46,8 +46,8 @@ class TrainConfig:
     an interrupted run and never trains a finished one twice. KERAS_BACKEND=jax trains the same run with JAX.
     """
 
-    net: NetName = "eva4"
-    """The architecture. eva4: 9,962 parameters, Conv-Norm-ReLU-Dropout. eva6: 7,288, Conv-ReLU-Norm-Dropout, half the
+    net: NetName = "eva6"
+    """The architecture. eva6: 7,288 parameters, Conv-ReLU-Norm-Dropout. eva4: 9,962, Conv-Norm-ReLU-Dropout, twice the
     time a step."""
 
     norm: str = "bn"
@@ -240,7 +240,7 @@ class TrainConfig:
 
     @property
     def run_id(self) -> str:
-        """Readable name of the run and its folders, for example `eva4-ln-l2_0.0066-bs128-s0-3f2a90c1`.
+        """Readable name of the run and its folders, for example `eva6-ln-l2_0.0066-bs128-s0-3f2a90c1`.
 
         Eight digits of the digest: a search holds thousands of runs that share what can be read.
         """

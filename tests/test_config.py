@@ -61,7 +61,7 @@ def test_values_outside_their_limits_are_refused_in_one_line(values, message):
 
 def test_run_id_is_readable_and_follows_what_decides_the_weights():
     config = TrainConfig(norm="ln", l2=0.0066)
-    assert config.run_id.startswith("eva4-ln-l2_0.0066-bs128-s0-")
+    assert config.run_id.startswith("eva6-ln-l2_0.0066-bs128-s0-")
     assert config.run_id == TrainConfig(norm="ln", l2=0.0066).run_id
     changed = [dataclasses.replace(config, **change) for change in ({"epochs": 9}, {"rotation": 8.0}, {"threads": 1})]
     assert len({config.run_id, *(other.run_id for other in changed)}) == 4
@@ -72,7 +72,7 @@ def test_run_id_is_readable_and_follows_what_decides_the_weights():
 
 def test_run_id_names_a_set_other_than_mnist_and_the_groups():
     assert TrainConfig(dataset="emnist/balanced", norm="gn", groups=2).run_id.startswith(
-        "emnist_balanced-eva4-gn-g2-bs"
+        "emnist_balanced-eva6-gn-g2-bs"
     )
 
 
