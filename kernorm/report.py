@@ -226,7 +226,6 @@ def _serving(record: Record) -> dict[str, str]:
         return {}
     path = Path(record.export.path)
     return {
-        "push": f"python -m kernorm.push {shlex.quote(str(path))}",
         "serve": "tensorflow_model_server --rest_api_port=8501 --model_name=kernorm "
         f'--model_base_path="$(realpath {shlex.quote(str(path.parent))})"',
     }

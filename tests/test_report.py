@@ -288,7 +288,6 @@ def test_same_record_gives_the_same_page(finished, folder, html, tmp_path):
 
 def test_export_says_how_to_serve(page):
     text = page.text
-    assert "python -m kernorm.push 'saved_models/a run/1700000000'" in text
     assert "--model_base_path=\"$(realpath 'saved_models/a run')\"" in text
     assert "ab" * 32 in text
 
