@@ -100,7 +100,7 @@ class TrainConfig:
     batch_size: int = 128
     """Images a training step sees; the last step of an epoch takes what is left."""
 
-    learning_rate: float = 0.07
+    learning_rate: float = 0.03
     """Peak rate of SGD."""
 
     momentum: float = 0.9
