@@ -109,6 +109,10 @@ class TrainConfig:
     nesterov: bool = True
     """Nesterov's form of the momentum step."""
 
+    clip_norm: float | None = 1.0
+    """Gradients whose norm over all weights is greater are scaled down to it (Pascanu et al. 2013, arXiv:1211.5063).
+    A strong L2 penalty shrinks kernels before a norm until their gradients explode; None: no clipping."""
+
     schedule: Schedule = "onecycle"
     """The learning rate over steps: onecycle as PyTorch's OneCycleLR, step as its StepLR after --step-after epochs."""
 
@@ -337,6 +341,7 @@ _LIMITS: dict[str, tuple[float, float, str]] = {
     "learning_rate": (1e-12, 1e3, "above 0 and at most 1000"),
     "momentum": (0, 0.9999, "at least 0 and below 1"),
     "base_momentum": (0, 0.9999, "at least 0 and below 1"),
+    "clip_norm": (1e-9, 1e9, "above 0"),
     "pct_start": (0.0, 1.0, "between 0 and 1"),
     "div_factor": (1, 1e12, "at least 1"),
     "final_div_factor": (1, 1e12, "at least 1"),

@@ -46,7 +46,7 @@ class Run:
         self.tables = schedule_tables(config, self.batches.num_batches)
         self.model = build_model(config, self.data.info)
         self.model.compile(
-            optimizer=ScheduledSGD(*self.tables, nesterov=config.nesterov),
+            optimizer=ScheduledSGD(*self.tables, nesterov=config.nesterov, global_clipnorm=config.clip_norm),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[
                 keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),

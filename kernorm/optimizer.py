@@ -33,8 +33,12 @@ class ScheduledSGD(keras.optimizers.SGD):
     velocity, which differs as soon as the rate changes. The momentum follows a table like the rate.
     """
 
-    def __init__(self, rates: Table, momenta: Table, *, nesterov: bool = False, **kwargs: Any) -> None:
-        super().__init__(TableSchedule(rates), momentum=float(np.max(momenta)), nesterov=nesterov, **kwargs)
+    def __init__(
+        self, rates: Table, momenta: Table, *, nesterov: bool = False, global_clipnorm: float | None = None
+    ) -> None:
+        super().__init__(
+            TableSchedule(rates), momentum=float(np.max(momenta)), nesterov=nesterov, global_clipnorm=global_clipnorm
+        )
         self.momenta = TableSchedule(momenta)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -49,9 +53,10 @@ class ScheduledSGD(keras.optimizers.SGD):
         self.assign_sub(variable, learning_rate * (gradient + momentum * moved if self.nesterov else moved))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns both tables and the form of the step."""
+        """Returns both tables, the form of the step and the clipping."""
         return {
             "rates": self._learning_rate.table.tolist(),
             "momenta": self.momenta.table.tolist(),
             "nesterov": self.nesterov,
+            "global_clipnorm": self.global_clipnorm,
         }

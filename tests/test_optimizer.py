@@ -52,6 +52,18 @@ def test_without_momentum_it_is_plain_gradient_descent():
     np.testing.assert_allclose(weight.numpy(), [1 - 0.1 * 2], rtol=1e-6)
 
 
+def test_gradients_are_clipped_by_their_norm_over_all_weights():
+    weights = [keras.Variable(np.zeros(2, np.float32)), keras.Variable(np.zeros(1, np.float32))]
+    optimizer = ScheduledSGD(np.ones(1, np.float32), np.zeros(1, np.float32), global_clipnorm=1.0)
+    optimizer.build(weights)
+    # A norm of 13: every gradient is divided by it; a norm below 1 stays.
+    for gradients, moved in (([[3, 4], [12]], np.array([3, 4, 12]) / 13), ([[0.3, 0.4], [0.0]], [0.3, 0.4, 0.0])):
+        before = np.concatenate([weight.numpy() for weight in weights])
+        optimizer.apply([keras.ops.convert_to_tensor(np.array(part, np.float32)) for part in gradients], weights)
+        after = np.concatenate([weight.numpy() for weight in weights])
+        np.testing.assert_allclose(before - after, moved, rtol=1e-5)
+
+
 def test_table_gives_each_step_and_holds_its_last_value():
     schedule = TableSchedule(RATES)
     values = [float(schedule(keras.ops.convert_to_tensor(step))) for step in (0, 3, 5, 100)]
@@ -59,7 +71,7 @@ def test_table_gives_each_step_and_holds_its_last_value():
 
 
 def test_config_round_trips():
-    config = ScheduledSGD(RATES, MOMENTA, nesterov=True).get_config()
+    config = ScheduledSGD(RATES, MOMENTA, nesterov=True, global_clipnorm=2.0).get_config()
     again = ScheduledSGD.from_config(config)
     np.testing.assert_array_equal(again.momenta.table, MOMENTA)
     assert again.get_config() == config
