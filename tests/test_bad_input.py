@@ -478,6 +478,8 @@ def test_an_interrupt_while_data_is_prepared_leaves_nothing(place, stop):
     listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     with subprocess.Popen(command, **streams, **listening) as process:
         assert process.stderr.readline().startswith("Preparing mnist")
+        while not (place / "tfds").exists():  # the child that prepares is at work
+            assert process.poll() is None
         # A terminal sends Ctrl-C to both, kill sends SIGTERM to one.
         (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
         told = process.stderr.read()
