@@ -11,6 +11,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 40,
         "batch_size": 64,
         "learning_rate": 0.1,
+        "clip_norm": None,
         "rotation": 15.0,
         "shift": 0.12,
         "zoom": 0.15,
