@@ -76,7 +76,7 @@ def images():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, mnist_info, images):
     """One export of the main job's net: the model, its record, the export and the reloaded signatures."""
-    config = TrainConfig(net="eva6", norm="ln", l2=0.0066, dropout=0.05)
+    config = TrainConfig(net="eva6", norm="ln", l2=0.0066, dropout=0.05, initializer="he_normal")
     model = trained(config, mnist_info)
     record = finished(config, mnist_info, model)
     export = export_model(model, record, tmp_path_factory.mktemp("saved_models"), images)
