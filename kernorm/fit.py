@@ -179,7 +179,7 @@ class Run:
         return self.record
 
     def measure(self) -> tuple[Record, NDArray[np.uint8]]:
-        """Measures the selected weights on every split, the test split last.
+        """Measures the selected weights on every split; the look at the test split is entered before it is used.
 
         Returns:
             The record, not yet finished, and the images of the first mistakes on the test split, (M, H, W, C).

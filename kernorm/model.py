@@ -1,6 +1,5 @@
 """Builds a net by the functional API from a table of its blocks, with norms and penalties as configured."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -206,13 +205,6 @@ def _scaling(data: record.Data) -> tuple[list[float] | float, list[float] | floa
     scale = [1 / std for std in data.std]
     offset = [-mean / std for mean, std in zip(data.mean, data.std, strict=True)]
     return (scale[0], offset[0]) if len(scale) == 1 else (scale, offset)
-
-
-def norm_rows(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Yields the norm layers with the name that NORMS gives them."""
-    for layer in model.layers:
-        if layer.name.endswith("_norm"):
-            yield layer.name.removesuffix("_norm"), layer
 
 
 def norm_of(config: TrainConfig, layer: str) -> str:
