@@ -18,8 +18,9 @@ from kernorm.feed import Batches
 from kernorm.files import write_atomically
 from kernorm.penalties import measure
 from kernorm.progress import RunProgress, split_loss
-from kernorm.record import Epoch
+from kernorm.record import PERCENTILES, THRESHOLDS, Epoch
 from kernorm.schedules import Table
+from kernorm.watch import Watch
 
 
 class Diverged(Exception):
@@ -45,6 +46,7 @@ class RunLog(keras.callbacks.Callback):
         tables: learning rate and momentum by step.
         folder: gets history.csv after every epoch.
         monitored: the split that `validation_data` is, for the printed line.
+        watch: measures what the net is like after every epoch.
         save: called with the model after every epoch, to write the state that a resumed run begins with.
         progress: shows steps and epochs.
     """
@@ -58,12 +60,14 @@ class RunLog(keras.callbacks.Callback):
         tables: tuple[Table, Table],
         folder: Path,
         monitored: str,
+        watch: Watch,
         save: Callable[[keras.Model], None],
         progress: RunProgress,
     ) -> None:
         super().__init__()
         self.config, self.reached, self.batches, self.tables = config, reached, batches, tables
-        self.folder, self.monitored, self.save, self.progress = folder, monitored, save, progress
+        self.folder, self.monitored, self.watch = folder, monitored, watch
+        self.save, self.progress = save, progress
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the data order and starts the clocks."""
@@ -99,6 +103,7 @@ class RunLog(keras.callbacks.Callback):
             momentum=float(self.tables[1][last_step]),
             seconds=time.perf_counter() - self.begun,
             cpu_seconds=time.process_time() - self.cpu_begun,
+            watched=self.watch.measure(),
         )
         self.reached.history.append(row)
         self._select(row)
@@ -120,7 +125,19 @@ class RunLog(keras.callbacks.Callback):
 def write_history(history: list[Epoch], path: Path) -> None:
     """Writes history.csv, a row an epoch, empty where a value does not exist."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [entry.name for entry in dataclasses.fields(Epoch)], lineterminator="\n")
+    rows = [_flat(row) for row in history]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in history)
+    writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
+
+
+def _flat(row: Epoch) -> dict[str, object]:
+    """Returns a row with what was watched in columns of its own."""
+    flat = dataclasses.asdict(row)
+    watched = flat.pop("watched") or dict.fromkeys(("kernel_norm", "near_zero", "activations"))
+    flat["kernel_norm"] = watched["kernel_norm"]
+    for name, source, marks in (("near_zero_", "near_zero", THRESHOLDS), ("activation_p", "activations", PERCENTILES)):
+        values = watched[source] or [None] * len(marks)
+        flat |= {f"{name}{mark:g}": value for mark, value in zip(marks, values, strict=True)}
+    return flat

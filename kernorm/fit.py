@@ -16,12 +16,13 @@ from kernorm.data import Dataset, load
 from kernorm.feed import Batches
 from kernorm.metrics import evaluate
 from kernorm.model import build_model
-from kernorm.optimizer import ScheduledSGD
+from kernorm.optimizer import build_optimizer
 from kernorm.penalties import measure, prove
 from kernorm.progress import RunProgress
 from kernorm.record import CHECKPOINT, RECORD, SHOWN, WEIGHTS, Epoch, Evaluation, Opening, Record, write_record
 from kernorm.schedules import schedule_tables
 from kernorm.tracking import trackers
+from kernorm.watch import Watch
 from kernorm.weights import layer_table, prune_table, save_weights
 
 EVALUATION_BATCH = 1000
@@ -46,7 +47,7 @@ class Run:
         self.tables = schedule_tables(config, self.batches.num_batches)
         self.model = build_model(config, self.data.info)
         self.model.compile(
-            optimizer=ScheduledSGD(*self.tables, nesterov=config.nesterov, global_clipnorm=config.clip_norm),
+            optimizer=build_optimizer(config, *self.tables),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[
                 keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
@@ -58,7 +59,9 @@ class Run:
         probe = self.batches[0]
         proof = prove(self.model, config, *probe)
         penalty = measure(self.model, config)
-        self.reached = Progressed(history=[Epoch(epoch=0, l1_penalty=penalty.l1, l2_penalty=penalty.l2)])
+        self.watch = Watch(self.model, config, self.data.train.images)
+        first = Epoch(epoch=0, l1_penalty=penalty.l1, l2_penalty=penalty.l2, watched=self.watch.measure())
+        self.reached = Progressed(history=[first])
         self.record = Record(
             run_id=folder.name,
             status="running",
@@ -118,6 +121,7 @@ class Run:
                 tables=self.tables,
                 folder=self.folder,
                 monitored=self.monitored,
+                watch=self.watch,
                 save=self._after_epoch,
                 progress=progress,
             )

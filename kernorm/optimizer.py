@@ -1,4 +1,4 @@
-"""SGD whose rate and momentum follow tables, in PyTorch's form of the momentum step."""
+"""SGD, in PyTorch's form of the momentum step, and Muon; rate and momentum follow tables."""
 
 from typing import Any
 
@@ -6,7 +6,16 @@ import keras
 import numpy as np
 from keras import ops
 
+from kernorm.config import TrainConfig
 from kernorm.schedules import Table
+
+# Adam's rate for scales and offsets, as a share of Muon's for kernels.
+_ADAM_SHARE = 0.25
+
+
+def build_optimizer(config: TrainConfig, rates: Table, momenta: Table) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that a config names, with the rate and the momentum of every step, (steps,) each."""
+    return OPTIMIZERS[config.optimizer](rates, momenta, nesterov=config.nesterov, global_clipnorm=config.clip_norm)
 
 
 @keras.saving.register_keras_serializable(package="kernorm")
@@ -60,3 +69,51 @@ class ScheduledSGD(keras.optimizers.SGD):
             "nesterov": self.nesterov,
             "global_clipnorm": self.global_clipnorm,
         }
+
+
+@keras.saving.register_keras_serializable(package="kernorm")
+class ScheduledMuon(keras.optimizers.Muon):
+    """Muon for kernels (Jordan et al. 2024, kellerjordan.github.io/posts/muon), Adam for scales and offsets.
+
+    v ← μv + g; a kernel (h, w, cin, cout), seen as a matrix of h·w·cin rows, moves by the orthogonal factor of v, or of
+    g + μv with Nesterov, found by Newton and Schulz's iteration. The step's root mean square is 0.2 of the rate, as in
+    Liu et al. 2025 (arXiv:2502.16982), whatever the kernel's shape and the loss's scale.
+    """
+
+    def __init__(
+        self, rates: Table, momenta: Table, *, nesterov: bool = False, global_clipnorm: float | None = None
+    ) -> None:
+        super().__init__(
+            TableSchedule(rates),
+            nesterov=nesterov,
+            global_clipnorm=global_clipnorm,
+            adam_lr_ratio=_ADAM_SHARE,
+            weight_decay=None,
+            adam_weight_decay=None,
+        )
+        self.momenta = TableSchedule(momenta)
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        """Keras' own takes matrices alone for Muon."""
+        return len(variable.shape) < 2
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        momentum = self.momenta(self.iterations)
+        velocity = momentum * m + gradient
+        self.assign(m, velocity)
+        moved = gradient + momentum * velocity if self.nesterov else velocity
+        matrix = ops.reshape(moved, (-1, variable.shape[-1]))
+        step = self.lr_adjust(self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        self.assign_sub(variable, lr * ops.reshape(step, variable.shape))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns both tables, the form of the step and the clipping."""
+        return {
+            "rates": self._learning_rate.table.tolist(),
+            "momenta": self.momenta.table.tolist(),
+            "nesterov": self.nesterov,
+            "global_clipnorm": self.global_clipnorm,
+        }
+
+
+OPTIMIZERS = {"sgd": ScheduledSGD, "muon": ScheduledMuon}

@@ -7,13 +7,15 @@ from kernorm.config import TrainConfig, UsageError, nearest
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "best": {
-        "net": "eva6",
+        "net": "eva4",
         "epochs": 40,
         "batch_size": 64,
-        "learning_rate": 0.1,
+        "optimizer": "muon",
+        "learning_rate": 0.02,
+        "momentum": 0.95,
         "clip_norm": None,
         "rotation": 15.0,
-        "shift": 0.12,
+        "shift": 0.1,
         "zoom": 0.15,
         "shear": 10.0,
     },

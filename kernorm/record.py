@@ -15,10 +15,26 @@ from kernorm.files import write_atomically
 SCHEMA = 1
 RECORD, WEIGHTS, CHECKPOINT = "record.json", "model.weights.h5", "checkpoint.npz"
 THRESHOLDS = (1e-4, 1e-3, 1e-2)
+PERCENTILES = (1, 20, 80, 99)
 # Mistakes whose pictures a report shows.
 SHOWN = 25
 
 _strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """The net after an epoch, in inference mode on the same training images.
+
+    `kernel_norm` is ‖w‖₂ over all kernels together, `near_zero` the share of their weights below each of THRESHOLDS,
+    `activations` the PERCENTILES of the output of `layer` before its norm. NaN once a weight is.
+    """
+
+    layer: str
+    kernel_norm: float
+    near_zero: tuple[float, ...]
+    activations: tuple[float, ...]
 
 
 @_strict
@@ -44,6 +60,7 @@ class Epoch:
     momentum: float | None = None
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    watched: Watched | None = None
 
 
 @_strict

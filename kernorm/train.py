@@ -82,7 +82,7 @@ def _finished(config: TrainConfig, folder: Path) -> "Record | None":
     if config.export and record.status == "finished" and not exported:
         record = replace(record, export=_export(config, folder))
         write_record(record, folder / RECORD)
-    if not (folder / "report.html").exists():
+    if config.report and not (folder / "report.html").exists():
         record = _report_again(record, folder)
     _say(f"{folder.name} is already trained; --retrain trains it once more.")
     return record
@@ -109,7 +109,9 @@ def _train(config: TrainConfig, folder: Path) -> "Record":
     from kernorm.files import write_json
     from kernorm.fit import Diverged, Run
     from kernorm.record import CHECKPOINT, RECORD, write_record
-    from kernorm.report import write_report
+
+    if config.report:  # its libraries take a second to import
+        from kernorm.report import write_report
 
     for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -121,7 +123,8 @@ def _train(config: TrainConfig, folder: Path) -> "Record":
     except Diverged as error:
         record = run.diverged(error)
         (folder / CHECKPOINT).unlink(missing_ok=True)
-        write_report(record, folder, run.batches.images[:0])
+        if config.report:
+            write_report(record, folder, run.batches.images[:0])
         return record
     record, mistakes = run.measure()
     record = replace(record, status="finished")
@@ -129,7 +132,8 @@ def _train(config: TrainConfig, folder: Path) -> "Record":
     if config.export:
         record = replace(record, export=_export(config, folder))
         write_record(record, folder / RECORD)
-    write_report(record, folder, mistakes)
+    if config.report:
+        write_report(record, folder, mistakes)
     # While it is there, the run is not complete: the same command does once more what comes after the last epoch.
     (folder / CHECKPOINT).unlink()
     return record
@@ -158,16 +162,20 @@ def summary(record: "Record", config: TrainConfig) -> str:
     """Puts a run's result into a few lines for the terminal."""
     folder = config.reports_dir / "runs" / record.run_id
     if record.status != "finished" or record.test is None:
-        return f"{record.run_id} {record.message or record.status}\nreport   {folder / 'report.html'}"
+        return f"{record.run_id} {record.message or record.status}\nreport   {_reported(config, folder)}"
     test, (low, high) = record.test, record.test.interval
     lines = [
         f"test     {100 * test.accuracy:.2f} % of {test.count:,} (95 % {100 * low:.2f} to {100 * high:.2f}), "
         f"{test.errors} errors, cross-entropy {test.cross_entropy:.4f}, ECE {test.ece:.4f}",
         f"time     {record.seconds:.0f} s, {record.cpu_seconds:.0f} CPU-seconds of training",
-        f"report   {folder / 'report.html'}",
+        f"report   {_reported(config, folder)}",
         f"model    {_exported(record.export)}",
     ]
     return "\n".join(lines)
+
+
+def _reported(config: TrainConfig, folder: Path) -> str:
+    return str(folder / "report.html") if config.report else "not written (--no-report)"
 
 
 def _exported(export: "Export | None") -> str:

@@ -39,7 +39,7 @@ def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int |
     from kernorm.data import load
     from kernorm.feed import Batches
     from kernorm.model import build_model
-    from kernorm.optimizer import ScheduledSGD
+    from kernorm.optimizer import build_optimizer
     from kernorm.schedules import schedule_tables
 
     config = TrainConfig(
@@ -56,7 +56,7 @@ def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int |
     batches = Batches(data.train.images, data.train.labels, config)
     model = build_model(config, data.info)
     model.compile(
-        optimizer=ScheduledSGD(*schedule_tables(config, batches.num_batches), nesterov=True),
+        optimizer=build_optimizer(config, *schedule_tables(config, batches.num_batches)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalCrossentropy(from_logits=True), "accuracy"],
         jit_compile=False,
