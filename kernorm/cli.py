@@ -86,6 +86,8 @@ def _one_line(box: str, config_class: type, prog: str) -> str:
     if found := re.match(r"invalid choice '(.*)' for argument '(.*?)'\. Expected one of \((.*)\)", message):
         known = re.findall(r"'([^']*)'", found[3])
         return f"{found[2]} takes a known name. Received: {_short(found[1])!r}. {nearest(found[1], known)}"
+    if message.startswith("Missing from"):
+        return f"{lines[lines.index(message) + 1]} must be given. Received: nothing. {help_hint}"
     if found := re.match(r"(Missing value for argument '.*?')", message):
         return f"{found[1]}. Received: no value. Give one; {help_hint[0].lower()}{help_hint[1:]}"
     if found := re.match(rf"Error parsing {config_class.__name__}: (.*)", message):

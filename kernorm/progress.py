@@ -1,32 +1,40 @@
-"""A progress bar over the steps of a run with ETA, and one line an epoch; without a terminal, the lines alone."""
+"""Progress bars with ETA over the steps of a run and over the runs of a study; without a terminal, lines alone."""
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
 from kernorm.record import Epoch
 
 
-class RunProgress:
-    """Shows where a run stands, on stderr."""
+class _Bar:
+    """A bar on stderr, with lines above it; the lines alone where stderr is no terminal."""
 
-    def __init__(self, *, epochs: int, steps_per_epoch: int, done: int) -> None:
+    def __init__(self, *, total: int, done: int, remaining: Sequence[ProgressColumn] = ()) -> None:
         # FORCE_COLOR, which CI sets, would make rich take a log for a terminal.
         terminal = sys.stderr.isatty()
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=terminal)
-        self.epochs, self.steps, self.first = epochs, steps_per_epoch, done
         self.begun = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TimeElapsedColumn(table_column=Column(no_wrap=True)),
-            TextColumn("ETA"),
-            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            *remaining,
             # Takes what the others leave, so that a narrow terminal cuts this one first.
             TextColumn("{task.fields[values]}", table_column=Column(no_wrap=True, ratio=1)),
             console=self.console,
@@ -34,9 +42,9 @@ class RunProgress:
             expand=True,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=epochs * steps_per_epoch, completed=done * steps_per_epoch, values="")
+        self.task = self.bar.add_task("", total=total, completed=done, values="")
 
-    def __enter__(self) -> "RunProgress":
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
@@ -45,15 +53,24 @@ class RunProgress:
     ) -> None:
         self.bar.stop()
 
+    def line(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self.console.print(text, markup=False)
+
+
+class RunProgress(_Bar):
+    """Shows where a run stands."""
+
+    def __init__(self, *, epochs: int, steps_per_epoch: int, done: int) -> None:
+        remaining = (TextColumn("ETA"), TimeRemainingColumn(table_column=Column(no_wrap=True)))
+        super().__init__(total=epochs * steps_per_epoch, done=done * steps_per_epoch, remaining=remaining)
+        self.epochs, self.steps, self.first = epochs, steps_per_epoch, done
+
     def step(self, epoch: int, step: int, values: str) -> None:
         """Moves the bar to a step of an epoch, both from 0."""
         if not self.bar.disable:
             description = f"epoch {epoch + 1}/{self.epochs}"
             self.bar.update(self.task, completed=epoch * self.steps + step + 1, description=description, values=values)
-
-    def line(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self.console.print(text, markup=False)
 
     def epoch(self, row: Epoch, monitored: str) -> None:
         """Prints the line of a finished epoch."""
@@ -61,7 +78,33 @@ class RunProgress:
 
     def _remaining(self, epoch: int) -> str:
         left = (time.monotonic() - self.begun) / max(epoch - self.first, 1) * (self.epochs - epoch)
-        return f"  ETA {left // 60:.0f}:{left % 60:02.0f}" if left >= 1 else ""
+        return f"  ETA {clock(left)}" if left >= 1 else ""
+
+
+class StudyProgress(_Bar):
+    """Shows how many runs of a study have ended, the latest scores, and the time that is left by those of this start.
+
+    Runs under way count half, so that the estimate does not jump with each one that ends.
+    """
+
+    def __init__(self, *, total: int, done: int, slots: int) -> None:
+        super().__init__(total=total, done=done)
+        self.total, self.first, self.done, self.slots = total, done, done, slots
+
+    def ended(self, text: str) -> None:
+        """Counts a run, and prints its line."""
+        self.done += 1
+        under_way = min(self.slots, self.total - self.done)
+        worked = self.done - self.first + under_way / 2
+        left = (time.monotonic() - self.begun) / worked * (self.total - self.done - under_way / 2)
+        self.line(f"{self.done}/{self.total}  {text}" + (f"  ETA {clock(left)}" if left >= 1 else ""))
+        self.bar.update(self.task, completed=self.done, description="runs", values=f"ETA {clock(left)}")
+
+
+def clock(seconds: float) -> str:
+    """Writes a time as h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def describe(row: Epoch, epochs: int, monitored: str) -> str:

@@ -1,0 +1,409 @@
+"""What the records of a study say: scores with intervals, differences with verdicts, all of it in one typed summary.
+
+Between the ledger and the study's report. Every number that the report shows is here, and so in summary.json.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median_low
+
+from kernorm import stats
+from kernorm.config import TrainConfig
+from kernorm.ledger import Result
+from kernorm.plan import Published, Study
+from kernorm.record import Epoch, Evaluation, Record
+
+TARGETS = (0.99, 0.994)
+MARGIN = 0.0005  # 0.05 percentage points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A score of a run: what it is called, which direction is better, and the margin that counts as no difference."""
+
+    label: str
+    value: Callable[[Record], float]
+    higher_is_better: bool = False
+    margin: float | None = None
+    show: Callable[[float], str] = "{:.2g}".format
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(
+        label="test accuracy",
+        value=lambda record: _test(record).accuracy,
+        higher_is_better=True,
+        margin=MARGIN,
+        show=stats.points,
+    ),
+    "cross_entropy": Metric(label="cross-entropy (NLL)", value=lambda record: _test(record).cross_entropy),
+    "brier": Metric(label="Brier score", value=lambda record: _test(record).brier),
+    "ece": Metric(label="calibration error (ECE)", value=lambda record: _test(record).ece),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A penalty that a publication states beside the one that was measured in this arm.
+
+    `stated` and `applied` are λ's in Keras' convention; `measured` is the penalty at step 0 and `most` the greatest one
+    at any epoch, both means over runs in nats.
+    """
+
+    part: str
+    stated: float
+    applied: float
+    measured: float
+    most: float
+
+    @property
+    def kept(self) -> bool:
+        """Tells whether what was stated is what was on."""
+        return abs(self.applied - self.stated) <= 1e-3 * self.stated and (self.most > 0) == (self.stated > 0)
+
+    @property
+    def sentence(self) -> str:
+        """Says it in words."""
+        if self.kept:
+            return f"λ{self.part} = {self.stated:g} as stated; measured at step 0: {self.measured:.4g}."
+        if self.most == 0:
+            return (
+                f"λ{self.part} = {self.stated:g} is stated, but no such penalty was on: it measured 0 at every epoch."
+            )
+        times = f", {self.applied / self.stated:.3g} times that" if self.stated else ""
+        return (
+            f"λ{self.part} = {self.stated:g} is stated, {self.applied:g} was on{times}; "
+            f"measured at step 0: {self.measured:.4g}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hard:
+    """A test image that runs of an arm got wrong: in `wrong` of `runs`, most often taken for `prediction`."""
+
+    index: int
+    target: int
+    prediction: int
+    wrong: int
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity:
+    """Means over runs: the share of kernel weights below a threshold, and the accuracy once they are set to 0."""
+
+    threshold: float
+    share: float
+    accuracy: float
+    split: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSummary:
+    """An arm, its runs, and what can be said of it.
+
+    Attributes:
+        seeds: of the finished runs.
+        states: how many runs are finished, diverged, failed or missing.
+        troubles: the messages of runs that did not finish.
+        scores: by the names of METRICS, over finished runs.
+        comparisons: with the arm's baseline, by the same names; empty for a baseline.
+        p_adjusted: Holm's, over all compared arms of the study.
+        verdicts: by the same names.
+        mcnemar: between the run of median accuracy and the baseline's.
+        new_digits: interval of the accuracy over runs and images, for digits that were never seen.
+        new_digits_difference: of the difference to the baseline.
+        times: runs until a target accuracy on the monitored split, by names such as `epochs to 99.0 %`.
+        penalties: mean λ1·Σ|w| and λ2·Σw² at step 0 and at the end.
+        claims: what the published row says, and what was on.
+        openings: how often the arm's runs opened the test split.
+    """
+
+    name: str
+    config: TrainConfig
+    baseline: str | None
+    published: Published | None
+    seeds: tuple[int, ...]
+    states: dict[str, int]
+    troubles: tuple[str, ...]
+    scores: dict[str, stats.Summary]
+    comparisons: dict[str, stats.Comparison]
+    p_adjusted: dict[str, float | None]
+    verdicts: dict[str, stats.Verdict]
+    mcnemar: stats.McNemar | None
+    new_digits: tuple[float, float] | None
+    new_digits_difference: tuple[float, float] | None
+    times: dict[str, stats.TimeTo]
+    penalties: tuple[tuple[float, float], tuple[float, float]] | None
+    claims: tuple[Claim, ...]
+    sparsity: tuple[Sparsity, ...]
+    hard: tuple[Hard, ...]
+    openings: int
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """A study as far as it has come.
+
+    `selections` are the selection rules of its arms, and `monitored` the splits behind the curves.
+    """
+
+    name: str
+    question: str
+    text: str
+    seeds: tuple[int, ...]
+    arms: tuple[ArmSummary, ...]
+    selections: tuple[str, ...]
+    monitored: tuple[str, ...]
+    openings: int
+    finished: int
+    missing: int
+    seconds: float
+    cpu_seconds: float
+    versions: dict[str, tuple[str, ...]]
+    devices: tuple[str, ...]
+    commits: tuple[str, ...]
+
+
+Runs = dict[int, Record]
+
+
+def analyse(study: Study, results: Mapping[str, Result]) -> StudySummary:
+    """Compares the arms of a study by the results there are, by run id."""
+    found = results_by_arm(study, results)
+    runs = {arm: finished(found[arm]) for arm in study.arms}
+    compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
+    comparisons = {
+        name: {arm: _compare(metric, runs[arm], runs[study.baselines[arm]], len(compared)) for arm in compared}
+        for name, metric in METRICS.items()
+    }
+    adjusted = {name: stats.holm({arm: c.p_paired for arm, c in by.items()}) for name, by in comparisons.items()}
+    tost = {name: stats.holm({arm: c.tost_p for arm, c in by.items()}) for name, by in comparisons.items()}
+    arms = []
+    for arm, config in study.arms.items():
+        baseline = study.baselines[arm] if arm in compared else None
+        mine = {name: comparisons[name][arm] for name in METRICS} if baseline else {}
+        arms.append(
+            _arm(
+                study,
+                arm,
+                config,
+                baseline,
+                found[arm],
+                runs[arm],
+                runs[baseline] if baseline else {},
+                comparisons=mine,
+                p_adjusted={name: adjusted[name][arm] for name in mine},
+                verdicts={
+                    name: stats.verdict(mine[name], adjusted[name][arm], tost[name][arm], show=METRICS[name].show)
+                    for name in mine
+                },
+            )
+        )
+    records = [record for by_seed in runs.values() for record in by_seed.values()]
+    packages = sorted({package for record in records for package in record.environment.versions})
+    return StudySummary(
+        name=study.name,
+        question=study.question,
+        text=study.text,
+        seeds=study.seeds,
+        arms=tuple(arms),
+        selections=_distinct(config.select for config in study.arms.values()),
+        monitored=_distinct(record.monitored for record in records),
+        openings=sum(arm.openings for arm in arms),
+        finished=len(records),
+        missing=sum(arm.states["missing"] for arm in arms),
+        seconds=sum(arm.seconds for arm in arms),
+        cpu_seconds=sum(arm.cpu_seconds for arm in arms),
+        versions={
+            package: _distinct(record.environment.versions.get(package, "") for record in records)
+            for package in packages
+        },
+        devices=_distinct(record.environment.device for record in records),
+        commits=_distinct(record.environment.commit or "unknown" for record in records),
+    )
+
+
+def results_by_arm(study: Study, results: Mapping[str, Result]) -> dict[str, dict[int, Result]]:
+    """Returns the results that the study's runs have, by arm and seed."""
+    found: dict[str, dict[int, Result]] = {arm: {} for arm in study.arms}
+    for run in study.runs():
+        if result := results.get(run.config.run_id):
+            found[run.arm][run.seed] = result
+    return found
+
+
+def finished(results: Mapping[int, Result]) -> Runs:
+    """Returns the records of the runs that finished, by seed."""
+    return {seed: result.record for seed, result in results.items() if result.record and result.status == "finished"}
+
+
+def _arm(
+    study: Study,
+    name: str,
+    config: TrainConfig,
+    baseline: str | None,
+    results: Mapping[int, Result],
+    runs: Runs,
+    baseline_runs: Runs,
+    **comparisons: dict,
+) -> ArmSummary:
+    records = list(runs.values())
+    states = Counter(result.status for result in results.values())
+    wrong, wrong_baseline = _wrong(runs), _wrong(baseline_runs)
+    count = _test(records[0]).count if records else 0
+    common = sorted(set(runs) & set(baseline_runs))
+    ended = [result.record for result in results.values() if result.record]
+    return ArmSummary(
+        name=name,
+        config=config,
+        baseline=baseline,
+        published=study.published.get(name),
+        seeds=tuple(sorted(runs)),
+        states={state: states[state] for state in ("finished", "diverged", "failed")}
+        | {"missing": len(study.seeds) - len(results)},
+        troubles=tuple(
+            f"seed {seed}: {result.message}" for seed, result in sorted(results.items()) if result.status != "finished"
+        ),
+        scores={key: stats.summarize([metric.value(record) for record in records]) for key, metric in METRICS.items()}
+        if records
+        else {},
+        mcnemar=stats.mcnemar(_median_run(runs), _median_run(baseline_runs)) if records and baseline_runs else None,
+        new_digits=stats.two_level_interval(list(wrong.values()), count) if len(records) > 1 else None,
+        new_digits_difference=stats.two_level_bootstrap(
+            [wrong[seed] for seed in common], [wrong_baseline[seed] for seed in common], count, paired=True
+        )
+        if len(common) > 1
+        else None,
+        times=_times(records),
+        penalties=_penalties(records),
+        claims=_claims(config, study.published.get(name), records),
+        sparsity=_sparsity(records),
+        hard=_hard(records),
+        openings=sum(len(record.openings) for record in ended),
+        seconds=sum(record.seconds for record in ended),
+        cpu_seconds=sum(record.cpu_seconds for record in ended),
+        **comparisons,  # type: ignore[arg-type]
+    )
+
+
+def _compare(metric: Metric, runs: Runs, baseline: Runs, arms: int) -> stats.Comparison:
+    """Compares one of several arms; seeds are planned for the level that Holm's correction leaves it at worst."""
+    values, against = ({seed: metric.value(record) for seed, record in some.items()} for some in (runs, baseline))
+    return stats.compare(
+        values, against, higher_is_better=metric.higher_is_better, margin=metric.margin, alpha=stats.ALPHA / arms
+    )
+
+
+def _test(record: Record) -> Evaluation:
+    if record.test is None:
+        raise ValueError(f"A finished run has been tested. Received: {record.run_id}, which was not.")
+    return record.test
+
+
+def _wrong(runs: Runs) -> dict[int, set[int]]:
+    return {seed: {mistake.index for mistake in _test(record).mistakes} for seed, record in runs.items()}
+
+
+def _median_run(runs: Runs) -> Collection[int]:
+    """Returns the images that the run of median accuracy got wrong; of two in the middle the worse one's."""
+    middle = median_low(sorted(_test(record).accuracy for record in runs.values()))
+    record = next(record for record in runs.values() if _test(record).accuracy == middle)
+    return {mistake.index for mistake in _test(record).mistakes}
+
+
+def _times(records: Sequence[Record]) -> dict[str, stats.TimeTo]:
+    found = {}
+    for target in TARGETS:
+        reached: dict[str, list[float | None]] = {"epochs": [], "CPU-seconds": []}
+        budgets: dict[str, list[float]] = {"epochs": [], "CPU-seconds": []}
+        for record in records:
+            rows = record.history[1:]
+            clocks = {"epochs": [float(row.epoch) for row in rows],
+                      "CPU-seconds": list(accumulate(row.cpu_seconds for row in rows))}  # fmt: skip
+            first = next((place for place, row in enumerate(rows) if (row.val_accuracy or 0) >= target), None)
+            for clock, at in clocks.items():
+                reached[clock].append(None if first is None else at[first])
+                budgets[clock].append(at[-1])
+        if any(record.monitored != "none" for record in records):
+            for clock, values in reached.items():
+                found[f"{clock} to {100 * target:.1f} %"] = stats.time_to(values, budgets[clock])
+    return found
+
+
+def _penalties(records: Sequence[Record]) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    if not records:
+        return None
+    first, last = ([record.history[at] for record in records] for at in (0, -1))
+    return tuple((_mean(row.l1_penalty for row in rows), _mean(row.l2_penalty for row in rows))
+                 for rows in (first, last))  # fmt: skip
+
+
+def _claims(config: TrainConfig, published: Published | None, records: Sequence[Record]) -> tuple[Claim, ...]:
+    """Sets what is stated beside what the penalty columns show; what neither has is left away."""
+    if published is None or not records:
+        return ()
+    # PyTorch's weight decay is the derivative of λ/2·w².
+    stated = (("1", published.l1, config.l1, "l1_penalty"), ("2", published.l2 / 2, config.l2, "l2_penalty"))
+    claims = (
+        Claim(
+            part=part,
+            stated=value,
+            applied=applied,
+            measured=_mean(getattr(record.history[0], column) for record in records),
+            most=max(_mean(getattr(row, column) for row in rows) for rows in _by_epoch(records)),
+        )
+        for part, value, applied, column in stated
+    )
+    return tuple(claim for claim in claims if claim.stated or claim.applied)
+
+
+def _by_epoch(records: Sequence[Record]) -> list[tuple[Epoch, ...]]:
+    return list(zip(*(record.history for record in records), strict=True))
+
+
+def _sparsity(records: Sequence[Record]) -> tuple[Sparsity, ...]:
+    by_threshold = zip(*(record.pruned for record in records), strict=True)
+    return tuple(
+        Sparsity(
+            threshold=rows[0].threshold,
+            share=_mean(row.share for row in rows),
+            accuracy=_mean(row.accuracy for row in rows),
+            split=rows[0].split,
+        )
+        for rows in by_threshold
+    )
+
+
+def _hard(records: Sequence[Record]) -> tuple[Hard, ...]:
+    """Lists the images that at least one run got wrong, the most often wrong first."""
+    predictions: dict[int, list[int]] = {}
+    targets: dict[int, int] = {}
+    for record in records:
+        for mistake in _test(record).mistakes:
+            predictions.setdefault(mistake.index, []).append(mistake.prediction)
+            targets[mistake.index] = mistake.target
+    hard = [
+        Hard(
+            index=index,
+            target=targets[index],
+            prediction=Counter(made).most_common(1)[0][0],
+            wrong=len(made),
+            runs=len(records),
+        )
+        for index, made in predictions.items()
+    ]
+    return tuple(sorted(hard, key=lambda image: (-image.wrong, image.index)))
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))

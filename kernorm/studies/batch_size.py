@@ -1,0 +1,37 @@
+"""Which norm bears small batches, and how should the learning rate follow the batch size?
+
+    python -m kernorm.study batch_size --only '*-sqrt'
+
+Three norms by nine batch sizes from 2 to 512 by three rules for the learning rate, which is 0.03 at batch 128: left as
+it is (none), in proportion to the square root of the batch size (sqrt), in proportion to it (linear). After Wu and He
+2018 (arXiv:1803.08494), whose figure has one rule; the published study changed the batch alone. 10,000 training images,
+so that batch 2 is affordable; 8 epochs whatever the batch, so small batches take more steps.
+
+Each norm is compared with batch normalization at the same batch size and rule.
+
+75 arms: a run is 10 CPU-seconds at batch 512 and several minutes at batch 2. Expected: batch normalization falls off
+below batch 8, group and layer normalization do not.
+"""
+
+from kernorm.config import TrainConfig
+
+NORMS = ("bn", "gn", "ln")
+BATCH_SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
+REFERENCE = 128
+RULES = {"none": lambda factor: 1.0, "sqrt": lambda factor: factor**0.5, "linear": lambda factor: factor}
+
+
+def _arm(norm: str, batch_size: int, rule: str) -> TrainConfig:
+    rate = TrainConfig.learning_rate * RULES[rule](batch_size / REFERENCE)
+    return TrainConfig(norm=norm, batch_size=batch_size, learning_rate=rate, train_size=10_000)
+
+
+ARMS = {f"{norm}-b{REFERENCE}": _arm(norm, REFERENCE, "none") for norm in NORMS} | {
+    f"{norm}-b{batch_size}-{rule}": _arm(norm, batch_size, rule)
+    for rule in RULES
+    for norm in NORMS
+    for batch_size in BATCH_SIZES
+    if batch_size != REFERENCE
+}
+BASELINE = {arm: arm.replace(arm.split("-")[0], "bn", 1) for arm in ARMS}
+SEEDS = 3

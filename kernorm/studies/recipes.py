@@ -1,0 +1,14 @@
+"""How good are kernorm's own recipes? Its default flags and `--recipe best`, five seeds each.
+
+    python -m kernorm.study recipes
+
+Both have batch normalization and no penalty, train on 50,000 images, keep the last epoch and open the test split once.
+They were chosen on validation images.
+
+About 4 CPU-minutes a run of 8 epochs and 18 of 40 epochs; an hour on two cores. Expected: 99.4 and 99.5 %.
+"""
+
+from kernorm.config import TrainConfig
+from kernorm.recipes import recipe
+
+ARMS = {"default": TrainConfig(), "best": recipe("best")}

@@ -1,0 +1,392 @@
+"""Both engines with real processes: outcomes, errors, killed workers, and that nothing is left behind."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kernorm.config import TrainConfig, UsageError
+from kernorm.engine import JOBS_PER_WORKER, Outcome, open_engine
+from kernorm.train import train
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 60
+
+
+def square(number):
+    print("squaring", number)
+    os.write(2, b"natively\n")
+    return number**2
+
+
+def refuse_odd(number):
+    if number == 3:
+        sys.exit("three")
+    if number % 2:
+        raise ValueError(f"{number} is\nodd")
+    return number
+
+
+def not_picklable(_):
+    return threading.Lock()
+
+
+def pid(_):
+    return os.getpid()
+
+
+def die_once(path):
+    """Kills its worker the first time, if the marker's folder is there."""
+    marker = Path(path)
+    if marker.parent.exists() and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+
+def die(number):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def hold(fifo):
+    """Says in the FIFO who it is, with its child, then holds it open until both are killed."""
+    descriptor = os.open(fifo, os.O_WRONLY)
+    child = subprocess.Popen(["sleep", "1000"], pass_fds=[descriptor])
+    os.write(descriptor, f"{os.getpid()} {child.pid}\n".encode())
+    signal.pause()
+
+
+def hold_once(path):
+    """Holds the FIFO `path` the first time; returns its worker's node the second."""
+    import ray
+
+    marker = Path(f"{path}.begun")
+    if not marker.exists():
+        marker.touch()
+        hold(path)
+    return ray.get_runtime_context().get_node_id()
+
+
+class Fifo:
+    """What jobs that hold it have written, and whether one still does."""
+
+    def __init__(self, path):
+        os.mkfifo(path)
+        self.path = str(path)
+        self.reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self.text = ""
+
+    def read(self):
+        assert select.select([self.reader], [], [], SECONDS)[0], "nothing came"
+        got = os.read(self.reader, 4096).decode()
+        self.text += got
+        return got
+
+    def wait_for_holders(self, count):
+        while self.text.count("\n") < count:
+            # Readable, and empty, also before the first holder has come.
+            poll = select.poll()
+            poll.register(self.reader, select.POLLIN)
+            assert poll.poll(1000 * SECONDS), "no holder came"
+            self.text += os.read(self.reader, 4096).decode()
+
+    def wait_until_free(self):
+        while self.read():
+            pass
+
+
+def wait_until_ended(pidfds):
+    for pidfd in pidfds:
+        assert select.select([pidfd], [], [], SECONDS)[0], "a process still runs"
+        os.close(pidfd)
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    fifo = Fifo(tmp_path / "fifo")
+    yield fifo
+    os.close(fifo.reader)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of one node with two cores."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        node = {"num_cpus": 2, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        yield cluster
+        cluster.shutdown()
+
+
+@pytest.fixture(params=["local", "ray"])
+def engine(request, tmp_path, monkeypatch):
+    """Opens an engine of either kind with two slots, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    settings = {"name": request.param, "workers": 2, "log_dir": Path("logs")}
+    if request.param == "ray":
+        settings["address"] = request.getfixturevalue("cluster").address
+    return lambda work, **more: open_engine(work, **{**settings, **more})
+
+
+def outcomes_by_job(engine, jobs):
+    with engine:
+        for job in jobs:
+            engine.submit(job)
+        return {outcome.job: outcome for outcome in engine.outcomes()}
+
+
+def log_text(tmp_path):
+    return "".join(path.read_text() for path in sorted((tmp_path / "logs").iterdir()))
+
+
+def test_every_job_has_its_outcome_and_more_may_come_in_between(engine, tmp_path, capfd):
+    found = {}
+    with engine(square) as opened:
+        assert opened.slots == 2
+        for job in range(4):
+            opened.submit(job)
+        for outcome in opened.outcomes():
+            found[outcome.job] = outcome
+            if outcome.job < 4:
+                opened.submit(outcome.job + 10)
+        assert list(opened.outcomes()) == []
+        opened.submit(20)
+        assert [outcome.result for outcome in opened.outcomes()] == [400]
+    assert found == {job: Outcome(job, job**2, None, 1) for job in (0, 1, 2, 3, 10, 11, 12, 13)}
+    lines = log_text(tmp_path).splitlines()
+    assert sorted(lines) == ["natively"] * 9 + sorted(f"squaring {job}" for job in (*found, 20))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_concerns_its_own_job_and_is_one_line(engine, tmp_path):
+    found = outcomes_by_job(engine(refuse_odd), range(5))
+    assert found[1] == Outcome(1, None, "ValueError: 1 is odd", 1)
+    assert found[3] == Outcome(3, None, "SystemExit: three", 1)
+    assert [found[job].result for job in (0, 2, 4)] == [0, 2, 4]
+    assert "Traceback" in log_text(tmp_path)
+    assert 'raise ValueError(f"{number} is\\nodd")' in log_text(tmp_path)
+
+
+def test_a_result_that_cannot_be_sent_is_an_error(engine):
+    (found,) = outcomes_by_job(engine(not_picklable), [1]).values()
+    assert found.result is None
+    assert "pickle" in found.error
+    assert "\n" not in found.error
+
+
+def test_a_killed_worker_costs_its_job_one_more_start_and_the_others_none(engine, tmp_path, capfd):
+    first, other = str(tmp_path / "marker"), str(tmp_path / "nowhere" / "marker")
+    found = outcomes_by_job(engine(die_once), [first, other])
+    assert found == {first: Outcome(first, first, None, 2), other: Outcome(other, other, None, 1)}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_job_that_kills_every_worker_is_an_error(engine):
+    found = outcomes_by_job(engine(die), range(4))
+    assert (found[1].result, found[1].attempts) == (None, 2)
+    assert found[1].error.startswith("its worker was killed or lost 2 times, mostly a lack of memory: ")
+    assert [found[job] for job in (0, 2, 3)] == [Outcome(job, job, None, 1) for job in (0, 2, 3)]
+
+
+def test_a_worker_killed_at_rest_is_replaced(engine):
+    with engine(pid, workers=1) as opened:
+        opened.submit(1)
+        (first,) = opened.outcomes()
+        end = os.pidfd_open(first.result)
+        os.kill(first.result, signal.SIGKILL)
+        wait_until_ended([end])
+        opened.submit(2)
+        (second,) = opened.outcomes()
+    assert second.error is None
+    assert second.result != first.result
+
+
+def test_workers_are_replaced_after_some_jobs(engine):
+    found = outcomes_by_job(engine(pid, workers=1, jobs_per_worker=2), range(5))
+    of_job = [found[job].result for job in range(5)]
+    assert of_job[0] == of_job[1] != of_job[2] == of_job[3] != of_job[4]
+    assert JOBS_PER_WORKER > 1
+
+
+@pytest.mark.slow
+def test_a_run_computes_the_same_in_a_used_worker(mnist_cache, tmp_path):
+    tiny = TrainConfig(train_size=400, validation_size=200, epochs=1, batch_size=50, threads=1, export=False)
+    first, second = (replace(tiny, norm=norm, reports_dir=tmp_path / "reports") for norm in ("gn", "bn"))
+    elsewhere = replace(second, reports_dir=tmp_path / "elsewhere")
+    found = outcomes_by_job(open_engine(train, workers=1, jobs_per_worker=2), [first, second, elsewhere])
+    assert [outcome.error for outcome in found.values()] == [None] * 3
+    used, fresh = found[second].result, found[elsewhere].result
+    assert used.history[-1].loss == fresh.history[-1].loss
+    assert used.layers == fresh.layers
+    assert used.test == fresh.test
+
+
+def test_leaving_ends_what_runs_and_what_is_queued(engine, fifo):
+    with engine(hold) as opened:
+        for _ in range(5):
+            opened.submit(fifo.path)
+        fifo.wait_for_holders(2)
+    begun = time.monotonic()
+    fifo.wait_until_free()
+    assert time.monotonic() - begun < 10
+    assert fifo.text.count("\n") == 2
+
+
+DRIVER = """
+import sys
+from tests.test_engine import hold
+from kernorm.config import UsageError
+from kernorm import cli, engine
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Config:
+    fifo: str
+    name: str
+
+def main(config):
+    with engine.open_engine(hold, config.name, workers=2) as opened:
+        for _ in range(3):
+            opened.submit(config.fifo)
+        list(opened.outcomes())
+
+if __name__ == "__main__":
+    sys.exit(cli.run(Config, main, prog="driver"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_no_process_outlives_its_driver(name, number, fifo, tmp_path):
+    if name == "ray":
+        pytest.importorskip("ray")
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    driver = subprocess.Popen(
+        [sys.executable, script, "--fifo", fifo.path, "--name", name],
+        # Ray writes a token of its own into the home folder.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    fifo.wait_for_holders(2)
+    others = psutil.Process(driver.pid).children(recursive=True)
+    assert len(others) >= 4
+    # After SIGKILL two of Ray's agents, which hold no job, notice only after a minute.
+    late = ("ray::DashboardAgent", "ray::RuntimeEnvAgent") if number == signal.SIGKILL else ()
+    ends = [os.pidfd_open(other.pid) for other in others if other.name() not in late]
+    # Ctrl-C reaches the terminal's whole foreground group.
+    os.killpg(driver.pid, number) if number == signal.SIGINT else driver.send_signal(number)
+    _, said = driver.communicate(timeout=SECONDS)
+    fifo.wait_until_free()
+    wait_until_ended(ends)
+    if number == signal.SIGKILL:
+        assert driver.returncode == -signal.SIGKILL
+    else:
+        assert driver.returncode == 128 + number
+        assert said == "\nInterrupted. Finished epochs are kept; the same command goes on from there.\n"
+
+
+@pytest.mark.slow
+def test_the_jobs_of_a_lost_node_move(cluster, fifo):
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 << 20}
+    nodes = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0, "include_dashboard": False})
+    try:
+        first = nodes.add_node(**node)
+        with open_engine(hold_once, "ray", address=nodes.address) as opened:
+            assert opened.slots == 1
+            opened.submit(fifo.path)
+            fifo.wait_for_holders(1)
+            second = nodes.add_node(**node)
+            nodes.remove_node(first, allow_graceful=False)
+            (found,) = opened.outcomes()
+    finally:
+        nodes.shutdown()
+    assert found == Outcome(fifo.path, second.node_id, None, 2)
+
+
+def test_what_hands_out_the_jobs_stays_light():
+    code = (
+        "import sys; from tests.test_engine import square; from kernorm.engine import open_engine\n"
+        "if __name__ == '__main__':\n"
+        "    with open_engine(square) as opened:\n"
+        "        opened.submit(3); print(*(outcome.result for outcome in opened.outcomes()))\n"
+        "    print({'tensorflow', 'keras', 'jax'} & set(sys.modules), 'ray' in sys.modules)"
+    )
+    settings = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
+    told = subprocess.run([sys.executable, "-c", code], **settings).stdout
+    assert told == "squaring 3\n9\nset() False\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "rya"}, r"--engine takes a known name\. Received: 'rya'\. Did you mean 'ray'\? Known: local, ray\."),
+        ({"workers": 0}, r"--workers must be at least 1\. Received: workers=0\. Leave it away"),
+        ({"workers": -2}, r"Received: workers=-2\."),
+        ({"cpus_per_job": 0}, r"at least one core\. Received: cpus_per_job=0\. Give 1\."),
+        ({"name": "ray", "gpus_per_job": -0.5}, r"share from 0 to 1.* Received: gpus_per_job=-0\.5\. Give"),
+        ({"name": "ray", "gpus_per_job": 1.5}, r"Received: gpus_per_job=1\.5\. Give"),
+        ({"name": "ray", "gpus_per_job": float("nan")}, r"Received: gpus_per_job=nan\. Give"),
+        ({"gpus_per_job": 0.5}, r"belong to --engine ray\. Received: gpus_per_job=0\.5 with engine='local'\. Leave"),
+        ({"address": "here:6379"}, r"Received: address='here:6379' with engine='local'\. Leave it away"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        open_engine(square, **settings)
+
+
+def test_ray_must_be_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    message = r"must be installed\. Received: --engine ray, which is not\. pip install 'kernorm\[ray\]', or give"
+    with pytest.raises(UsageError, match=message):
+        open_engine(square, "ray")
+
+
+@pytest.mark.parametrize("form", ["{}:{}", "ray://{}:{}"])
+def test_a_cluster_that_cannot_be_reached_is_refused_at_once(form, capfd):
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = form.format(*server.getsockname())
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match=rf"can be reached\. Received: address='{address}', ConnectionRefusedError: "):
+        open_engine(square, "ray", address=address)
+    assert time.monotonic() - begun < 10
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", "127.0.0.1:99999999", "no-such-host.invalid:6379"])
+def test_what_is_no_address_is_refused(address):
+    pytest.importorskip("ray")
+    with pytest.raises(UsageError, match=rf"Received: address='{address}', .*\. Give the host:port that"):
+        open_engine(square, "ray", address=address)
+
+
+def test_jobs_that_no_node_has_room_for_are_refused(cluster):
+    message = r"must fit one node.* Received: 1 CPU a job, 0\.5 GPU a job with 2 CPU and 0 GPU in all\. Ask for less"
+    with pytest.raises(UsageError, match=message):
+        open_engine(square, "ray", address=cluster.address, gpus_per_job=0.5)
+    with pytest.raises(UsageError, match=r"Received: 3 CPU a job with 2 CPU"):
+        open_engine(square, "ray", address=cluster.address, cpus_per_job=3)
+    with open_engine(square, "ray", address=cluster.address, cpus_per_job=2) as opened:
+        assert opened.slots == 1
