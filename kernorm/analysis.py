@@ -287,7 +287,7 @@ def _arm(
         openings=sum(len(record.openings) for record in ended),
         seconds=sum(record.seconds for record in ended),
         cpu_seconds=sum(record.cpu_seconds for record in ended),
-        **comparisons,  # type: ignore[arg-type]
+        **comparisons,
     )
 
 
@@ -336,11 +336,12 @@ def _times(records: Sequence[Record]) -> dict[str, stats.TimeTo]:
 
 
 def _penalties(records: Sequence[Record]) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    if not records:
-        return None
-    first, last = ([record.history[at] for record in records] for at in (0, -1))
-    return tuple((_mean(row.l1_penalty for row in rows), _mean(row.l2_penalty for row in rows))
-                 for rows in (first, last))  # fmt: skip
+    return (_penalty(records, 0), _penalty(records, -1)) if records else None
+
+
+def _penalty(records: Sequence[Record], epoch: int) -> tuple[float, float]:
+    rows = [record.history[epoch] for record in records]
+    return _mean(row.l1_penalty for row in rows), _mean(row.l2_penalty for row in rows)
 
 
 def _claims(config: TrainConfig, published: Published | None, records: Sequence[Record]) -> tuple[Claim, ...]:

@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-# Blue, orange, green and purple keep apart under the common colour blindnesses (after Okabe and Ito 2008), and each
-# has a contrast of at least 4.5 to the paper; heat fills cells behind ink. Every hex value occurs once: it is also the
-# mark that CSS replaces.
+# Blue, orange, green, purple and gold keep apart under the common colour blindnesses (after Okabe and Ito 2008), and
+# each has a contrast of at least 4.5 to the paper; heat fills cells behind ink. Every hex value occurs once: it is also
+# the mark that CSS replaces.
 PALETTE = {
     "ink": "#1b1f24",
     "muted": "#59636e",
@@ -30,6 +30,7 @@ PALETTE = {
     "orange": "#bf4a05",
     "green": "#0a7d5a",
     "purple": "#8e4a9e",
+    "gold": "#8a6500",
     "heat": "#ee8434",
 }
 
@@ -108,21 +109,50 @@ def to_png(panels: Sequence[Panel], caption: str, columns: int = 2) -> bytes:
     data = io.BytesIO()
     with mpl.rc_context(STYLE | {"savefig.dpi": 150}):
         figure = Figure(figsize=(columns * width, rows * (height + 0.3) + 0.25), layout="constrained")
-        figure.supxlabel(caption, fontsize=7.5, color=PALETTE["muted"], x=0.99, ha="right")
+        figure.supxlabel(plain(caption, 200), fontsize=7.5, color=PALETTE["muted"], x=0.99, ha="right")
         places = np.ravel(figure.subfigures(rows, columns, squeeze=False))
         for panel, place in zip(panels, places, strict=False):
-            place.suptitle(panel.title, x=0.02, ha="left", fontsize=11, fontweight="bold")
+            place.suptitle(plain(panel.title, 60), x=0.02, ha="left", fontsize=11, fontweight="bold")
             panel.draw(place)
         figure.savefig(data, format="png", metadata={"Software": None}, bbox_inches=figure.bbox_inches.padded(0.15))
     return data.getvalue()
 
 
-def legend(axes: Axes) -> None:
-    """Sets what is labelled above the axes, in one row; nothing where nothing is."""
-    if axes.get_legend_handles_labels()[1]:
+def legend(axes: Axes, room: int = 64) -> None:
+    """Sets what is labelled above the axes, each label once; nothing where nothing is.
+
+    A line of the legend holds `room` characters.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        by_label = dict(zip(labels, handles, strict=True))
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.1, handlelength=1.2, columnspacing=0.8
-        )
+            by_label.values(), by_label.keys(), loc="lower left", bbox_to_anchor=(0, 1),
+            ncols=legend_columns(list(by_label), room), borderaxespad=0.1, handlelength=1.2, columnspacing=0.8,
+        )  # fmt: skip
+
+
+def legend_columns(labels: Sequence[str], room: int = 64) -> int:
+    """Returns the most columns whose longest labels, each with its line, fit into `room` characters."""
+    for columns in range(len(labels), 1, -1):
+        rows = -(-len(labels) // columns)
+        longest = (max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows))
+        if sum(length + 5 for length in longest) <= room:
+            return columns
+    return 1
+
+
+def concise(value: float) -> str:
+    """Returns a number in three digits, as people write it: 0.00123, 4.5e-5."""
+    text = f"{abs(value):.3g}".replace("e-0", "e-").replace("e+0", "e+")
+    return f"−{text}" if value < 0 else text
+
+
+def plain(text: str, most: int = 34) -> str:
+    """Returns a user's text as matplotlib draws it letter by letter, its middle left out where it is longer."""
+    shown = text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
+    # A dollar sign begins mathematics, and a label that begins with an underscore is hidden.
+    return ("\N{NO-BREAK SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
 def logarithmic(axes: Axes, values: Sequence[float], over: float) -> None:

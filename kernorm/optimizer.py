@@ -15,7 +15,7 @@ _ADAM_SHARE = 0.25
 
 def build_optimizer(config: TrainConfig, rates: Table, momenta: Table) -> keras.optimizers.Optimizer:
     """Returns the optimizer that a config names, with the rate and the momentum of every step, (steps,) each."""
-    return OPTIMIZERS[config.optimizer](rates, momenta, nesterov=config.nesterov, global_clipnorm=config.clip_norm)
+    return OPTIMIZERS[config.optimizer](rates, momenta, nesterov=config.nesterov, clip_ratio=config.clip_ratio)
 
 
 @keras.saving.register_keras_serializable(package="kernorm")
@@ -34,8 +34,32 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"table": self.table.tolist()}
 
 
+class _Clipped(keras.optimizers.Optimizer):
+    """Scales gradients down together where their norm is more than `clip_ratio` of the norm of all kernels.
+
+    As Brock et al. 2021 (arXiv:2102.06171, equation 3), but over the whole net and not unit by unit: a penalty that
+    shrinks kernels before a norm raises their gradients as it lowers what they may be.
+    """
+
+    clip_ratio: float | None = None
+
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
+        """Moves the variables against their gradients, once these are clipped."""
+        if self.clip_ratio is not None:
+            kernels = [kernel for kernel in trainable_variables or self._trainable_variables if len(kernel.shape) > 1]
+            longest = self.clip_ratio * _norm(kernels)
+            share = ops.minimum(1.0, longest / ops.maximum(_norm(grads), 1e-30))
+            grads = [gradient * share for gradient in grads]
+        super().apply(grads, trainable_variables)
+
+
+def _norm(tensors: list) -> Any:
+    """Returns the Euclidean norm over all values of all tensors."""
+    return ops.sqrt(sum(ops.sum(ops.square(tensor)) for tensor in tensors))
+
+
 @keras.saving.register_keras_serializable(package="kernorm")
-class ScheduledSGD(keras.optimizers.SGD):
+class ScheduledSGD(_Clipped, keras.optimizers.SGD):
     """SGD with momentum: v ← μv + g, then w ← w − lr·v, or w ← w − lr·(g + μv) with Nesterov.
 
     This is PyTorch's form (Sutskever et al. 2013 with the rate outside the velocity). Keras folds the rate into the
@@ -43,11 +67,10 @@ class ScheduledSGD(keras.optimizers.SGD):
     """
 
     def __init__(
-        self, rates: Table, momenta: Table, *, nesterov: bool = False, global_clipnorm: float | None = None
+        self, rates: Table, momenta: Table, *, nesterov: bool = False, clip_ratio: float | None = None
     ) -> None:
-        super().__init__(
-            TableSchedule(rates), momentum=float(np.max(momenta)), nesterov=nesterov, global_clipnorm=global_clipnorm
-        )
+        super().__init__(TableSchedule(rates), momentum=float(np.max(momenta)), nesterov=nesterov)
+        self.clip_ratio = clip_ratio
         self.momenta = TableSchedule(momenta)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -67,12 +90,12 @@ class ScheduledSGD(keras.optimizers.SGD):
             "rates": self._learning_rate.table.tolist(),
             "momenta": self.momenta.table.tolist(),
             "nesterov": self.nesterov,
-            "global_clipnorm": self.global_clipnorm,
+            "clip_ratio": self.clip_ratio,
         }
 
 
 @keras.saving.register_keras_serializable(package="kernorm")
-class ScheduledMuon(keras.optimizers.Muon):
+class ScheduledMuon(_Clipped, keras.optimizers.Muon):
     """Muon for kernels (Jordan et al. 2024, kellerjordan.github.io/posts/muon), Adam for scales and offsets.
 
     v ← μv + g; a kernel (h, w, cin, cout), seen as a matrix of h·w·cin rows, moves by the orthogonal factor of v, or of
@@ -81,16 +104,16 @@ class ScheduledMuon(keras.optimizers.Muon):
     """
 
     def __init__(
-        self, rates: Table, momenta: Table, *, nesterov: bool = False, global_clipnorm: float | None = None
+        self, rates: Table, momenta: Table, *, nesterov: bool = False, clip_ratio: float | None = None
     ) -> None:
         super().__init__(
             TableSchedule(rates),
             nesterov=nesterov,
-            global_clipnorm=global_clipnorm,
             adam_lr_ratio=_ADAM_SHARE,
             weight_decay=None,
             adam_weight_decay=None,
         )
+        self.clip_ratio = clip_ratio
         self.momenta = TableSchedule(momenta)
 
     def _should_use_adamw(self, variable: Any) -> bool:
@@ -112,7 +135,7 @@ class ScheduledMuon(keras.optimizers.Muon):
             "rates": self._learning_rate.table.tolist(),
             "momenta": self.momenta.table.tolist(),
             "nesterov": self.nesterov,
-            "global_clipnorm": self.global_clipnorm,
+            "clip_ratio": self.clip_ratio,
         }
 
 

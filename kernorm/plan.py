@@ -121,7 +121,7 @@ def narrowed(
     Args:
         study: as it was read.
         seeds: how many, from 0.
-        epochs: of every arm.
+        epochs: of every arm; step schedules keep their shape as far as whole epochs can.
         only: names of arms or patterns such as `ln-*`; their baselines stay in any case.
         changes: fields of TrainConfig, the same for every arm.
 
@@ -134,11 +134,28 @@ def narrowed(
     for pattern in patterns:
         if not any(fnmatchcase(arm, pattern) for arm in study.arms):
             raise UsageError(f"--only takes names of arms. Received: {pattern!r}. {nearest(pattern, study.arms)}")
-    changes |= {} if epochs is None else {"epochs": epochs}
     named = {arm for arm in study.arms if not patterns or any(fnmatchcase(arm, pattern) for pattern in patterns)}
     kept = named | {study.baselines[arm] for arm in named if arm in study.baselines}
-    arms = {arm: replace(config, **changes) for arm, config in study.arms.items() if arm in kept}
+    arms = {
+        arm: replace(config, **shortened(config, epochs), **changes)
+        for arm, config in study.arms.items()
+        if arm in kept
+    }
     return replace(study, arms=arms, seeds=study.seeds if seeds is None else tuple(range(seeds)))
+
+
+def shortened(config: TrainConfig, epochs: int | None) -> dict[str, Any]:
+    """Returns the fields that give a config another number of epochs; a step schedule shrinks or grows with it."""
+    if epochs is None:
+        return {}
+    if config.schedule != "step":
+        return {"epochs": epochs}
+    share = epochs / config.epochs
+    return {
+        "epochs": epochs,
+        "step_size": max(1, round(config.step_size * share)),
+        "step_after": round(config.step_after * share),
+    }
 
 
 def _values(path: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> P
     # The page shows the misclassified images as pixels of their own, which stay sharp and follow the theme.
     panels = {panel.name: panel for name, group in drawn.items() if name != "misclassified" for panel in group}
     svgs = {name: Markup(to_svg(panel)) for name, panel in panels.items()}
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     page = template.render(panels=panels, svgs=svgs, **_context(record, mistakes))
     path = folder / "report.html"
     write_atomically(path, page.encode())
@@ -130,15 +130,16 @@ def moment(text: str) -> str:
     return f"{time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Returns what renders the page of a report: the package's templates, escaping, filters for numbers and units."""
+    renderer = Environment(
         loader=PackageLoader("kernorm", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    renderer.filters |= {
         "percent": percent,
         "points": points,
         "duration": duration,
@@ -149,7 +150,7 @@ def _environment() -> Environment:
         "thousands": lambda count: f"{count:,}",
         "short": lambda value: "–" if value is None else f"{value:.4g}",
     }
-    return environment
+    return renderer
 
 
 def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:

@@ -21,12 +21,12 @@ def schedule_tables(config: TrainConfig, steps_per_epoch: int) -> tuple[Table, T
 
 
 def _constant(config: TrainConfig, steps: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.full(steps, config.learning_rate), np.full(steps, config.momentum)
+    return np.full(steps, config.peak_rate), np.full(steps, config.momentum)
 
 
 def _onecycle(config: TrainConfig, steps: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Follows torch.optim.lr_scheduler.OneCycleLR; momentum mirrors the rate if `base_momentum` is set."""
-    first = config.learning_rate / config.div_factor
+    first = config.peak_rate / config.div_factor
     last = first / config.final_div_factor
     base = config.momentum if config.base_momentum is None else config.base_momentum
     # Not before the first nor behind the last step, where PyTorch would divide by zero.
@@ -39,14 +39,14 @@ def _onecycle(config: TrainConfig, steps: int, steps_per_epoch: int) -> tuple[np
     def cycle(begin: float, top: float, end: float) -> np.ndarray:
         return np.where(step <= peak, ease(begin, top, rise), ease(top, end, fall))
 
-    return cycle(first, config.learning_rate, last), cycle(config.momentum, base, config.momentum)
+    return cycle(first, config.peak_rate, last), cycle(config.momentum, base, config.momentum)
 
 
 def _step(config: TrainConfig, steps: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Follows torch.optim.lr_scheduler.StepLR, stepped once an epoch, only after `step_after` epochs."""
     epoch = np.arange(steps) // steps_per_epoch
     drops = np.maximum(epoch - config.step_after, 0) // config.step_size
-    return config.learning_rate * config.step_gamma**drops, np.full(steps, config.momentum)
+    return config.peak_rate * config.step_gamma**drops, np.full(steps, config.momentum)
 
 
 _EASE: dict[str, Callable[[float, float, np.ndarray], np.ndarray]] = {

@@ -28,7 +28,7 @@ REFUSED = [
     ({"momentum": 1.0}, "--momentum must be at least 0 and below 1"),
     ({"momentum": 0.0}, "--nesterov needs momentum.*--no-nesterov"),
     ({"base_momentum": 0.8, "schedule": "constant"}, "--base-momentum belongs to --schedule onecycle"),
-    ({"clip_norm": 0.0}, "--clip-norm must be above 0"),
+    ({"clip_ratio": 0.0}, "--clip-ratio must be above 0"),
     ({"pct_start": 1.5}, "--pct-start must be between 0 and 1"),
     ({"step_gamma": 2.0}, "--step-gamma must be"),
     ({"dropout": 1.0}, "--dropout must be from 0 to 0.95"),

@@ -52,16 +52,27 @@ def test_without_momentum_it_is_plain_gradient_descent():
     np.testing.assert_allclose(weight.numpy(), [1 - 0.1 * 2], rtol=1e-6)
 
 
-def test_gradients_are_clipped_by_their_norm_over_all_weights():
-    weights = [keras.Variable(np.zeros(2, np.float32)), keras.Variable(np.zeros(1, np.float32))]
-    optimizer = ScheduledSGD(np.ones(1, np.float32), np.zeros(1, np.float32), global_clipnorm=1.0)
-    optimizer.build(weights)
-    # A norm of 13: every gradient is divided by it; a norm below 1 stays.
-    for gradients, moved in (([[3, 4], [12]], np.array([3, 4, 12]) / 13), ([[0.3, 0.4], [0.0]], [0.3, 0.4, 0.0])):
-        before = np.concatenate([weight.numpy() for weight in weights])
-        optimizer.apply([keras.ops.convert_to_tensor(np.array(part, np.float32)) for part in gradients], weights)
-        after = np.concatenate([weight.numpy() for weight in weights])
-        np.testing.assert_allclose(before - after, moved, rtol=1e-5)
+def test_gradients_are_clipped_to_a_share_of_the_kernels_norm():
+    # A kernel of norm 5 and a scale, which does not count: with a ratio of 0.2 gradients may have a norm of 1.
+    kernel, scale = keras.Variable(np.array([[3, 4]], np.float32)), keras.Variable(np.full(1, 100, np.float32))
+    optimizer = ScheduledSGD(np.full(1, 0.01, np.float32), np.zeros(1, np.float32), clip_ratio=0.2)
+    optimizer.build([kernel, scale])
+    for gradients, moved in (([[[3, 4]], [12]], np.array([3, 4, 12]) / 13), ([[[0.3, 0.4]], [0]], [0.3, 0.4, 0])):
+        kernel.assign([[3, 4]])
+        scale.assign([100])
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(np.array(part, np.float32)) for part in gradients], [kernel, scale]
+        )
+        after = np.concatenate([kernel.numpy().ravel(), scale.numpy()])
+        np.testing.assert_allclose(np.array([3, 4, 100]) - after, 0.01 * np.array(moved), rtol=2e-3)
+
+
+def test_gradients_of_nothing_are_not_divided_by():
+    kernel = keras.Variable(np.ones((2, 2), np.float32))
+    optimizer = ScheduledSGD(RATES, MOMENTA, clip_ratio=0.1)
+    optimizer.build([kernel])
+    optimizer.apply([keras.ops.zeros((2, 2))], [kernel])
+    np.testing.assert_array_equal(kernel.numpy(), np.ones((2, 2)))
 
 
 def newton_schulz(matrix):
@@ -133,7 +144,7 @@ def test_table_gives_each_step_and_holds_its_last_value():
 
 @pytest.mark.parametrize("kind", [ScheduledSGD, ScheduledMuon])
 def test_config_round_trips(kind):
-    config = kind(RATES, MOMENTA, nesterov=True, global_clipnorm=2.0).get_config()
+    config = kind(RATES, MOMENTA, nesterov=True, clip_ratio=2.0).get_config()
     again = kind.from_config(config)
     np.testing.assert_array_equal(again.momenta.table, MOMENTA)
     assert again.get_config() == config

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 
 from kernorm.config import TrainConfig, UsageError
 from kernorm.plan import Published, load_study, narrowed, packaged
 from kernorm.recipes import RECIPES
+from kernorm.schedules import schedule_tables
 
 GOOD = '''"""Is it
 better?
@@ -50,6 +52,14 @@ def test_narrowed_keeps_what_is_asked_for_and_its_baseline(tmp_path):
     assert {(config.epochs, config.threads) for config in one.arms.values()} == {(4, 1)}
     assert one.arms["ln-l2"].l2 == 1e-3
     assert narrowed(study).arms == study.arms
+
+
+def test_a_shortened_step_schedule_keeps_its_shape():
+    config = narrowed(load_study("eva6"), epochs=5).arms["bn"]
+    # 25 epochs: full rate for 14, then a drop every 2. Of 5: for 3, then a drop every epoch.
+    assert (config.epochs, config.step_after, config.step_size) == (5, 2, 1)
+    rates = schedule_tables(config, 1)[0] / config.peak_rate
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.09, 0.09**2], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -107,7 +117,16 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 
 def test_every_packaged_study_loads_and_says_what_it_costs():
     studies = {name: load_study(name) for name in packaged()}
-    assert set(studies) == {"batch_size", "eva4", "eva4_as_run", "eva6", "eva6_as_run", "recipes", "small_data", "smoke"}
+    assert set(studies) == {
+        "batch_size",
+        "eva4",
+        "eva4_as_run",
+        "eva6",
+        "eva6_as_run",
+        "recipes",
+        "small_data",
+        "smoke",
+    }
     for name, study in studies.items():
         assert study.question.endswith("?") or "?" in study.question
         assert f"python -m kernorm.study {name}" in study.text
@@ -150,6 +169,5 @@ def test_batch_sizes_are_compared_with_bn_and_rates_follow_their_rule():
     study = load_study("batch_size")
     assert study.baselines["gn-b16-sqrt"] == "bn-b16-sqrt"
     assert study.baselines["ln-b128"] == "bn-b128"
-    reference = TrainConfig.learning_rate
     for rule, factor in (("none", 1), ("sqrt", 8**-0.5), ("linear", 1 / 8)):
-        assert study.arms[f"ln-b16-{rule}"].learning_rate == pytest.approx(reference * factor)
+        assert study.arms[f"ln-b16-{rule}"].learning_rate == pytest.approx(0.03 * factor)

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from kernorm import progress
-from kernorm.progress import RunProgress, describe, split_loss
+from kernorm.progress import RunProgress, StudyProgress, clock, describe, split_loss
 from kernorm.record import Epoch
 
 ROW = Epoch(epoch=2, loss=0.75, cross_entropy=0.5, l1_penalty=0.05, l2_penalty=0.2, accuracy=0.9, val_cross_entropy=0.4,
@@ -18,14 +18,15 @@ def make(monkeypatch):
     """Makes a progress that writes to text: a terminal of some width, or no terminal."""
     shown = io.StringIO()
 
-    def made(width=None, **settings):
+    def made(width=None, kind=RunProgress, **settings):
         def console(**given):
             assert given.pop("stderr")
             terminal = {} if width is None else {"width": width, "force_terminal": True}
             return Console(file=shown, **{**given, **terminal})
 
         monkeypatch.setattr(progress, "Console", console)
-        return RunProgress(**{"epochs": 4, "steps_per_epoch": 10, "done": 0, **settings}), shown
+        sizes = {"epochs": 4, "steps_per_epoch": 10} if kind is RunProgress else {}
+        return kind(**{**sizes, "done": 0, **settings}), shown
 
     return made
 
@@ -80,3 +81,25 @@ def test_the_time_left_is_that_of_the_epochs_of_this_process(make, monkeypatch):
     assert run._remaining(6) == "  ETA 2:00"
     assert run._remaining(10) == ""
     assert shown.getvalue() == ""
+
+
+def test_a_study_counts_its_runs_and_tells_the_time_left(make, monkeypatch):
+    runs, shown = make(kind=StudyProgress, total=10, done=2, slots=2)
+    times = itertools.chain([runs.begun + 100.0, runs.begun + 100.0 * 8 / 1.5])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    with runs:
+        # One run ended and two are half done: two runs' work in 100 s. Six runs' work is left.
+        runs.ended("ln seed 0: 99.20 %")
+        runs.done = 9
+        runs.ended("ln seed 4: 99.30 %")
+    assert shown.getvalue().splitlines() == ["3/10  ln seed 0: 99.20 %  ETA 5:00", "10/10  ln seed 4: 99.30 %"]
+
+
+def test_a_clock_counts_hours_when_there_are_any():
+    assert [clock(seconds) for seconds in (0, 59.6, 3599, 3600, 36_061)] == [
+        "0:00",
+        "1:00",
+        "59:59",
+        "1:00:00",
+        "10:01:01",
+    ]

@@ -249,7 +249,7 @@ def test_kill_9_and_the_same_command_end_with_the_same_weights(uninterrupted, mn
 
 
 def test_a_diverged_run_stops_names_the_step_and_is_recorded(tiny, capsys):
-    config = tiny(norm="none", learning_rate=1000.0, div_factor=1.0, clip_norm=None, initializer="he_normal")
+    config = tiny(norm="none", learning_rate=1000.0, div_factor=1.0, clip_ratio=None, initializer="he_normal")
     assert main(config) == 1
     record = read_record(config.reports_dir / "runs" / config.run_id / "record.json")
     assert record.status == "diverged"

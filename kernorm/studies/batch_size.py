@@ -17,13 +17,13 @@ from kernorm.config import TrainConfig
 
 NORMS = ("bn", "gn", "ln")
 BATCH_SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
-REFERENCE = 128
+REFERENCE, RATE = 128, 0.03
 RULES = {"none": lambda factor: 1.0, "sqrt": lambda factor: factor**0.5, "linear": lambda factor: factor}
 
 
 def _arm(norm: str, batch_size: int, rule: str) -> TrainConfig:
-    rate = TrainConfig.learning_rate * RULES[rule](batch_size / REFERENCE)
-    return TrainConfig(norm=norm, batch_size=batch_size, learning_rate=rate, train_size=10_000)
+    rate = RATE * RULES[rule](batch_size / REFERENCE)
+    return TrainConfig(net="eva6", norm=norm, batch_size=batch_size, learning_rate=rate, train_size=10_000)
 
 
 ARMS = {f"{norm}-b{REFERENCE}": _arm(norm, REFERENCE, "none") for norm in NORMS} | {

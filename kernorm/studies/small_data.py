@@ -15,7 +15,7 @@ EPOCHS = {1_000: 40, 5_000: 20, 50_000: 8}
 PENALTIES = {"none": (0.0, 0.0), "l1": (1e-4, 0.0), "l2": (0.0, 1e-3), "l1_l2": (1e-4, 1e-3)}
 
 ARMS = {
-    f"{size}-{penalty}": TrainConfig(train_size=size, epochs=epochs, l1=l1, l2=l2)
+    f"{size}-{penalty}": TrainConfig(net="eva6", train_size=size, epochs=epochs, l1=l1, l2=l2)
     for size, epochs in EPOCHS.items()
     for penalty, (l1, l2) in PENALTIES.items()
 }

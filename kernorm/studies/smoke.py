@@ -9,7 +9,7 @@ from kernorm.config import TrainConfig
 
 
 def _tiny(norm: str, l2: float) -> TrainConfig:
-    return TrainConfig(norm=norm, l2=l2, epochs=3, train_size=2_000, validation_size=1_000, batch_size=50)
+    return TrainConfig(net="eva6", norm=norm, l2=l2, epochs=3, train_size=2_000, validation_size=1_000, batch_size=50)
 
 
 ARMS = {"bn": _tiny("bn", 0.0), "ln-l2": _tiny("ln", 1e-3)}

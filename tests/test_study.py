@@ -1,0 +1,203 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernorm import cli
+from kernorm.ledger import DAMAGED, RECORDS, Ledger
+from kernorm.study import PROG, StudyConfig, command, study
+
+ARMS = """
+from kernorm.config import TrainConfig
+
+def tiny(**values):
+    return TrainConfig(train_size=600, validation_size=300, epochs=2, batch_size=50, **values)
+
+ARMS = {"bn": tiny(), "ln-l2": tiny(norm="ln", l2=1e-3)}
+SEEDS = 2
+"""
+STUDY = '"""Is it better?"""' + ARMS
+WILD = STUDY + 'ARMS["wild"] = tiny(norm="none", learning_rate=1e3, clip_ratio=None, initializer="he_normal")\n'
+
+
+def write(folder, text=STUDY):
+    path = folder / "mine.py"
+    path.write_text(text)
+    return path
+
+
+def run(path, *words):
+    argv = [str(path), f"--reports-dir={path.parent / 'reports'}", *words]
+    return cli.run(StudyConfig, study, prog=PROG, argv=argv)
+
+
+def folder_of(path, name="mine"):
+    return path.parent / "reports" / "studies" / name
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, mnist):
+    """A study of two arms and one that diverges, two seeds, that has run on two workers: its file and its process."""
+    path = write(tmp_path_factory.mktemp("study"), WILD)
+    words = [
+        sys.executable,
+        "-m",
+        "kernorm.study",
+        str(path),
+        f"--reports-dir={path.parent / 'reports'}",
+        "--workers=2",
+    ]
+    ran = subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**os.environ, "KERNORM_CACHE_DIR": str(mnist)}
+    )
+    return path, ran
+
+
+@pytest.mark.slow
+def test_a_study_runs_every_arm_and_seed_and_reports(done):
+    path, ran = done
+    assert ran.returncode == 0, ran.stderr
+    folder = folder_of(path)
+    results = Ledger(folder).results
+    assert sorted((result.arm, result.seed, result.status) for result in results.values()) == [
+        (arm, seed, "diverged" if arm == "wild" else "finished") for arm in ("bn", "ln-l2", "wild") for seed in (0, 1)
+    ]
+    for result in results.values():
+        assert result.record.run_id == result.run_id
+        assert result.record.config.seed == result.seed
+        assert result.record.environment.threads == 1
+        assert (path.parent / "reports" / "runs" / result.run_id / "record.json").exists()
+    summary = json.loads((folder / "summary.json").read_text())
+    means = {arm["name"]: arm["scores"].get("accuracy", {}).get("mean") for arm in summary["arms"]}
+    for arm in ("bn", "ln-l2"):
+        found = [result.record.test.accuracy for result in results.values() if result.arm == arm]
+        assert means[arm] == pytest.approx(sum(found) / 2)
+    assert means["wild"] is None
+    assert {"report.html", "tables.csv", "summary.json", RECORDS} <= {file.name for file in folder.iterdir()}
+    assert "diverged at step" in (folder / "report.html").read_text()
+    assert "2 diverged" in ran.stdout
+    assert "6/6" in ran.stderr
+    assert "report   " in ran.stdout
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.slow
+def test_the_same_command_again_trains_nothing(done, capfd, mnist_cache):
+    path, _ = done
+    before = (folder_of(path) / RECORDS).read_bytes()
+    assert run(path) == 0
+    assert (folder_of(path) / RECORDS).read_bytes() == before
+    assert "All 6 runs of mine are there" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_report_is_written_again_from_the_records(done, mnist_cache):
+    path, _ = done
+    page, summary = (folder_of(path) / name for name in ("report.html", "summary.json"))
+    was = summary.read_text()
+    page.unlink()
+    summary.unlink()
+    assert run(path, "--report-only") == 0
+    assert page.exists()
+    assert summary.read_text() == was
+
+
+@pytest.mark.slow
+def test_more_seeds_extend_a_study_and_a_damaged_line_is_done_again(done, capfd, mnist_cache, tmp_path):
+    whole, _ = done
+    path = write(tmp_path, WILD)
+    folder_of(path).mkdir(parents=True)
+    lines = (folder_of(whole) / RECORDS).read_text().splitlines(keepends=True)
+    kept = [line for line in lines if '"arm":"wild"' not in line]
+    (folder_of(path) / RECORDS).write_text("".join(kept[:3]) + kept[3][:100])
+    assert run(path, "--seeds=3", "--only=ln-l2", "--workers=1") == 0
+    told = capfd.readouterr().err
+    assert "1 damaged lines" in told
+    assert "line 4" in told
+    assert (folder_of(path) / DAMAGED).read_text() == kept[3][:100] + "\n"
+    results = Ledger(folder_of(path)).results
+    assert {(result.arm, result.seed) for result in results.values()} == {
+        (arm, seed) for arm in ("bn", "ln-l2") for seed in range(3)
+    }
+    # What was there has not been trained once more; what was damaged gave the same scores as in its first life.
+    first = Ledger(folder_of(whole)).results
+    trained = {path.name for path in (tmp_path / "reports" / "runs").iterdir()}
+    assert len(trained) == 3
+    for run_id in set(first) & set(results):
+        assert results[run_id].record.test == first[run_id].record.test
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_loses_nothing(mnist_cache, tmp_path):
+    path = write(tmp_path)
+    words = [sys.executable, "-m", "kernorm.study", str(path), f"--reports-dir={tmp_path / 'reports'}", "--workers=1"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("1/4"):
+                process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    first = Ledger(folder_of(path)).results
+    assert 1 <= len(first) <= 2
+    again = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "4/4" in again.stderr
+    assert "1/4" not in again.stderr
+    lines = [json.loads(line) for line in (folder_of(path) / RECORDS).read_text().splitlines()]
+    assert len({line["run_id"] for line in lines}) == len(lines) == 4
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, capsys):
+    path = write(tmp_path)
+    assert run(path, "--seeds=5", "--dry-run", "--workers=2") == 0
+    told = capsys.readouterr().out
+    assert "Is it better?" in told
+    assert "0/5" in told
+    assert "10 of 10 runs to do, about" in told
+    assert not (tmp_path / "reports").exists()
+
+
+def test_another_number_of_epochs_has_a_folder_of_its_own(tmp_path):
+    assert StudyConfig(study="eva6").folder == Path("reports/studies/eva6")
+    assert StudyConfig(study="eva6", epochs=5).folder == Path("reports/studies/eva6-e5")
+    assert StudyConfig(study=str(tmp_path / "mine.py"), name="short").folder == Path("reports/studies/short")
+
+
+def test_the_command_is_what_was_typed():
+    config = StudyConfig(study="my study.py", seeds=3, epochs=5, only=("ln-*",), workers=2)
+    assert command(config) == "python -m kernorm.study 'my study.py' --seeds 3 --epochs 5 --only 'ln-*'"
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["eva7"], "A study is a known name or a Python file. Received: 'eva7'. Did you mean 'eva6'?"),
+    (["gone.py"], "A study file must be there. Received: gone.py, which is not."),
+    (["smoke", "--seeds=0"], "--seeds must be at least 1. Received: seeds=0."),
+    (["smoke", "--epochs=0"], "--epochs must be from 1 to 100000. Received: epochs=0."),
+    (["smoke", "--only=lm"], "--only takes names of arms. Received: 'lm'. Known: bn, ln-l2."),
+    (["smoke", "--workers=0"], "--workers must be at least 1. Received: workers=0."),
+    (["smoke", "--threads=0"], "A job needs at least one core. Received: cpus_per_job=0."),
+    (["smoke", "--engine=rai"], "--engine takes a known name. Received: 'rai'. Did you mean 'ray'?"),
+    (["smoke", "--address=somewhere:1"], "Addresses and shares of a GPU belong to --engine ray."),
+    (["smoke", "--gpus-per-job=-1"], "--gpus-per-job takes a share from 0 to 1"),
+    (["smoke", "--name=a/b"], "--name is one folder's name. Received: 'a/b'."),
+    (["smoke", "--name=.."], "--name is one folder's name. Received: '..'."),
+    (["smoke", "--sedes=3"], "An option must be a known one. Received: --sedes=3. Did you mean --seeds?"),
+    (["smoke", "--seeds=three"], "--seeds could not be read. Received: 'three'."),
+    ([], "NAME|FILE.py must be given. Received: nothing. See python -m kernorm.study --help."),
+])  # fmt: skip
+def test_refuses_in_one_line(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(StudyConfig, study, prog=PROG, argv=words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_that_does_not_fit_is_refused_before_anything_runs(tmp_path, capsys, mnist_cache):
+    path = write(tmp_path, STUDY.replace("batch_size=50", "batch_size=700"))
+    assert run(path) == 2
+    assert "--batch-size must not be larger than the training split" in capsys.readouterr().err
