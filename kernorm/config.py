@@ -106,8 +106,8 @@ class TrainConfig:
     scales and offsets. Fewer epochs, but a penalty pulls less evenly than under SGD."""
 
     learning_rate: float | Literal["auto"] = "auto"
-    """Peak rate; of muon the step's root mean square is 0.2 of it. auto: 0.07 with a norm over the batch (bn, gbn, brn),
-    0.03 with any other or none, which bear less."""
+    """Peak rate; of muon the step's root mean square is 0.2 of it. auto: 0.07 with a norm over the batch (bn, gbn,
+    brn), 0.03 with any other or none, which bear less."""
 
     momentum: float = 0.9
     """Momentum, v ← μv + g, w ← w − lr·v as in PyTorch; with --base-momentum its highest value."""

@@ -4,15 +4,15 @@ Last in the way of a study. Every number shown is the summary's or the records';
 study_report.html.j2 and study_words.py, its looks in report.css and study_report.css.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from kernorm.analysis import METRICS, StudySummary
-from kernorm.config import PLACES, TrainConfig
+from kernorm.config import TrainConfig
 from kernorm.figures import Panel, concise, to_png, to_svg
 from kernorm.files import write_atomically
 from kernorm.ledger import Ledger
@@ -38,7 +38,7 @@ def write_study_report(study: Study, summary: StudySummary, ledger: Ledger, fold
         OSError: the disk is full or the folder cannot be written.
     """
     arms = arms_of(study, summary, ledger.results)
-    write_atomically(folder / "summary.json", _SUMMARY.dump_json(summary, indent=1) + b"\n")
+    write_atomically(folder / "summary.json", _SUMMARY.dump_json(summary, indent=1, warnings=False) + b"\n")
     write_atomically(folder / "tables.csv", tables_csv(summary, arms))
     drawn, grids = charts(arms), grids_of(arms)
     pictured = [grid for grid in grids if grid.pictures]
@@ -62,9 +62,9 @@ def _page(
     baselines = {arm.baseline for arm in summary.arms if arm.baseline}
     finished = [arm for arm in arms if arm.records]
     groups = compared_groups(finished)
-    configs = [arm.config for arm in summary.arms]
-    names = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in PLACES]
-    varied = [name for name in names if len({getattr(config, name) for config in configs}) > 1]
+    settings = {arm.name: _settings(arm.config) for arm in summary.arms}
+    defaults, first = _settings(TrainConfig()), next(iter(settings.values()))
+    varied = [name for name in defaults if len({values[name] for values in settings.values()}) > 1]
     renderer = environment()
     renderer.filters |= {"score": score, "signed": signed, "half": half, "p": p_value, "concise": concise}
     return renderer.get_template("study_report.html.j2").render(
@@ -93,11 +93,17 @@ def _page(
         groups=groups if apart(groups) else finished,
         most_grids=GRIDS,
         varied=varied,
-        common=[(name, getattr(configs[0], name), getattr(TrainConfig(), name)) for name in names
-                if name not in varied and getattr(configs[0], name) != getattr(TrainConfig(), name)],
+        settings=settings,
+        common=[(name, first[name], default) for name, default in defaults.items()
+                if name not in varied and first[name] != default],
         runs=study.runs(),
         results=ledger.results,
     )  # fmt: skip
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Returns what decides a run's weights, by its name in TrainConfig."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.identity.items()}
 
 
 def _groups(arm: Arm) -> str:

@@ -25,7 +25,7 @@ class Watch:
         self.kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
         spatial = [layer for layer in model.layers if hasattr(layer, "kernel") and max(layer.kernel_size) > 1]
         self.layer = spatial[-1].name
-        self.activations = keras.Model(model.inputs, spatial[-1].output)
+        self.activations = keras.Model(model.input, spatial[-1].output)
         self.images = images[:PROBE]
 
     def measure(self) -> Watched:

@@ -62,7 +62,7 @@ def test_values_outside_their_limits_are_refused_in_one_line(values, message):
 
 def test_run_id_is_readable_and_follows_what_decides_the_weights():
     config = TrainConfig(norm="ln", l2=0.0066)
-    assert config.run_id.startswith("eva6-ln-l2_0.0066-bs128-s0-")
+    assert config.run_id.startswith("eva4-ln-l2_0.0066-bs64-s0-")
     assert config.run_id == TrainConfig(norm="ln", l2=0.0066).run_id
     changed = [dataclasses.replace(config, **change) for change in ({"epochs": 9}, {"rotation": 8.0}, {"threads": 1})]
     assert len({config.run_id, *(other.run_id for other in changed)}) == 4
@@ -73,7 +73,7 @@ def test_run_id_is_readable_and_follows_what_decides_the_weights():
 
 def test_run_id_names_a_set_other_than_mnist_and_the_groups():
     assert TrainConfig(dataset="emnist/balanced", norm="gn", groups=2).run_id.startswith(
-        "emnist_balanced-eva6-gn-g2-bs"
+        "emnist_balanced-eva4-gn-g2-bs"
     )
 
 
@@ -113,3 +113,12 @@ def test_the_last_recipe_on_a_command_line_counts():
 def test_config_needs_neither_keras_nor_numpy():
     code = "import sys, kernorm.config, kernorm.recipes; sys.exit(bool({'keras', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_rate_goes_with_the_norm_unless_it_is_given():
+    """A run with the default rate is the same run as one with that rate as a number."""
+    for norm, rate in (("bn", 0.07), ("gbn", 0.07), ("brn", 0.07), ("ln", 0.03), ("gn", 0.03), ("none", 0.03)):
+        config = TrainConfig(norm=norm)
+        assert (config.learning_rate, config.peak_rate) == ("auto", rate)
+        assert config.run_id == TrainConfig(norm=norm, learning_rate=rate).run_id
+    assert TrainConfig(learning_rate=0.5).peak_rate == 0.5

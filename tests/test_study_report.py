@@ -29,7 +29,7 @@ ARMS = {
     "none": TrainConfig(epochs=6, select="test"),
     "l1": TrainConfig(epochs=6, select="test", seed=1000),
     "l1_l2": TrainConfig(epochs=6, select="test", l1=5e-3, l2=2.5e-3, penalize="all"),
-    "<b>gn</b>": TrainConfig(epochs=6, select="test", norm="gn", batch_size=64),
+    "<b>gn</b>": TrainConfig(epochs=6, select="test", norm="gn", batch_size=32),
     "wild": TrainConfig(epochs=6, select="test", learning_rate=1000.0),
 }
 PUBLISHED = {
@@ -97,8 +97,8 @@ def leave_undrawn(patch):
 def drawn_folder(tmp_path_factory):
     """The report of two arms with everything in it."""
     folder = tmp_path_factory.mktemp("drawn")
-    study = a_study({"bn": TrainConfig(epochs=3), "bn-64": TrainConfig(epochs=3, batch_size=64, l2=1e-3)})
-    write(study, some_results(study, {"bn": (20, 22), "bn-64": (21, 24)}), folder)
+    study = a_study({"bn": TrainConfig(epochs=3), "bn-32": TrainConfig(epochs=3, batch_size=32, l2=1e-3)})
+    write(study, some_results(study, {"bn": (20, 22), "bn-32": (21, 24)}), folder)
     return folder
 
 
@@ -213,6 +213,16 @@ def test_runs_that_did_not_finish_are_shown(page):
     assert diverged[-1] == MESSAGE
     assert "2 runs of 15 are missing" in page.text
     assert "in progress" in page.text
+
+
+def test_settings_that_differ_are_listed(page):
+    names = ["norm", "l1", "l2", "penalize", "batch_size", "learning_rate", "seed"]
+    (head,) = [row for row in page.rows if [cell.strip() for cell in row[1:]] == names]
+    values = {name: dict(zip(names, rows_of(page, name)[-4][1:], strict=False)) for name in ARMS}
+    assert head[0].strip() == "Arm"
+    assert [values[name]["l1"] for name in ARMS] == ["0.0", "0.0", "0.005", "0.0", "0.0"]
+    assert [values[name]["seed"] for name in ARMS] == ["0", "1000", "0", "0", "0"]
+    assert values["wild"]["learning_rate"] == "1000.0"
 
 
 def test_mistakes_hold_the_images_themselves(page, summary, test_images):

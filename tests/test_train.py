@@ -161,6 +161,18 @@ def test_a_deleted_report_is_written_again_and_the_look_is_entered(finished, mni
     assert (copy / "report.html").read_text().count("data:image/png") == page.count("data:image/png")
 
 
+def test_without_a_report_it_can_be_added_later(tiny, capsys):
+    config = tiny(epochs=1, report=False)
+    assert main(config) == 0
+    folder = config.reports_dir / "runs" / config.run_id
+    assert "not written (--no-report)" in capsys.readouterr().out
+    assert not list(folder.glob("*.png")) + list(folder.glob("*.html"))
+    assert replace(config, report=True).run_id == config.run_id
+    record = train(replace(config, report=True))
+    assert (folder / "report.html").exists()
+    assert [opening.purpose for opening in record.openings] == ["final evaluation", "pictures for the report"]
+
+
 def test_summary_says_what_counts(finished):
     record, config, folder = finished
     text = summary(record, config)
