@@ -66,17 +66,14 @@ class Claim:
     @property
     def sentence(self) -> str:
         """Says it in words."""
+        stated, applied = (f"{value:g}".replace("e-0", "e-") for value in (self.stated, self.applied))
+        found = f"measured at step 0: {self.measured:.4g}."
         if self.kept:
-            return f"λ{self.part} = {self.stated:g} as stated; measured at step 0: {self.measured:.4g}."
+            return f"λ{self.part} = {stated} as stated; {found}"
         if self.most == 0:
-            return (
-                f"λ{self.part} = {self.stated:g} is stated, but no such penalty was on: it measured 0 at every epoch."
-            )
+            return f"λ{self.part} = {stated} is stated, but no such penalty was on: it measured 0 at every epoch."
         times = f", {self.applied / self.stated:.3g} times that" if self.stated else ""
-        return (
-            f"λ{self.part} = {self.stated:g} is stated, {self.applied:g} was on{times}; "
-            f"measured at step 0: {self.measured:.4g}."
-        )
+        return f"λ{self.part} = {stated} is stated, {applied} was on{times}; {found}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,10 @@ def mnist(tmp_path_factory):
     """The cache folder that holds MNIST, prepared once a session from the package's own files; about 30 s."""
     from kernorm.data import load_arrays
 
-    folder = tmp_path_factory.mktemp("mnist")
+    # Of several processes that run the tests, one prepares it and the others wait.
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mnist"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERNORM_CACHE_DIR", str(folder / "cache"))
         load_arrays(data_dir=folder / "tfds")

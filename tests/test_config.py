@@ -122,3 +122,10 @@ def test_the_rate_goes_with_the_norm_unless_it_is_given():
         assert (config.learning_rate, config.peak_rate) == ("auto", rate)
         assert config.run_id == TrainConfig(norm=norm, learning_rate=rate).run_id
     assert TrainConfig(learning_rate=0.5).peak_rate == 0.5
+
+
+def test_a_whole_number_is_the_same_setting_as_a_decimal_one():
+    config = TrainConfig(learning_rate=1, l2=0, clip_ratio=1, base_momentum=0)
+    assert config.run_id == TrainConfig(learning_rate=1.0, l2=0.0, clip_ratio=1.0, base_momentum=0.0).run_id
+    assert [type(value) for value in (config.learning_rate, config.l2, config.clip_ratio)] == [float] * 3
+    assert type(config.epochs) is int
