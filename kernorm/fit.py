@@ -25,7 +25,7 @@ from kernorm.tracking import trackers
 from kernorm.watch import Watch
 from kernorm.weights import layer_table, prune_table, save_weights
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 250
 
 _HISTORY = TypeAdapter(list[Epoch])
 _OPENINGS = TypeAdapter(list[Opening])
