@@ -34,13 +34,16 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"table": self.table.tolist()}
 
 
-class _Clipped(keras.optimizers.Optimizer):
-    """Scales gradients down together where their norm is more than `clip_ratio` of the norm of all kernels.
+class _Scheduled(keras.optimizers.Optimizer):
+    """What both optimizers share: a momentum that follows a table, and clipping.
 
-    As Brock et al. 2021 (arXiv:2102.06171, equation 3), but over the whole net and not unit by unit: a penalty that
-    shrinks kernels before a norm raises their gradients as it lowers what they may be.
+    Gradients are scaled down together where their norm is more than `clip_ratio` of the norm of all kernels. As Brock
+    et al. 2021 (arXiv:2102.06171, equation 3), but over the whole net and not unit by unit: a penalty that shrinks
+    kernels before a norm raises their gradients as it lowers what they may be.
     """
 
+    momenta: TableSchedule
+    nesterov: bool
     clip_ratio: float | None = None
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
@@ -52,6 +55,15 @@ class _Clipped(keras.optimizers.Optimizer):
             grads = [gradient * share for gradient in grads]
         super().apply(grads, trainable_variables)
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns both tables, the form of the step and the clipping."""
+        return {
+            "rates": self._learning_rate.table.tolist(),
+            "momenta": self.momenta.table.tolist(),
+            "nesterov": self.nesterov,
+            "clip_ratio": self.clip_ratio,
+        }
+
 
 def _norm(tensors: list) -> Any:
     """Returns the Euclidean norm over all values of all tensors."""
@@ -59,7 +71,7 @@ def _norm(tensors: list) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="kernorm")
-class ScheduledSGD(_Clipped, keras.optimizers.SGD):
+class ScheduledSGD(_Scheduled, keras.optimizers.SGD):
     """SGD with momentum: v ← μv + g, then w ← w − lr·v, or w ← w − lr·(g + μv) with Nesterov.
 
     This is PyTorch's form (Sutskever et al. 2013 with the rate outside the velocity). Keras folds the rate into the
@@ -84,18 +96,9 @@ class ScheduledSGD(_Clipped, keras.optimizers.SGD):
         self.assign(velocity, moved)
         self.assign_sub(variable, learning_rate * (gradient + momentum * moved if self.nesterov else moved))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns both tables, the form of the step and the clipping."""
-        return {
-            "rates": self._learning_rate.table.tolist(),
-            "momenta": self.momenta.table.tolist(),
-            "nesterov": self.nesterov,
-            "clip_ratio": self.clip_ratio,
-        }
-
 
 @keras.saving.register_keras_serializable(package="kernorm")
-class ScheduledMuon(_Clipped, keras.optimizers.Muon):
+class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
     """Muon for kernels (Jordan et al. 2024, kellerjordan.github.io/posts/muon), Adam for scales and offsets.
 
     v ← μv + g; a kernel (h, w, cin, cout), seen as a matrix of h·w·cin rows, moves by the orthogonal factor of v, or of
@@ -128,15 +131,6 @@ class ScheduledMuon(_Clipped, keras.optimizers.Muon):
         matrix = ops.reshape(moved, (-1, variable.shape[-1]))
         step = self.lr_adjust(self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
         self.assign_sub(variable, lr * ops.reshape(step, variable.shape))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns both tables, the form of the step and the clipping."""
-        return {
-            "rates": self._learning_rate.table.tolist(),
-            "momenta": self.momenta.table.tolist(),
-            "nesterov": self.nesterov,
-            "clip_ratio": self.clip_ratio,
-        }
 
 
 OPTIMIZERS = {"sgd": ScheduledSGD, "muon": ScheduledMuon}
