@@ -40,7 +40,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class TrainConfig:
     """Trains one small image classifier, reports on it and exports it as a SavedModel for TF Serving.
 
-    The main job, two to three minutes on two CPU cores, at least 99.2 % on MNIST's test split:
+    The main job, three to four minutes on two CPU cores, at least 99.2 % on MNIST's test split:
         python -m kernorm.train --norm ln --l2 0.0066
 
     It writes reports/runs/<run id>/report.html and saved_models/<run id>/<version>/. The same command again resumes

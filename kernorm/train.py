@@ -1,6 +1,6 @@
 """Trains one model, reports on it and exports it: `python -m kernorm.train --norm ln --l2 0.0066`.
 
-Two to three minutes on two CPU cores; at least 99.2 % on MNIST's test split. `train(config)` is the same for the
+Three to four minutes on two CPU cores; at least 99.2 % on MNIST's test split. `train(config)` is the same for the
 command, studies, searches and tests. It holds a run's folder, goes on where an interrupted run stopped, and never
 trains a finished one twice.
 """
