@@ -1,4 +1,4 @@
-"""How good are kernorm's own recipes? Its default flags and `--recipe best`, five seeds each.
+"""How good are kernorm's own recipes? Its default flags and its recipe best, five seeds each.
 
     python -m kernorm.study recipes
 
