@@ -7,12 +7,13 @@ changed, extended or renamed finds what it still needs, and leaves the rest alon
 import errno
 import fcntl
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from kernorm.config import without_places
 from kernorm.files import write_atomically
 from kernorm.record import Record
 
@@ -73,7 +74,9 @@ class Ledger:
             write_atomically(self.path, b"".join(kept))
 
     def add(self, result: Result) -> None:
-        """Appends a result: on disk when this returns, or not there at all."""
+        """Appends a result, without the folders of this machine: on disk when this returns, or not there at all."""
+        if record := result.record:
+            result = replace(result, record=replace(record, config=without_places(record.config)))
         _append(self.path, _ADAPTER.dump_json(result) + b"\n")
         self.results[result.run_id] = result
 
