@@ -292,7 +292,9 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 
 def without_places(config: TrainConfig) -> TrainConfig:
     """Returns the config with the defaults of PLACES: the same run, without the folders of one machine."""
-    defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in PLACES}
+    defaults: dict[str, Any] = {
+        field.name: field.default for field in dataclasses.fields(config) if field.name in PLACES
+    }
     return dataclasses.replace(config, **defaults)
 
 

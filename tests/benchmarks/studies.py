@@ -3,7 +3,7 @@
     python -m tests.benchmarks.studies [--rounds 2] [--skip-memory]
 
 Each way of working runs the same study in a process of its own, in turn. Memory is that of a worker after each of 20
-small runs, in each engine (Ray's if the extra `ray` is installed). About ten minutes on two cores.
+small runs, in each engine (Ray's if the extra `ray` is installed). About 15 minutes on two cores.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from kernorm.train import train
 
 STUDY = '''"""Does it take long?"""
 from kernorm.config import TrainConfig
-ARMS = {norm: TrainConfig(net="eva6", norm=norm, epochs=2, train_size=10_000, batch_size=128) for norm in ("bn", "ln")}
-SEEDS = 2
+ARMS = {norm: TrainConfig(net="eva6", norm=norm, epochs=2, train_size=20_000, batch_size=128) for norm in ("bn", "ln")}
+SEEDS = 4
 '''
 WAYS = {"2 workers of 1 thread": ("2", "1"), "1 worker of 2 threads": ("1", "2")}
 RUNS, SHOWN = 20, (3, 10, 20)
@@ -34,7 +34,7 @@ RUNS, SHOWN = 20, (3, 10, 20)
 def study_seconds(workers: str, threads: str) -> tuple[float, float]:
     """Runs the study from nothing; returns its wall time and its CPU time, both in seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "four_runs.py"
+        path = Path(folder) / "eight_runs.py"
         path.write_text(STUDY)
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, "-m", "kernorm.study", str(path), "--workers", workers, "--threads", threads]
@@ -77,7 +77,7 @@ def main() -> None:
     for _ in range(asked.rounds):
         for way, (workers, threads) in WAYS.items():
             taken[way].append(study_seconds(workers, threads))
-    print("four runs of eva6, seconds: median (lowest to highest)")
+    print("eight runs of eva6, seconds: median (lowest to highest)")
     for way, pairs in taken.items():
         for kind, values in zip(("wall", "CPU"), zip(*pairs, strict=True), strict=True):
             print(f"{way}  {kind:4}  {statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
