@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import median_low
+from typing import Annotated
 
 from kernorm import stats
 from kernorm.config import TrainConfig
 from kernorm.ledger import Result
 from kernorm.plan import Published, Study
-from kernorm.record import Epoch, Evaluation, Record
+from kernorm.record import BY_COLUMNS, Epoch, Evaluation, Record
 
 TARGETS = (0.99, 0.994)
 MARGIN = 0.0005  # 0.05 percentage points
@@ -136,7 +137,7 @@ class ArmSummary:
     penalties: tuple[tuple[float, float], tuple[float, float]] | None
     claims: tuple[Claim, ...]
     sparsity: tuple[Sparsity, ...]
-    hard: tuple[Hard, ...]
+    hard: Annotated[tuple[Hard, ...], *BY_COLUMNS]
     openings: int
     seconds: float
     cpu_seconds: float

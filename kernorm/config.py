@@ -21,8 +21,19 @@ OptimizerName = Literal["sgd", "muon"]
 Selection = Literal["last", "validation", "test"]
 Tracker = Literal["none", "wandb", "mlflow"]
 
-# These say where a run reads, writes and reports, not what it computes: they stay out of its identity.
-PLACES = ("manual_dir", "data_dir", "reports_dir", "saved_models_dir", "track", "export", "report", "retrain")
+# These say where a run reads, writes and reports and how far it goes now, not what it computes: they stay out of its
+# identity.
+PLACES = (
+    "manual_dir",
+    "data_dir",
+    "reports_dir",
+    "saved_models_dir",
+    "track",
+    "export",
+    "report",
+    "retrain",
+    "stop_after",
+)
 
 
 class UsageError(ValueError):
@@ -209,6 +220,10 @@ class TrainConfig:
     track: Tracker = "none"
     """Also log to Weights & Biases or MLflow, offline unless they are configured otherwise (extras wandb, mlflow)."""
 
+    stop_after: int | None = None
+    """Pause after this epoch, before anything is measured and with the test split shut; the same command without it
+    goes on from there."""
+
     retrain: bool = False
     """Train a finished run once more, beside the first, in <run id>-r2, -r3, …"""
 
@@ -372,6 +387,7 @@ _LIMITS: dict[str, tuple[float, float, str]] = {
     "l2": (0, _LAMBDA, "a finite number of at least 0 and at most 1000"),
     "ghost_batch_size": (2, math.inf, "at least 2"),
     "epochs": (1, 100_000, "from 1 to 100000"),
+    "stop_after": (1, math.inf, "at least 1"),
     "batch_size": (1, math.inf, "at least 1"),
     "learning_rate": (1e-12, 1e3, "above 0 and at most 1000"),
     "momentum": (0, 0.9999, "at least 0 and below 1"),

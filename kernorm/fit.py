@@ -75,6 +75,11 @@ class Run:
             monitored=self.monitored,
         )
 
+    @property
+    def last(self) -> int:
+        """The epoch after which this command ends."""
+        return min(self.config.epochs, self.config.stop_after or self.config.epochs)
+
     def announce(self) -> str:
         """Says what is about to be trained, with the penalty measured at step 0."""
         first, info = self.reached.history[0], self.data.info
@@ -108,10 +113,10 @@ class Run:
         return self.reached.history[-1].epoch
 
     def fit(self, done: int) -> None:
-        """Trains the epochs that are left; a diverged loss raises Diverged."""
+        """Trains the epochs that are left, up to `stop_after`; a diverged loss raises Diverged."""
         with RunProgress(epochs=self.config.epochs, steps_per_epoch=self.batches.num_batches, done=done) as progress:
             progress.line(self.announce() + (f"\nresumed after epoch {done}" if done else ""))
-            if done == self.config.epochs:
+            if done >= self.last:
                 return
             write_history(self.reached.history, self.folder / "history.csv")
             log = RunLog(
@@ -129,7 +134,7 @@ class Run:
                 self.model.fit(
                     self.batches,
                     initial_epoch=done,
-                    epochs=self.config.epochs,
+                    epochs=self.last,
                     shuffle=False,
                     verbose=0,
                     callbacks=[*others, log],
@@ -154,16 +159,16 @@ class Run:
             "openings": _OPENINGS.dump_python(self.data.test.openings, mode="json"),
         }
         checkpoint.save(self.folder / CHECKPOINT, model, self.reached.kept, notes)
-        write_record(self._so_far(), self.folder / RECORD)
+        write_record(self.so_far(), self.folder / RECORD)
 
     def _after_epoch(self, model: keras.Model) -> None:
         """Saves the state, then enters the look at the test split that the next epoch will end with, if it does."""
         self._save(model)
         epoch = self.reached.history[-1].epoch
-        if self.monitored == "test" and epoch < self.config.epochs:
+        if self.monitored == "test" and epoch < self.last:
             self._open_test("selection", epoch + 1)
 
-    def _so_far(self) -> Record:
+    def so_far(self) -> Record:
         """Returns the record with what has been reached."""
         history = tuple(self.reached.history)
         return replace(
@@ -178,7 +183,7 @@ class Run:
 
     def diverged(self, error: Diverged) -> Record:
         """Returns and writes the record of a run that diverged."""
-        self.record = replace(self._so_far(), status="diverged", message=str(error))
+        self.record = replace(self.so_far(), status="diverged", message=str(error))
         write_record(self.record, self.folder / RECORD)
         return self.record
 
@@ -198,7 +203,7 @@ class Run:
         split, probe = ("validation", validation) if validation else ("train", self.data.train)
         test = self._evaluate(images, labels, "test")
         self.record = replace(
-            self._so_far(),
+            self.so_far(),
             train=self._evaluate(*self.data.train, "train", keep_mistakes=False),
             validation=self._evaluate(*validation, "validation") if validation else None,
             test=test,

@@ -4,9 +4,6 @@ Between the engine and the analysis. A run is known by its id, which is derived 
 changed, extended or renamed finds what it still needs, and leaves the rest alone.
 """
 
-import errno
-import fcntl
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from kernorm.config import without_places
-from kernorm.files import write_atomically
+from kernorm.files import append_whole, write_atomically
 from kernorm.record import Record
 
 RECORDS, DAMAGED = "records.jsonl", "records.damaged.jsonl"
@@ -68,7 +65,7 @@ class Ledger:
             self.results[result.run_id] = result
             kept.append(line + b"\n")
         if aside:
-            _append(self.path.with_name(DAMAGED), b"".join(aside))
+            append_whole(self.path.with_name(DAMAGED), b"".join(aside))
         # Also where a process was killed before it wrote the last line's end.
         if content != b"".join(kept):
             write_atomically(self.path, b"".join(kept))
@@ -77,19 +74,5 @@ class Ledger:
         """Appends a result, without the folders of this machine: on disk when this returns, or not there at all."""
         if record := result.record:
             result = replace(result, record=replace(record, config=without_places(record.config)))
-        _append(self.path, _ADAPTER.dump_json(result) + b"\n")
+        append_whole(self.path, _ADAPTER.dump_json(result) + b"\n")
         self.results[result.run_id] = result
-
-
-def _append(path: Path, content: bytes) -> None:
-    """Appends in one write; a write that a full disk cuts short is taken back."""
-    with path.open("ab", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        before = os.fstat(file.fileno()).st_size
-        try:
-            if file.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(file.fileno())
-        except OSError:
-            os.ftruncate(file.fileno(), before)
-            raise

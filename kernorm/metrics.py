@@ -60,7 +60,7 @@ def evaluate(
                 index=int(index),
                 target=int(labels[index]),
                 prediction=int(predictions[index]),
-                confidence=float(confidences[index]),
+                confidence=round(float(confidences[index]), 6),
             )
             for index in (wrong if keep_mistakes else ())
         ),

@@ -70,9 +70,14 @@ def recipe(name: str, **values: Any) -> TrainConfig:
 
 def recipe_of_words(words: list[str]) -> TrainConfig:
     """Returns the config of the recipe that a command line names last, which its other flags then override."""
+    return recipe(recipe_named(words))
+
+
+def recipe_named(words: list[str]) -> str:
+    """Returns the recipe that a command line names last."""
     named = TrainConfig.recipe
     for word, following in zip(words, [*words[1:], ""], strict=False):
         flag, equals, value = word.partition("=")
         if flag == "--recipe":
             named = value if equals else following
-    return recipe(named)
+    return named

@@ -20,6 +20,7 @@ from kernorm.files import locked, make_folder, require_folder
 from kernorm.plan import Planned, Study, load_study, narrowed, train_run
 
 if TYPE_CHECKING:
+    from kernorm.analysis import StudySummary
     from kernorm.engine import Outcome
     from kernorm.ledger import Ledger, Result
     from kernorm.record import Record
@@ -134,15 +135,28 @@ def study(config: StudyConfig) -> int:
     if config.dry_run:
         show_plan(planned, _missing(planned, Ledger(config.folder)), config.workers or cores())
         return 0
+    summary = conduct(planned, config, command(config), train=not config.report_only)
+    failed = sum(arm.states["failed"] for arm in summary.arms)
+    return 1 if failed or not summary.finished else 0
+
+
+def conduct(planned: Study, config: StudyConfig, words: str, *, train: bool = True) -> "StudySummary":
+    """Runs what is missing of a study, writes its report and prints its verdicts; `words` is the command that does so.
+
+    Raises:
+        UsageError: its data or the engine cannot be used.
+    """
+    from kernorm.ledger import Ledger
+
     make_folder(config.folder, "--reports-dir")
     with locked(config.folder / "lock", "run this study"):
         ledger = Ledger(config.folder)
         if ledger.damaged:
             _say(f"{len(ledger.damaged)} damaged lines of {ledger.path} were put aside, in records.damaged.jsonl: "
                  f"line {', '.join(map(str, ledger.damaged))}. Their runs are done again.")  # fmt: skip
-        if not config.report_only:
+        if train:
             _run(planned, config, ledger)
-        return _report(planned, config, ledger)
+        return _report(planned, config, ledger, words)
 
 
 def _say(text: str) -> None:
@@ -215,18 +229,17 @@ def _result(outcome: "Outcome[Planned, Record]") -> "Result":
     )
 
 
-def _report(planned: Study, config: StudyConfig, ledger: "Ledger") -> int:
-    """Writes the report from the ledger, prints the verdicts; returns 1 if a run failed or none is there."""
+def _report(planned: Study, config: StudyConfig, ledger: "Ledger", words: str) -> "StudySummary":
+    """Writes the report from the ledger and prints the verdicts."""
     from kernorm.analysis import analyse
     from kernorm.study_report import write_study_report
     from kernorm.study_tables import show_verdicts
 
     summary = analyse(planned, ledger.results)
-    path = write_study_report(planned, summary, ledger, config.folder, command(config))
+    path = write_study_report(planned, summary, ledger, config.folder, words)
     show_verdicts(summary)
     print(f"report   {path}")
-    failed = sum(arm.states["failed"] for arm in summary.arms)
-    return 1 if failed or not summary.finished else 0
+    return summary
 
 
 def command(config: StudyConfig) -> str:

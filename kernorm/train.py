@@ -126,6 +126,8 @@ def _train(config: TrainConfig, folder: Path) -> "Record":
         if config.report:
             write_report(record, folder, run.batches.images[:0])
         return record
+    if config.stop_after is not None:
+        return run.so_far()
     record, mistakes = run.measure()
     record = replace(record, status="finished")
     write_record(record, folder / RECORD)
@@ -161,6 +163,8 @@ def _say(text: str) -> None:
 def summary(record: "Record", config: TrainConfig) -> str:
     """Puts a run's result into a few lines for the terminal."""
     folder = config.reports_dir / "runs" / record.run_id
+    if record.status == "running":
+        return f"paused   after epoch {record.history[-1].epoch}; the same command without --stop-after goes on"
     if record.status != "finished" or record.test is None:
         return f"{record.run_id} {record.message or record.status}\nreport   {_reported(config, folder)}"
     test, (low, high) = record.test, record.test.interval
@@ -188,7 +192,7 @@ def main(config: TrainConfig) -> int:
     """Trains, prints the result, and returns 1 if the run diverged."""
     record = train(config)
     print(summary(record, config))
-    return 0 if record.status == "finished" else 1
+    return 1 if record.status == "diverged" else 0
 
 
 if __name__ == "__main__":

@@ -52,6 +52,19 @@ def test_training_mistakes_are_counted_but_not_listed(path):
     assert (train["errors"], train["mistakes"]) == (37, [])
 
 
+def test_mistakes_are_held_by_columns_and_read_in_either_form(path):
+    record, content = read_record(path), json.loads(path.read_text())
+    mistakes = record.test.mistakes
+    assert content["test"]["mistakes"] == {
+        name: [getattr(mistake, name) for mistake in mistakes]
+        for name in ("index", "target", "prediction", "confidence")
+    }
+    rows = [dataclasses.asdict(mistake) for mistake in mistakes]
+    damage(path, test=content["test"] | {"mistakes": rows})
+    assert len(rows) > 1
+    assert read_record(path) == record
+
+
 @pytest.mark.parametrize("place", ["none/record.json", "record.json/record.json"])
 def test_refuses_a_file_that_is_not_there(path, place):
     with pytest.raises(

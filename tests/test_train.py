@@ -379,3 +379,29 @@ def test_jax_trains_without_tensorflow_and_says_that_it_could_not_export(tiny, t
     first, second = (r.history[1].cross_entropy for r in (record, with_tensorflow))
     assert first == pytest.approx(second, rel=0.05)
     assert record.data == with_tensorflow.data
+
+
+def test_a_paused_run_keeps_the_test_split_shut_and_goes_on_to_the_same_weights(finished, tmp_path):
+    record, config, folder = finished
+    config = replace(config, reports_dir=tmp_path, export=False, report=False, retrain=False)
+    paused = train(replace(config, stop_after=2))
+    assert (paused.status, paused.test, paused.openings) == ("running", None, ())
+    assert [row.epoch for row in paused.history] == [0, 1, 2]
+    assert paused.history[2].val_cross_entropy == record.history[2].val_cross_entropy
+    # Asked again it is there; a rung further it goes on; all of it is still unmeasured.
+    assert train(replace(config, stop_after=2)).history == paused.history
+    assert train(replace(config, stop_after=99)).test is None
+    ended = train(config)
+    assert ended.status == "finished"
+    assert [opening.purpose for opening in ended.openings] == ["final evaluation"]
+    assert ended.test == record.test
+    ours, theirs = (load_model(ended, place / "model.weights.h5").get_weights()
+                    for place in (tmp_path / "runs" / config.run_id, folder))  # fmt: skip
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_the_command_says_where_a_run_is_paused(finished):
+    record, config, _ = finished
+    paused = replace(record, status="running", history=record.history[:3])
+    assert summary(paused, config) == "paused   after epoch 2; the same command without --stop-after goes on"
