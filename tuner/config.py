@@ -1,0 +1,198 @@
+"""The settings of a search: every default, every limit and the help text of `python -m tuner.search`.
+
+First in the way of a search; imports neither Keras nor KerasTuner.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kernorm.config import TrainConfig, UsageError
+from kernorm.engine import EngineName, check_engine
+from tuner.space import Space, space_of
+
+OracleName = Literal["best", "optuna", "random", "grid", "bayesian", "hyperband"]
+
+# Trials are to be cheap: a fifth of MNIST's training split and half of the epochs.
+TRIAL = {"epochs": 4, "train_size": 10_000}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Searches λ1, λ2 and the batch size with KerasTuner, confirms the best on fresh seeds and exports it.
+
+    About 25 minutes on two CPU cores as it is:
+        python -m tuner.search
+
+    A trial is a run of kernorm.train; its other flags set, under the same names, what is not searched, for example
+    --net eva6 --epochs 5 --train-size 5000; see python -m kernorm.train --help. By default a trial trains 4 epochs on
+    10,000 images. The objective is the cross-entropy on the validation split after the last epoch; the test split
+    stays shut until the best are confirmed.
+
+    It writes reports/searches/<name>/report.html. Interrupted, it goes on with the same command and --resume.
+    """
+
+    name: str = "search"
+    """Folder under reports/searches."""
+
+    oracle: OracleName = "best"
+    """What suggests the trials. best: optuna if it is installed (extra optuna), else random. Those of KerasTuner:
+    random, grid (a value a decade), bayesian (Gaussian process, extra bayesian), hyperband (ends bad trials early)."""
+
+    l1: str = "1e-6:1e-3"
+    """λ1: a range LOW:HIGH, searched on a log scale with 'off' beside it; or one value, or off."""
+
+    l2: str = "1e-6:1e-2"
+    """λ2, in the same way."""
+
+    batch_sizes: str = "16,32,64,128"
+    """Batch sizes to choose from."""
+
+    norms: str | None = None
+    """Norms to choose from, for example bn,ln,gn. None: the one of --norm."""
+
+    groups: str | None = None
+    """Groups of gn to choose from, for example 2,4. None: auto."""
+
+    learning_rate: str | None = None
+    """Peak rate: a range LOW:HIGH on a log scale, or one value. None: auto, by norm."""
+
+    enqueue: str | None = None
+    """Points to try first: 'published' for the rows of the published tables, or a JSON file with a list of objects such
+    as {"l2": 0.0066, "batch_size": 64}."""
+
+    max_trials: int = 30
+    """Trials at most. hyperband ends by itself; so does grid."""
+
+    time_budget: str | None = None
+    """Start no trial after this time, for example 30m or 1.5h."""
+
+    repeats: int = 1
+    """Seeds of a trial; its score is their mean."""
+
+    seed: int = 0
+    """Seed of the oracle, and the first one of the trials."""
+
+    top_k: int = 3
+    """Confirm this many of the best on fresh seeds, beside the same recipe without penalty. 0: none."""
+
+    confirm_seeds: int = 5
+    """Fresh seeds a confirmed arm."""
+
+    final: bool = True
+    """Train the confirmed best on the whole training split for kernorm.train's own number of epochs, with as many fresh
+    seeds, and export the best of them by validation."""
+
+    keep_checkpoints: int = 10
+    """Trials, the best ones, whose weights and optimizer state are kept."""
+
+    resume: bool = False
+    """Go on with the search of that name."""
+
+    overwrite: bool = False
+    """Delete the search of that name first."""
+
+    dry_run: bool = False
+    """Show the space and what it would cost; train nothing."""
+
+    report_only: bool = False
+    """Write the report again from what is there."""
+
+    engine: EngineName = "local"
+    """local: processes on this machine. ray: Ray tasks, here or on the cluster at --address (extra ray)."""
+
+    workers: int | None = None
+    """Runs at a time. None: one a CPU core, or what the Ray cluster has room for. With 1 the same seed gives the same
+    trials; with more, a suggestion depends on which trials have ended."""
+
+    address: str | None = None
+    """Of a Ray cluster; None starts Ray on this machine."""
+
+    gpus_per_job: float = 0.0
+    """GPUs that Ray reserves for a run."""
+
+    threads: int = 1
+    """CPU threads of a run."""
+
+    reports_dir: Path = Path("reports")
+    """Where searches/<name>/ is written."""
+
+    saved_models_dir: Path = Path("saved_models")
+    """Where the best model is exported."""
+
+    train: Annotated[TrainConfig, tyro.conf.Suppress] = field(default_factory=lambda: TrainConfig(**TRIAL))  # type: ignore[arg-type]
+    """What is not searched."""
+
+    def __post_init__(self) -> None:
+        """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
+        for name, low in (
+            ("max_trials", 1), ("repeats", 1), ("seed", 0), ("top_k", 0), ("confirm_seeds", 1), ("keep_checkpoints", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < low:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} must be at least {low}. Received: {name}={getattr(self, name)}. "
+                    "Give a value in that range."
+                )
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise UsageError(f"--name is one folder's name. Received: {self.name!r}. Give for example norms.")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other. Received: both. Give one.")
+        if self.train.select == "test":
+            raise UsageError("A search keeps the test split shut. Received: select='test'. Give --select last.")
+        if self.train.validation_size == 0:
+            raise UsageError(
+                "A search needs a validation split. Received: validation_size=0. Give --validation-size 10000."
+            )
+        check_engine(
+            self.engine,
+            workers=self.workers,
+            address=self.address,
+            cpus_per_job=self.threads,
+            gpus_per_job=self.gpus_per_job,
+        )
+        self.budget_seconds  # noqa: B018
+        self.space  # noqa: B018
+
+    @property
+    def folder(self) -> Path:
+        """The search's folder."""
+        return self.reports_dir / "searches" / self.name
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return space_of(
+            self.train,
+            l1=self.l1,
+            l2=self.l2,
+            batch_sizes=self.batch_sizes,
+            norms=self.norms,
+            groups=self.groups,
+            learning_rate=self.learning_rate,
+        )
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds."""
+        if self.time_budget is None:
+            return None
+        found = re.fullmatch(r"(\d+(?:\.\d*)?)([smh]?)", self.time_budget)
+        if not found or not float(found[1]):
+            raise UsageError(f"--time-budget takes a time. Received: {self.time_budget!r}. Give for example 30m.")
+        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+    @property
+    def base(self) -> TrainConfig:
+        """A trial's config without what is searched: in the search's folder, without report and export."""
+        return replace(
+            self.train,
+            seed=self.seed,
+            threads=self.threads,
+            reports_dir=self.folder,
+            saved_models_dir=self.saved_models_dir,
+            export=False,
+            report=False,
+        )

@@ -1,0 +1,156 @@
+"""Trains the best trials again on fresh seeds, compares them by the study's statistics, and exports the confirmed best.
+
+The best of many scores is too good by chance (the winner's curse); fresh seeds show by how much. Chosen is the arm of
+the lowest mean validation cross-entropy; the test split, opened once a run, only reports.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kernorm.config import TrainConfig
+from kernorm.ledger import Ledger
+from kernorm.plan import Study
+from kernorm.study import StudyConfig, conduct
+from tuner.config import SearchConfig
+from tuner.space import configured
+from tuner.trials import Trial, Trials
+
+if TYPE_CHECKING:
+    from kernorm.analysis import StudySummary
+    from kernorm.record import Record
+
+# The trials' seeds are far below.
+FRESH = 1000
+BASELINE = "no penalty"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A confirmed trial: its score in the search, and the validation cross-entropies on fresh seeds, in nats."""
+
+    name: str
+    trial: Trial
+    scores: tuple[float, ...]
+
+    @property
+    def score(self) -> float:
+        """Their mean."""
+        return sum(self.scores) / len(self.scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """What became of the best trials.
+
+    Attributes:
+        arms: those confirmed, the best first; empty without confirmation.
+        chosen: the trial that was confirmed best, or scored best.
+        study: of the confirmation, None without one.
+        final: of the full training of the chosen one, None without it.
+        exported: the record of the run that was exported, None if there is none.
+    """
+
+    arms: tuple[Arm, ...]
+    chosen: Trial
+    config: TrainConfig
+    study: "StudySummary | None" = None
+    final: "StudySummary | None" = None
+    exported: "Record | None" = None
+
+
+def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
+    """Confirms the best trials, trains the chosen one in full, and exports its best run by validation."""
+    best = trials.best()
+    found: Confirmed | None = None
+    records: dict[int, Record] = {}
+    if config.top_k:
+        arms = confirmed_arms(config, best[: config.top_k])
+        summary, by_arm = _study(config, "confirm", arms, f"Are the best of {len(best)} trials as good on fresh seeds?")
+        scored = [
+            Arm(name=name, trial=trial, scores=tuple(_score(record) for record in by_arm[name].values()))
+            for name, trial in zip(arms, best, strict=False)
+            if by_arm[name]
+        ]
+        scored.sort(key=lambda arm: arm.score)
+        if scored:
+            chosen = scored[0]
+            found = Confirmed(arms=tuple(scored), chosen=chosen.trial, config=arms[chosen.name], study=summary)
+            records = by_arm[chosen.name]
+    if found is None:
+        found = Confirmed(arms=(), chosen=best[0], config=_fresh(config, best[0]))
+    if config.final:
+        full = replace(found.config, epochs=max(TrainConfig.epochs, config.train.epochs), train_size=None)
+        summary, by_arm = _study(config, "final", {"found": full}, "How good is what was found, trained in full?")
+        found = replace(found, final=summary, config=full)
+        records = by_arm["found"] or records
+    return replace(found, exported=_export(config, records))
+
+
+def confirmed_arms(config: SearchConfig, best: list[Trial]) -> dict[str, TrainConfig]:
+    """Returns the arms of the confirmation by name, the baseline last; a trial that is the baseline is not repeated."""
+    arms = {f"trial {trial.number + 1}": _fresh(config, trial) for trial in best}
+    baseline = replace(config.base, l1=0.0, l2=0.0, seed=config.seed + FRESH)
+    if all(arm.identity != baseline.identity for arm in arms.values()):
+        arms[BASELINE] = baseline
+    return arms
+
+
+def _fresh(config: SearchConfig, trial: Trial) -> TrainConfig:
+    found = configured(config.space, config.base, trial.values)
+    return replace(found, seed=config.seed + FRESH, stop_after=None)
+
+
+def _study(
+    config: SearchConfig, name: str, arms: dict[str, TrainConfig], question: str
+) -> tuple["StudySummary", "dict[str, dict[int, Record]]"]:
+    """Runs a study of these arms in the search's folder; returns its summary and its records by arm and seed."""
+    from kernorm.analysis import finished, results_by_arm
+
+    baseline = BASELINE if BASELINE in arms else list(arms)[-1]
+    planned = Study(
+        name=f"{config.name}: {name}",
+        text=question,
+        arms=arms,
+        seeds=tuple(range(config.confirm_seeds)),
+        baselines=dict.fromkeys(arms, baseline),
+    )
+    settings = StudyConfig(
+        study=name,
+        reports_dir=config.folder,
+        engine=config.engine,
+        workers=config.workers,
+        address=config.address,
+        gpus_per_job=config.gpus_per_job,
+        threads=config.threads,
+    )
+    summary = conduct(planned, settings, f"python -m tuner.search --name {config.name}", train=not config.report_only)
+    found = results_by_arm(planned, Ledger(settings.folder).results)
+    return summary, {arm: finished(results) for arm, results in found.items()}
+
+
+def _score(record: "Record") -> float:
+    if record.validation is None:
+        raise ValueError(f"A confirmed run has a validation split. Received: {record.run_id} without one.")
+    return record.validation.cross_entropy
+
+
+def _export(config: SearchConfig, records: "dict[int, Record]") -> "Record | None":
+    """Exports the run of the lowest validation cross-entropy, with a report of its own."""
+    from kernorm.train import train
+
+    if not records:
+        return None
+    best = min(records.values(), key=_score)
+    if config.report_only:
+        return best
+    return train(
+        replace(
+            best.config,
+            reports_dir=config.folder,
+            saved_models_dir=config.saved_models_dir,
+            manual_dir=config.train.manual_dir,
+            data_dir=config.train.data_dir,
+            export=True,
+            report=True,
+        )
+    )

@@ -1,0 +1,123 @@
+"""The report of a search: report.html, which opens offline, its charts as PNG files, and the files TFX's Tuner writes.
+
+Last in the way of a search. Every number shown is in trials.jsonl or in the studies of its confirmation.
+"""
+
+import importlib.util
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, PackageLoader
+from markupsafe import Markup
+
+from kernorm.analysis import ArmSummary
+from kernorm.figures import concise, to_png, to_svg
+from kernorm.files import write_atomically, write_json
+from kernorm.report import environment
+from tuner.config import SearchConfig
+from tuner.confirm import Confirmed
+from tuner.plots import charts
+from tuner.space import Range, Space, declare
+from tuner.trials import Trial, Trials
+
+SHOWN = 15
+
+
+def write_search_report(config: SearchConfig, trials: Trials, confirmed: Confirmed) -> Path:
+    """Writes the report, best_hyperparameters.txt and tuner_results.json into the search's folder, each atomically.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    folder, best = config.folder, trials.best()
+    hp = declare(config.space, grid=config.oracle == "grid")
+    hp.values = dict(confirmed.chosen.values)
+    write_atomically(folder / "best_hyperparameters.txt", json.dumps(hp.get_config()).encode())
+    rows = [{"trial_id": trial.trial_id, "score": trial.score, **trial.values} for trial in best]
+    write_json(folder / "tuner_results.json", rows)
+    importance = importances(config.space, best)
+    drawn = charts(config.space, trials.ended, importance)
+    for name, group in drawn.items():
+        write_atomically(folder / f"{name}.png", to_png(group, f"search {config.name}, {len(best)} trials"))
+    panels = {panel.name: panel for group in drawn.values() for panel in group}
+    renderer = environment()
+    renderer.loader = ChoiceLoader([PackageLoader("tuner", ""), PackageLoader("kernorm", "")])
+    renderer.filters |= {"concise": concise}
+    page = renderer.get_template("search_report.html.j2").render(
+        config=config,
+        command=command(config),
+        trials=trials.ended,
+        best=best,
+        shown=best[:SHOWN],
+        failed=[trial for trial in trials.ended if trial.score is None],
+        confirmed=confirmed,
+        arms=_arms(confirmed),
+        final=confirmed.final.arms[0] if confirmed.final else None,
+        panels=panels,
+        svgs={name: Markup(to_svg(panel)) for name, panel in panels.items()},
+        drawn={name: [panel.name for panel in group] for name, group in drawn.items()},
+        importance=importance,
+        cpu_seconds=sum(repeat.cpu_seconds for trial in trials.ended for repeat in trial.repeats),
+        epochs=sum(trial.new_epochs for trial in trials.ended),
+        seconds=max(trial.ended for trial in trials.ended),
+    )
+    path = folder / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def importances(space: Space, trials: Sequence[Trial]) -> dict[str, float]:
+    """Returns the importance of each searched setting by Optuna's PED-ANOVA; empty without Optuna or ten trials.
+
+    Watanabe, Bansal and Hutter 2023, arXiv:2304.10255. A penalty that is off counts as a decade below its range.
+    """
+    if not importlib.util.find_spec("optuna") or len(trials) < 10:
+        return {}
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions: dict[str, BaseDistribution] = {}
+    for name, _ in space.described():
+        found = getattr(space, name)
+        if isinstance(found, Range):
+            distributions[name] = FloatDistribution(found.low / 10, found.high, log=True)
+        elif name != "groups":
+            distributions[name] = CategoricalDistribution(found)
+    study = optuna.create_study()
+    for trial in trials:
+        params: dict[str, Any] = {name: trial.settings[name] for name in distributions}
+        for name in ("l1", "l2"):
+            if name in params and not params[name]:
+                params[name] = getattr(space, name).low / 10
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=trial.score))
+    return dict(optuna.importance.get_param_importances(study))
+
+
+def command(config: SearchConfig) -> str:
+    """Returns a command line that begins this search; flags of kernorm.train as far as they differ from a trial's."""
+    words = ["python", "-m", "tuner.search", "--name", config.name, "--oracle", config.oracle]
+    first = SearchConfig()
+    for name in ("l1", "l2", "batch_sizes", "norms", "groups", "learning_rate", "enqueue", "max_trials", "repeats",
+                 "seed", "top_k", "confirm_seeds"):  # fmt: skip
+        if (value := getattr(config, name)) != getattr(first, name):
+            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+    if not config.final:
+        words.append("--no-final")
+    for name in ("net", "norm", "recipe", "epochs", "train_size", "dataset"):
+        if (value := getattr(config.train, name)) != getattr(first.train, name):
+            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+    return " ".join(words)
+
+
+def _arms(confirmed: Confirmed) -> list[tuple[ArmSummary, Any]]:
+    """Returns the confirmation's arms with the confirmed trials, the baseline last."""
+    if confirmed.study is None:
+        return []
+    scored = {arm.name: arm for arm in confirmed.arms}
+    rank = {name: place for place, name in enumerate(scored)}
+    return [(arm, scored.get(arm.name))
+            for arm in sorted(confirmed.study.arms, key=lambda arm: rank.get(arm.name, 99))]  # fmt: skip

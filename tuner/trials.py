@@ -1,0 +1,89 @@
+"""What a search has tried, a line a trial in trials.jsonl: appended whole as soon as the trial has ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from kernorm.files import append_whole, write_atomically
+
+TRIALS = "trials.jsonl"
+
+_strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """One run of a trial: scores on the validation split after its last epoch, cross-entropy in nats; its cost."""
+
+    seed: int
+    run_id: str
+    cross_entropy: float
+    accuracy: float
+    seconds: float
+    cpu_seconds: float
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A trial that has ended.
+
+    Attributes:
+        number: from 0, in the order in which they were begun.
+        values: KerasTuner's.
+        settings: the searched fields of TrainConfig.
+        epochs: trained so far; under Hyperband the rung's.
+        new_epochs: of these, the ones that this trial trained itself, over all repeats.
+        score: mean cross-entropy of the repeats; None if it failed.
+        began, ended: seconds since the search began, interruptions left out.
+    """
+
+    number: int
+    trial_id: str
+    values: dict[str, Any]
+    settings: dict[str, Any]
+    status: Literal["completed", "failed"]
+    message: str = ""
+    epochs: int
+    new_epochs: int
+    score: float | None = None
+    repeats: tuple[Repeat, ...] = ()
+    began: float = 0.0
+    ended: float = 0.0
+
+
+_ADAPTER = TypeAdapter(Trial)
+
+
+class Trials:
+    """The trials of a search in its folder, in the order in which they ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / TRIALS
+        self.ended: list[Trial] = []
+        content = self.path.read_bytes() if self.path.exists() else b""
+        for line in content.splitlines():
+            try:
+                self.ended.append(_ADAPTER.validate_json(line))
+            except ValidationError:  # cut by a full disk or a power cut; its trial runs again
+                continue
+        whole = b"".join(map(_line, self.ended))
+        if content != whole:
+            write_atomically(self.path, whole)
+
+    def add(self, trial: Trial) -> None:
+        """Appends a trial: on disk when this returns, or not there at all."""
+        append_whole(self.path, _line(trial))
+        self.ended.append(trial)
+
+    def best(self) -> list[Trial]:
+        """Returns the completed trials, the best first; those of fewer epochs, as Hyperband has them, come after."""
+        done = [trial for trial in self.ended if trial.score is not None]
+        return sorted(done, key=lambda trial: (-trial.epochs, trial.score))
+
+
+def _line(trial: Trial) -> bytes:
+    return _ADAPTER.dump_json(trial) + b"\n"
