@@ -125,7 +125,6 @@ def test_refuses_what_cannot_be_searched(words, message):
     [
         ({"select": "test"}, r"^A search keeps the test split shut\. Received: select='test'"),
         ({"validation_size": 0}, r"^A search needs a validation split\. Received: validation_size=0"),
-        ({"train_size": 100}, r"^A batch is at most the training split\. Received: 128 of --batch-sizes"),
     ],
 )
 def test_refuses_runs_that_a_search_cannot_score(train, message):

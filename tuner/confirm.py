@@ -26,10 +26,10 @@ BASELINE = "no penalty"
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A confirmed trial: its score in the search, and the validation cross-entropies on fresh seeds, in nats."""
+    """A confirmed trial, or None for the baseline, and its validation cross-entropies on fresh seeds, in nats."""
 
     name: str
-    trial: Trial
+    trial: Trial | None
     scores: tuple[float, ...]
 
     @property
@@ -44,6 +44,7 @@ class Confirmed:
 
     Attributes:
         arms: those confirmed, the best first; empty without confirmation.
+        baseline: the same recipe without penalty, if no confirmed trial is that.
         chosen: the trial that was confirmed best, or scored best.
         study: of the confirmation, None without one.
         final: of the full training of the chosen one, None without it.
@@ -53,6 +54,7 @@ class Confirmed:
     arms: tuple[Arm, ...]
     chosen: Trial
     config: TrainConfig
+    baseline: Arm | None = None
     study: "StudySummary | None" = None
     final: "StudySummary | None" = None
     exported: "Record | None" = None
@@ -66,16 +68,24 @@ def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
     if config.top_k:
         arms = confirmed_arms(config, best[: config.top_k])
         summary, by_arm = _study(config, "confirm", arms, f"Are the best of {len(best)} trials as good on fresh seeds?")
+        trials_of = {_name(trial): trial for trial in best}
         scored = [
-            Arm(name=name, trial=trial, scores=tuple(_score(record) for record in by_arm[name].values()))
-            for name, trial in zip(arms, best, strict=False)
+            Arm(name=name, trial=trials_of.get(name), scores=tuple(map(_score, by_arm[name].values())))
+            for name in arms
             if by_arm[name]
         ]
         scored.sort(key=lambda arm: arm.score)
-        if scored:
-            chosen = scored[0]
-            found = Confirmed(arms=tuple(scored), chosen=chosen.trial, config=arms[chosen.name], study=summary)
-            records = by_arm[chosen.name]
+        for arm in scored:
+            if arm.trial:
+                found = Confirmed(
+                    arms=tuple(arm for arm in scored if arm.trial),
+                    chosen=arm.trial,
+                    config=arms[arm.name],
+                    baseline=next((arm for arm in scored if not arm.trial), None),
+                    study=summary,
+                )
+                records = by_arm[arm.name]
+                break
     if found is None:
         found = Confirmed(arms=(), chosen=best[0], config=_fresh(config, best[0]))
     if config.final:
@@ -88,11 +98,15 @@ def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
 
 def confirmed_arms(config: SearchConfig, best: list[Trial]) -> dict[str, TrainConfig]:
     """Returns the arms of the confirmation by name, the baseline last; a trial that is the baseline is not repeated."""
-    arms = {f"trial {trial.number + 1}": _fresh(config, trial) for trial in best}
+    arms = {_name(trial): _fresh(config, trial) for trial in best}
     baseline = replace(config.base, l1=0.0, l2=0.0, seed=config.seed + FRESH)
     if all(arm.identity != baseline.identity for arm in arms.values()):
         arms[BASELINE] = baseline
     return arms
+
+
+def _name(trial: Trial) -> str:
+    return f"trial {trial.number + 1}"
 
 
 def _fresh(config: SearchConfig, trial: Trial) -> TrainConfig:

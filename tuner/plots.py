@@ -91,7 +91,8 @@ def coordinates(space: Space, trials: Sequence[Trial]) -> Panel:
         for place, name in enumerate(names):
             axes.axvline(place, color=PALETTE["line"], linewidth=1)
             for height, text in _ticks(space, name):
-                axes.text(place + 0.03, height, text, fontsize=8.5, color=PALETTE["muted"], va="center")
+                axes.text(place + 0.03, height, text, fontsize=8.5, color=PALETTE["muted"], va="center",
+                          bbox={"facecolor": PALETTE["paper"], "alpha": 0.8, "pad": 0.8, "linewidth": 0})  # fmt: skip
         axes.set(yticks=[], xlim=(-0.15, len(names) - 0.6), ylim=(-0.08, 1.08))
         axes.set_xticks(range(len(names)), [_LABELS.get(name, name) for name in names])
         axes.spines["left"].set_visible(False)

@@ -117,7 +117,7 @@ def _arms(confirmed: Confirmed) -> list[tuple[ArmSummary, Any]]:
     """Returns the confirmation's arms with the confirmed trials, the baseline last."""
     if confirmed.study is None:
         return []
-    scored = {arm.name: arm for arm in confirmed.arms}
+    scored = {arm.name: arm for arm in (*confirmed.arms, confirmed.baseline) if arm}
     rank = {name: place for place, name in enumerate(scored)}
     return [(arm, scored.get(arm.name))
             for arm in sorted(confirmed.study.arms, key=lambda arm: rank.get(arm.name, 99))]  # fmt: skip

@@ -24,7 +24,7 @@ from kernorm.engine import Outcome, cores, open_engine
 from kernorm.files import locked, make_folder, require_folder, write_json
 from kernorm.recipes import recipe, recipe_named
 from tuner.config import TRIAL, SearchConfig
-from tuner.space import EPOCHS, configured, point
+from tuner.space import EPOCHS, check_batches, configured, point
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -248,6 +248,7 @@ def search(config: SearchConfig) -> int:
 
     environment.choose_backend()
     config = _with_oracle(config)
+    check_batches(config.train, config.space)
     points = _points(config)
     if config.dry_run:
         _show_plan(config)

@@ -224,6 +224,14 @@ def _check_limits(base: TrainConfig, space: Space) -> None:
         for value in (found.low, found.high) if isinstance(found, Range) else () if found is None else (found,):
             changes: dict[str, Any] = {name: value}
             dataclasses.replace(base, **changes)
+
+
+def check_batches(base: TrainConfig, space: Space) -> None:
+    """Refuses batches that are larger than the training split, where its size is given.
+
+    Raises:
+        UsageError: so.
+    """
     if base.train_size is not None and max(space.batch_size) > base.train_size:
         raise UsageError(
             f"A batch is at most the training split. Received: {max(space.batch_size)} of --batch-sizes with "

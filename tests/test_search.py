@@ -1,0 +1,213 @@
+"""A whole search on real digits: what it leaves, that it resumes, keeps the test split shut, and fails well."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from keras_tuner import HyperParameters
+
+from kernorm.record import read_record
+from tuner.plots import expected_best
+from tuner.search import main
+from tuner.trials import Trials
+
+pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
+TINY = [
+    "--net=eva6", "--epochs=1", "--train-size=600", "--validation-size=300", "--batch-sizes=50,100", "--oracle=random",
+    "--max-trials=4", "--top-k=1", "--confirm-seeds=2", "--no-final", "--keep-checkpoints=2", "--workers=2",
+]  # fmt: skip
+
+
+def words(folder, *more):
+    places = [f"--reports-dir={folder / 'reports'}", f"--saved-models-dir={folder / 'saved_models'}"]
+    return [*TINY, *places, *more]
+
+
+def folder_of(folder, name="search"):
+    return folder / "reports" / "searches" / name
+
+
+def started(folder, mnist, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner.search", *words(folder, *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "KERNORM_CACHE_DIR": str(mnist)},
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, mnist):
+    """A search that has ended: its root folder and what it printed."""
+    root = tmp_path_factory.mktemp("search")
+    process = started(root, mnist)
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+    return root, text
+
+
+@pytest.mark.slow
+def test_a_search_scores_its_trials_on_validation_with_the_test_split_shut(done):
+    root, text = done
+    trials = Trials(folder_of(root)).ended
+    assert sorted(trial.number for trial in trials) == [0, 1, 2, 3]
+    for trial in trials:
+        (repeat,) = trial.repeats
+        record = read_record(folder_of(root) / "runs" / repeat.run_id / "record.json")
+        assert trial.score == repeat.cross_entropy == record.history[1].val_cross_entropy
+        assert (record.test, record.openings, record.config.seed) == (None, (), 0)
+        assert {name: getattr(record.config, name) for name in ("l1", "l2", "batch_size")} == trial.settings
+        assert f"trial {trial.number + 1}  l1 " in text
+
+
+@pytest.mark.slow
+def test_only_the_best_keep_their_checkpoints(done):
+    folder = folder_of(done[0])
+    kept = {path.parent.name for path in (folder / "runs").glob("*/checkpoint.npz")}
+    assert kept == {trial.repeats[0].run_id for trial in Trials(folder).best()[:2]}
+
+
+@pytest.mark.slow
+def test_the_best_is_confirmed_on_fresh_seeds_and_exported(done):
+    root, _ = done
+    folder, (best, *_) = folder_of(root), Trials(folder_of(root)).best()
+    lines = [json.loads(line) for line in (folder / "studies" / "confirm" / "records.jsonl").read_text().splitlines()]
+    arms = {(line["arm"], line["record"]["config"]["seed"]) for line in lines}
+    expected = {(f"trial {best.number + 1}", 1000), (f"trial {best.number + 1}", 1001)}
+    assert arms == expected | {("no penalty", 1000), ("no penalty", 1001)}
+    (exported,) = (root / "saved_models").glob("*/*/saved_model.pb")
+    mine = [line for line in lines if line["arm"] != "no penalty"]
+    lowest = min(mine, key=lambda line: line["record"]["validation"]["cross_entropy"])
+    assert exported.parent.parent.name == lowest["run_id"]
+    assert (folder / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_results_have_the_form_of_tfx(done):
+    folder = folder_of(done[0])
+    rows = json.loads((folder / "tuner_results.json").read_text())
+    best = Trials(folder).best()
+    assert [(row["trial_id"], row["score"]) for row in rows] == [(trial.trial_id, trial.score) for trial in best]
+    assert rows[0]["batch_size"] == best[0].values["batch_size"]
+    read = HyperParameters.from_config(json.loads((folder / "best_hyperparameters.txt").read_text()))
+    assert read.values == best[0].values
+
+
+@pytest.mark.slow
+def test_the_report_shows_every_trial_and_the_command(done):
+    folder = folder_of(done[0])
+    page = (folder / "report.html").read_text()
+    for trial in Trials(folder).ended:
+        assert f"{trial.score:.4f}" in page
+    assert "--oracle random" in page
+    assert "no penalty" in page
+    assert {"progress.png", "space.png", "penalties.png"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, mnist_cache, capsys):
+    root, _ = done
+    assert main(words(root)) == 2
+    assert "A search is begun once. Received: " in capsys.readouterr().err
+    assert main(words(root, "--resume", "--l1=1e-5:1e-4")) == 2
+    assert "A resumed search keeps its settings. Received: space=" in capsys.readouterr().err
+    before = (folder_of(root) / "trials.jsonl").read_bytes()
+    assert main(words(root, "--resume", "--top-k=0", "--max-trials=5")) == 0
+    after = (folder_of(root) / "trials.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == 5
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_search_loses_nothing_and_repeats_nothing(tmp_path, mnist, done):
+    whole = {json.dumps(trial.values, sort_keys=True) for trial in Trials(folder_of(done[0])).ended if trial.number < 4}
+    chance = random.Random(0)  # noqa: S311
+    kills = 0
+    while True:
+        process = started(tmp_path, mnist, "--top-k=0", *(["--resume"] if kills else []))
+        try:
+            text, _ = process.communicate(timeout=chance.uniform(3, 14))
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            # Killed before it had begun, it is begun anew.
+            if not (folder_of(tmp_path) / "search.json").exists():
+                kills = 0
+        if kills == 3:
+            text, _ = (process := started(tmp_path, mnist, "--top-k=0", "--resume")).communicate()
+            break
+    assert process.returncode == 0, text
+    trials = Trials(folder_of(tmp_path)).ended
+    assert sorted(trial.number for trial in trials) == [0, 1, 2, 3]
+    assert {json.dumps(trial.values, sort_keys=True) for trial in trials} == whole
+    oracle = json.loads((folder_of(tmp_path) / "oracle.json").read_text())
+    assert sorted(oracle["end_order"]) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, mnist_cache, capsys):
+    assert main(words(tmp_path, "--norms=gn", "--groups=7", "--max-trials=9")) == 1
+    told = capsys.readouterr().err
+    assert "No trial completed." in told
+    assert "groups" in told
+    assert 3 <= len(Trials(folder_of(tmp_path)).ended) <= 4
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--epoch=3"], "An option must be a known one. Received: --epoch=3. Did you mean epochs?"),
+        (["--batch-size=64"], "A search sets --batch-size itself. Received: --batch-size=64. See --batch-sizes."),
+        (["--net=eva7"], "--net takes a known name. Received: 'eva7'. Did you mean 'eva"),
+        (["--oracle=tpe"], "--oracle takes a known name. Received: 'tpe'."),
+        (["--enqueue=nothing.json"], "--enqueue takes 'published' or a file. Received: nothing.json: No such file"),
+        (["--report-only"], "--report-only needs a search. Received: "),
+        (["--train-size=50"], "A batch is at most the training split. Received: 100 of --batch-sizes"),
+    ],
+)
+def test_refuses_in_one_line(tmp_path, mnist_cache, capsys, more, message):
+    assert main(words(tmp_path, *more)) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+    assert not folder_of(tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1", "--enqueue takes JSON. Received: "),
+        ('{"l2": 1}', "--enqueue takes a list of objects. Received: "),
+        ('[{"l3": 1}]', "A point names what is searched. Received: 'l3'."),
+    ],
+)
+def test_refuses_points_that_are_none(tmp_path, capsys, content, message):
+    (tmp_path / "points.json").write_text(content)
+    assert main(words(tmp_path, f"--enqueue={tmp_path / 'points.json'}")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_is_searched_and_its_cost(tmp_path, capsys):
+    assert main(words(tmp_path, "--dry-run", "--enqueue=published")) == 0
+    told = capsys.readouterr().out
+    assert "l1             off, or 1e-06 to 0.001, log scale" in told
+    assert "random: up to 4 trials of " in told
+    assert not Path(tmp_path / "reports").exists()
+
+
+def test_the_expected_best_is_the_mean_over_all_draws(rng):
+    scores = rng.random(5)
+    for budget, found in enumerate(expected_best(scores), 1):
+        draws = rng.choice(scores, size=(40_000, budget))
+        assert found == pytest.approx(np.mean(draws.min(axis=1)), abs=0.006)
+    assert expected_best([3.0, 3.0]) == pytest.approx([3.0, 3.0])
