@@ -109,6 +109,7 @@ def run(
     prog: str,
     argv: list[str] | None = None,
     default: Callable[[list[str]], Config] | None = None,
+    interrupted: str = "Finished epochs are kept; the same command goes on from there.",
 ) -> int:
     """Runs a command and returns its exit code: 0, what `main` returns, or 2 on a user's mistake.
 
@@ -120,6 +121,7 @@ def run(
         prog: as the user types it, for help and hints.
         argv: the words after it; the process's own by default.
         default: gives the values that flags override, from the words themselves (a recipe, say).
+        interrupted: what to say after Ctrl-C.
     """
     words = sys.argv[1:] if argv is None else argv
     _mend_streams()
@@ -147,7 +149,7 @@ def run(
             file=sys.stderr,
         )
     except KeyboardInterrupt as stop:
-        print("\nInterrupted. Finished epochs are kept; the same command goes on from there.", file=sys.stderr)
+        print(f"\nInterrupted. {interrupted}", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 2
 

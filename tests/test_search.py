@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from keras_tuner import HyperParameters
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.util import tensor_util
 
 from kernorm.record import read_record
 from tuner.plots import expected_best
@@ -113,6 +116,21 @@ def test_the_report_shows_every_trial_and_the_command(done):
 
 
 @pytest.mark.slow
+def test_tensorboard_finds_every_trial_with_its_settings(done):
+    folder = folder_of(done[0])
+    for trial in Trials(folder).best():
+        events = EventAccumulator(str(folder / "tensorboard" / trial.trial_id))
+        events.Reload()
+        started = HParamsPluginData.FromString(
+            events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        ).session_start_info
+        assert started.hparams["batch_size"].number_value == trial.settings["batch_size"]
+        assert started.hparams["l2"].number_value == trial.settings["l2"]
+        (found,) = events.Tensors("validation cross-entropy")
+        assert (found.step, tensor_util.make_ndarray(found.tensor_proto)) == (1, pytest.approx(trial.score))
+
+
+@pytest.mark.slow
 def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, mnist_cache, capsys):
     root, _ = done
     assert main(words(root)) == 2
@@ -152,6 +170,20 @@ def test_killed_at_any_moment_a_search_loses_nothing_and_repeats_nothing(tmp_pat
     assert {json.dumps(trial.values, sort_keys=True) for trial in trials} == whole
     oracle = json.loads((folder_of(tmp_path) / "oracle.json").read_text())
     assert sorted(oracle["end_order"]) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_says_how_to_go_on(tmp_path, mnist):
+    process = started(tmp_path, mnist)
+    for line in process.stdout:
+        if line.startswith("trial "):
+            break
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate()
+    assert process.returncode == 143
+    assert "Interrupted. Ended trials and finished epochs are kept; the same command with --resume goes on" in text
+    assert "Traceback" not in text
+    assert Trials(folder_of(tmp_path)).ended
 
 
 @pytest.mark.slow

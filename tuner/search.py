@@ -297,10 +297,12 @@ def _finish(config: SearchConfig, trials: "Trials") -> int:
         _say("No trial completed.")
         return 1
     from tuner.confirm import confirm
+    from tuner.hparams import write_hparams
     from tuner.report import write_search_report
 
     confirmed = confirm(config, trials)
     path = write_search_report(config, trials, confirmed)
+    write_hparams(trials.ended, config.folder)
     print(f"report   {path}")
     return 0
 
@@ -447,7 +449,14 @@ def main(words: list[str] | None = None) -> int:
         return SearchConfig(train=cli.parse(TrainConfig, prog=PROG, argv=theirs, default=first))
 
     own = list(given)
-    return cli.run(SearchConfig, search, prog=PROG, argv=own, default=default)
+    return cli.run(
+        SearchConfig,
+        search,
+        prog=PROG,
+        argv=own,
+        default=default,
+        interrupted="Ended trials and finished epochs are kept; the same command with --resume goes on from there.",
+    )
 
 
 if __name__ == "__main__":
