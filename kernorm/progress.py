@@ -84,21 +84,23 @@ class RunProgress(_Bar):
 class StudyProgress(_Bar):
     """Shows how many runs of a study have ended, the latest scores, and the time that is left by those of this start.
 
-    Runs under way count half, so that the estimate does not jump with each one that ends.
+    Runs under way count half, so that the estimate does not jump with each one that ends. `what` they are: runs of a
+    study, or a search's trials.
     """
 
-    def __init__(self, *, total: int, done: int, slots: int) -> None:
+    def __init__(self, *, total: int, done: int, slots: int, what: str = "runs") -> None:
         super().__init__(total=total, done=done)
-        self.total, self.first, self.done, self.slots = total, done, done, slots
+        self.total, self.first, self.done, self.slots, self.what = total, done, done, slots, what
 
-    def ended(self, text: str) -> None:
-        """Counts a run, and prints its line."""
+    def ended(self, text: str, best: str = "") -> None:
+        """Counts a run, and prints its line, with the best so far where there is one."""
+        text += f"  {best}" if best else ""
         self.done += 1
-        under_way = min(self.slots, self.total - self.done)
+        under_way = max(min(self.slots, self.total - self.done), 0)
         worked = self.done - self.first + under_way / 2
         left = (time.monotonic() - self.begun) / worked * (self.total - self.done - under_way / 2)
         self.line(f"{self.done}/{self.total}  {text}" + (f"  ETA {clock(left)}" if left >= 1 else ""))
-        self.bar.update(self.task, completed=self.done, description="runs", values=f"ETA {clock(left)}")
+        self.bar.update(self.task, completed=self.done, description=self.what, values=f"ETA {clock(left)}  {best}")
 
 
 def clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ from keras_tuner.src.engine.trial import TrialStatus
 
 from kernorm.config import TrainConfig, UsageError
 from tuner.config import SearchConfig
-from tuner.oracles import ORACLES
+from tuner.oracles import HOPELESS, ORACLES
 
 TRAIN = TrainConfig(epochs=9)
 # KerasTuner asks the current thread for its name in a way that Python 3.10 deprecated.
@@ -203,13 +203,6 @@ def test_an_error_frees_the_oracles_lock(tmp_path):
     assert not other.is_alive()
 
 
-def test_failures_in_a_row_end_no_search(tmp_path):
-    oracle = opened(tmp_path / "s")
-    for _ in range(5):
-        end(oracle, oracle.create_trial("slot0"), "FAILED")
-    assert len(run(oracle)) == 7
-
-
 def test_refuses_points_for_a_grid(tmp_path):
     with pytest.raises(UsageError, match=r"^A grid has its own order\. Received: --enqueue with --oracle grid\."):
         opened(tmp_path / "s", "grid", enqueue="published")
@@ -225,3 +218,63 @@ def test_refuses_an_oracle_that_is_not_installed(tmp_path, monkeypatch, name, mo
         monkeypatch.setattr(bayesian, "sklearn", None)
     with pytest.raises(UsageError, match=rf"^--oracle {name} needs .*Install the extra {name}\."):
         opened(tmp_path / "s", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("grid", {"norms": "bn,gn", "groups": "2,4", "l1": "off"}), ("hyperband", {})]
+)
+def test_the_number_of_trials_to_come_is_known(tmp_path, name, words):
+    oracle = opened(tmp_path / "s", name, max_trials=200, **words)
+    assert oracle.most_trials() == len(run(oracle)) > 20
+
+
+def test_three_failures_and_nothing_else_end_a_search(tmp_path):
+    oracle = opened(tmp_path / "s")
+    for _ in range(HOPELESS):
+        end(oracle, oracle.create_trial("slot0"), "FAILED")
+    assert oracle.create_trial("slot0").status == TrialStatus.STOPPED
+    assert not oracle.tuner_ids
+    other = opened(tmp_path / "t")
+    for status in ("FAILED", "COMPLETED", "FAILED", "FAILED", "FAILED"):
+        end(other, other.create_trial("slot0"), status)
+    assert len(run(other)) == 7
+
+
+def test_after_the_deadline_no_trial_is_begun_but_one_under_way_is_there(tmp_path):
+    oracle = opened(tmp_path / "s")
+    trial = oracle.create_trial("slot0")
+    oracle.deadline = 0
+    assert oracle.create_trial("slot0") is trial
+    assert oracle.create_trial("slot1").status == TrialStatus.STOPPED
+
+
+def test_a_chief_that_comes_back_gives_each_worker_its_own_trial(tmp_path):
+    before = opened(tmp_path / "s")
+    mine, other = before.create_trial("a.0"), before.create_trial("b.0")
+    oracle = opened(tmp_path / "s")
+    oracle.leave_with_workers()
+    assert oracle.create_trial("c.0").trial_id not in (mine.trial_id, other.trial_id)
+    assert oracle.create_trial("b.0").trial_id == other.trial_id
+    end(oracle, oracle.create_trial("a.0"))
+    assert oracle.create_trial("a.0").trial_id not in (mine.trial_id, other.trial_id)
+
+
+def test_a_trial_ended_while_it_waits_to_be_run_again_is_not(tmp_path):
+    trial = opened(tmp_path / "s").create_trial("slot0")
+    oracle = opened(tmp_path / "s")
+    assert oracle._retry_queue == [trial.trial_id]
+    end(oracle, trial)
+    assert oracle.create_trial("slot0").trial_id != trial.trial_id
+
+
+def test_between_chief_and_worker_nothing_is_printed_and_nothing_lost(tmp_path, capsys):
+    from keras_tuner.src.engine.trial import Trial
+
+    oracle = opened(tmp_path / "s", norms="bn,gn", groups="2,4")
+    for _ in range(6):
+        trial = oracle.create_trial("slot0")
+        copied = Trial.from_proto(trial.to_proto())
+        assert copied.hyperparameters.values == pytest.approx(trial.hyperparameters.values)
+        assert copied.trial_id == trial.trial_id
+        end(oracle, trial)
+    assert capsys.readouterr().out == ""

@@ -8,234 +8,30 @@ command with --resume goes on.
 import dataclasses
 import importlib.util
 import json
-import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernorm import cli, environment
 from kernorm.config import TrainConfig, UsageError, nearest
-from kernorm.engine import Outcome, cores, open_engine
+from kernorm.engine import cores
 from kernorm.files import locked, make_folder, require_folder, write_json
 from kernorm.recipes import recipe, recipe_named
+from tuner import distributed
 from tuner.config import TRIAL, SearchConfig
-from tuner.space import EPOCHS, check_batches, configured, point
+from tuner.space import check_batches, point
 
 if TYPE_CHECKING:
-    import keras_tuner
+    from keras_tuner.distribute.oracle_client import OracleClient
 
-    from kernorm.record import Record
-    from tuner.oracles import Steady
-    from tuner.trials import Repeat, Trials
+    from tuner.trials import Trial, Trials
 
 PROG = "python -m tuner.search"
 SETTINGS = "search.json"
-# So many trials that fail before any has completed end a search: more of them would not help.
-HOPELESS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One run of a trial."""
-
-    trial_id: str
-    config: TrainConfig
-
-
-def run_job(job: Job) -> "Record":
-    """Trains a run of a trial; what an engine's worker does."""
-    from kernorm.train import train
-
-    return train(job.config)
-
-
-@dataclass
-class _Ongoing:
-    """A trial under way: its config without seed, and the outcomes that have come."""
-
-    trial: "keras_tuner.engine.trial.Trial"
-    config: TrainConfig
-    began: float
-    outcomes: list[Outcome[Job, "Record"]] = field(default_factory=list)
-
-
-class Search:
-    """Hands trials from an oracle to an engine, and their scores back; every state is on disk when it counts."""
-
-    def __init__(self, config: SearchConfig, oracle: "Steady", trials: "Trials", say: Callable[[str], None]) -> None:
-        self.config, self.oracle, self.trials, self.say = config, oracle, trials, say
-        self.ongoing: dict[str, _Ongoing] = {}
-        self.began = time.monotonic() - max((trial.ended for trial in trials.ended), default=0.0)
-        self.numbers = {name: number for number, name in enumerate(oracle.start_order)}
-        self._catch_up()
-
-    def _catch_up(self) -> None:
-        """Tells the oracle what was written in trials.jsonl just before a process was killed."""
-        for ended in self.trials.ended:
-            trial = self.oracle.trials.get(ended.trial_id)
-            if trial and trial.trial_id in self.oracle._retry_queue:
-                self.oracle._retry_queue.remove(trial.trial_id)
-                self._tell(trial, ended.score, ended.message)
-
-    @property
-    def clock(self) -> float:
-        """Seconds since the search began, without the time between two starts of it."""
-        return time.monotonic() - self.began
-
-    @property
-    def hopeless(self) -> bool:
-        """Tells whether the first trials have all failed."""
-        return len(self.trials.ended) >= HOPELESS and all(trial.score is None for trial in self.trials.ended)
-
-    def run(self) -> None:
-        """Runs trials until the oracle has no more, the time is over, or nothing works."""
-        left = self.config.max_trials - len(self.trials.ended)
-        if left <= 0 and self.config.oracle != "hyperband":
-            return
-        with open_engine(
-            run_job,
-            self.config.engine,
-            workers=self.config.workers,
-            address=self.config.address,
-            cpus_per_job=self.config.threads,
-            gpus_per_job=self.config.gpus_per_job,
-            log_dir=self.config.folder / "logs",
-        ) as engine:
-            self._fill(engine)
-            for outcome in engine.outcomes():
-                self._take(outcome)
-                self._fill(engine)
-
-    def _fill(self, engine: Any) -> None:
-        budget = self.config.budget_seconds
-        free = (f"slot{number}" for number in range(max(engine.slots, 1)))
-        for slot in free:
-            if slot in self.oracle.ongoing_trials or self.hopeless or (budget and self.clock >= budget):
-                continue
-            trial = self.oracle.create_trial(slot)
-            if trial.status != "RUNNING":  # IDLE until another one has ended, or STOPPED
-                return
-            self._start(trial, engine)
-
-    def _start(self, trial: Any, engine: Any) -> None:
-        self.numbers.setdefault(trial.trial_id, len(self.numbers))
-        values = trial.hyperparameters.values
-        try:
-            config = configured(self.config.space, self.config.base, values)
-        except UsageError as error:
-            self._end(_Ongoing(trial, self.config.base, self.clock), str(error))
-            self._fill(engine)
-            return
-        self.ongoing[trial.trial_id] = _Ongoing(trial, config, self.clock)
-        for seed in range(self.config.seed, self.config.seed + self.config.repeats):
-            engine.submit(Job(trial_id=trial.trial_id, config=replace(config, seed=seed)))
-
-    def _take(self, outcome: Outcome[Job, "Record"]) -> None:
-        ongoing = self.ongoing[outcome.job.trial_id]
-        ongoing.outcomes.append(outcome)
-        if len(ongoing.outcomes) < self.config.repeats:
-            return
-        del self.ongoing[outcome.job.trial_id]
-        failed = [_failure(outcome) for outcome in ongoing.outcomes]
-        self._end(ongoing, next(filter(None, failed), ""))
-        self._prune()
-
-    def _end(self, ongoing: _Ongoing, message: str) -> None:
-        """Writes what a trial found, then tells the oracle: in this order, so that a kill between loses nothing."""
-        from tuner.trials import Trial
-
-        config, epochs = ongoing.config, ongoing.config.stop_after or ongoing.config.epochs
-        repeats = () if message else tuple(
-            sorted((_repeat(outcome, epochs) for outcome in ongoing.outcomes), key=lambda repeat: repeat.seed)
-        )  # fmt: skip
-        before = int(ongoing.trial.hyperparameters.values.get("tuner/initial_epoch", 0))
-        searched = [name for name, _ in self.config.space.described()]
-        score = sum(repeat.cross_entropy for repeat in repeats) / len(repeats) if repeats else None
-        ended = Trial(
-            number=self.numbers[ongoing.trial.trial_id],
-            trial_id=ongoing.trial.trial_id,
-            values=dict(ongoing.trial.hyperparameters.values),
-            settings={name: getattr(config, name) for name in searched},
-            status="failed" if message else "completed",
-            message=message,
-            epochs=epochs,
-            new_epochs=(epochs - before) * self.config.repeats,
-            score=score,
-            repeats=repeats,
-            began=ongoing.began,
-            ended=self.clock,
-        )
-        self.trials.add(ended)
-        self._tell(ongoing.trial, score, message)
-        self.say(described(ended, self.trials))
-
-    def _tell(self, trial: Any, score: float | None, message: str) -> None:
-        if score is None:
-            trial.status, trial.message = "FAILED", message
-        else:
-            self.oracle.update_trial(trial.trial_id, {self.oracle.objective.name: score})
-            trial.status = "COMPLETED"
-        self.oracle.end_trial(trial)
-
-    def _prune(self) -> None:
-        """Deletes the checkpoints of all but the best trials; Hyperband may still promote any until it ends."""
-        if self.config.oracle == "hyperband":
-            return
-        kept = {
-            repeat.run_id for trial in self.trials.best()[: self.config.keep_checkpoints] for repeat in trial.repeats
-        }
-        for trial in self.trials.ended:
-            for repeat in trial.repeats:
-                if repeat.run_id not in kept:
-                    (self.config.folder / "runs" / repeat.run_id / "checkpoint.npz").unlink(missing_ok=True)
-
-
-def _failure(outcome: Outcome[Job, "Record"]) -> str:
-    if outcome.result is None:
-        return outcome.error or "failed"
-    return outcome.result.message if outcome.result.status == "diverged" else ""
-
-
-def _repeat(outcome: Outcome[Job, "Record"], epochs: int) -> "Repeat":
-    from tuner.trials import Repeat
-
-    record = outcome.result
-    if record is None:
-        raise ValueError(f"A repeat has a record. Received: {outcome.error}.")
-    row = record.history[epochs]
-    if row.val_cross_entropy is None or row.val_accuracy is None or not math.isfinite(row.val_cross_entropy):
-        raise ValueError(f"A trial is scored on validation. Received: {record.run_id} without such a score.")
-    return Repeat(
-        seed=outcome.job.config.seed,
-        run_id=record.run_id,
-        cross_entropy=row.val_cross_entropy,
-        accuracy=row.val_accuracy,
-        seconds=sum(row.seconds for row in record.history[: epochs + 1]),
-        cpu_seconds=sum(row.cpu_seconds for row in record.history[: epochs + 1]),
-    )
-
-
-def described(trial: Any, trials: "Trials") -> str:
-    """Puts a trial that has ended into one line, with the best so far."""
-    settings = ", ".join(f"{name} {_shown(value)}" for name, value in trial.settings.items())
-    if trial.score is None:
-        return f"trial {trial.number + 1}  {settings}: failed, {trial.message}"
-    accuracy = 100 * sum(repeat.accuracy for repeat in trial.repeats) / len(trial.repeats)
-    best = trials.best()[0]
-    rung = f" after {trial.epochs} epochs" if EPOCHS in trial.values else ""
-    return (
-        f"trial {trial.number + 1}  {settings}: validation cross-entropy {trial.score:.4f}{rung}, {accuracy:.2f} %; "
-        f"best {best.score:.4f} (trial {best.number + 1})"
-    )
-
-
-def _shown(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def search(config: SearchConfig) -> int:
@@ -254,6 +50,10 @@ def search(config: SearchConfig) -> int:
         _show_plan(config)
         return 0
     require_folder(config.folder, "--reports-dir")
+    role = None if config.report_only else distributed.role()
+    if role == "worker":
+        distributed.ask_chief(lambda client: _work(config, client))
+        return 0
     if config.overwrite and config.folder.exists():
         shutil.rmtree(config.folder)
     known = (config.folder / SETTINGS).exists()
@@ -266,27 +66,55 @@ def search(config: SearchConfig) -> int:
         raise UsageError(f"--report-only needs a search. Received: {config.folder}, which has none. Run it first.")
     make_folder(config.folder, "--reports-dir")
     with locked(config.folder / "lock", "run this search"):
-        settings = _settings(config)
         if known:
-            _check_same(json.loads((config.folder / SETTINGS).read_text()), settings, config.folder)
+            _check_same(config)
         else:
-            write_json(config.folder / SETTINGS, settings)
-        trials = Trials(config.folder)
+            write_json(config.folder / SETTINGS, _settings(config))
         if not config.report_only:
-            _run(config, points, trials)
-        return _finish(config, trials)
+            _run(config, points, serving=role == "chief")
+        return _finish(config, Trials(config.folder))
 
 
-def _run(config: SearchConfig, points: list[dict], trials: "Trials") -> None:
+def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
     from kernorm.data import load
+    from kernorm.progress import StudyProgress
+    from tuner.driver import Driver, described
     from tuner.oracles import ORACLES
+    from tuner.trials import Trials
 
     load(config.base)  # a wrong size is told at once, and workers find the cache
     oracle = ORACLES[config.oracle](config)
     oracle.points = points
     oracle._set_project_dir(str(config.reports_dir / "searches"), config.name)
     oracle.reload()
-    Search(config, oracle, trials, _say).run()
+    trials = Trials(config.folder)
+    if config.budget_seconds:
+        oracle.deadline = time.monotonic() + config.budget_seconds - trials.seconds
+    if serving:
+        oracle.leave_with_workers()
+        _say(f"chief at {distributed.address()}: waiting for workers")
+        distributed.serve(oracle)
+        return
+    slots = config.workers or cores()
+    with StudyProgress(total=oracle.most_trials(), done=len(trials.ended), slots=slots, what="trials") as progress:
+
+        def ended(trial: "Trial") -> None:
+            best = trials.best()
+            progress.ended(described(trial), best=f"best {best[0].score:.4f}" if best else "")
+
+        Driver(config, oracle, trials, ended).run()
+
+
+def _work(config: SearchConfig, client: "OracleClient") -> None:
+    """Runs trials of a chief until it has no more."""
+    from tuner.driver import Driver, described
+    from tuner.trials import Trials
+
+    _check_same(config)
+    name = os.environ[distributed.ID]
+    trials = Trials(config.folder, mend=False)
+    Driver(config, client, trials, lambda trial: _say(described(trial)), name=f"{name}.").run()
+    _say(f"{name}: the chief has no more trials")
 
 
 def _finish(config: SearchConfig, trials: "Trials") -> int:
@@ -375,13 +203,21 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
     }
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+def _check_same(config: SearchConfig) -> None:
+    try:
+        before = json.loads((config.folder / SETTINGS).read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"A worker sees its chief's folder. Received: {config.folder} without {SETTINGS}. Give the chief's --name "
+            "and --reports-dir."
+        ) from None
+    now = _settings(config)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         name = changed[0]
         raise UsageError(
             f"A resumed search keeps its settings. Received: {name}={now[name]}, begun with {before.get(name)} in "
-            f"{folder}. Give the same ones, or another --name."
+            f"{config.folder}. Give the same ones, or another --name."
         )
 
 

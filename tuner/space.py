@@ -56,6 +56,15 @@ class Space:
                 rows.append((name, ", ".join(map(str, value))))
         return rows
 
+    def points(self) -> int:
+        """Returns the points of its grid; groups count for gn alone."""
+        norms = sum(max(len(self.groups), 1) if norm == "gn" else 1 for norm in self.norm)
+        found = norms * len(self.batch_size)
+        for name, off in (("l1", 1), ("l2", 1), ("learning_rate", 0)):
+            if isinstance(value := getattr(self, name), Range):
+                found *= off + len(value.decades())
+        return found
+
 
 def space_of(
     base: TrainConfig,

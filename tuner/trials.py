@@ -9,6 +9,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from kernorm.files import append_whole, write_atomically
 
 TRIALS = "trials.jsonl"
+# What a search minimizes, under the name that oracles know it by.
+OBJECTIVE = "val_cross_entropy"
 
 _strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
 
@@ -59,9 +61,14 @@ _ADAPTER = TypeAdapter(Trial)
 
 
 class Trials:
-    """The trials of a search in its folder, in the order in which they ended."""
+    """The trials of a search in its folder, in the order in which they ended.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the search's.
+        mend: takes lines that cannot be read out of the file; not while other processes append to it.
+    """
+
+    def __init__(self, folder: Path, *, mend: bool = True) -> None:
         self.path = folder / TRIALS
         self.ended: list[Trial] = []
         content = self.path.read_bytes() if self.path.exists() else b""
@@ -71,13 +78,18 @@ class Trials:
             except ValidationError:  # cut by a full disk or a power cut; its trial runs again
                 continue
         whole = b"".join(map(_line, self.ended))
-        if content != whole:
+        if mend and content != whole:
             write_atomically(self.path, whole)
 
     def add(self, trial: Trial) -> None:
         """Appends a trial: on disk when this returns, or not there at all."""
         append_whole(self.path, _line(trial))
         self.ended.append(trial)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the search has taken until its last trial ended."""
+        return max((trial.ended for trial in self.ended), default=0.0)
 
     def best(self) -> list[Trial]:
         """Returns the completed trials, the best first; those of fewer epochs, as Hyperband has them, come after."""

@@ -1,0 +1,138 @@
+"""KerasTuner's chief and workers: the three variables, and a real search over processes with one of them killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from kernorm.config import UsageError
+from tests.test_oracles import end, opened
+from tests.test_search import folder_of, words
+from tuner import distributed
+from tuner.distributed import ID, IP, PORT, ask_chief, role, serve
+from tuner.search import main
+from tuner.trials import Trials
+
+pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
+
+
+@pytest.fixture
+def port(monkeypatch):
+    """A free port, and the variables of a chief at it."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        number = str(found.getsockname()[1])
+    for name, value in ((IP, "127.0.0.1"), (PORT, number), (ID, "chief")):
+        monkeypatch.setenv(name, value)
+    return number
+
+
+def test_the_variables_say_what_a_process_is(port, monkeypatch):
+    assert role() == "chief"
+    monkeypatch.setenv(ID, "worker0")
+    assert role() == "worker"
+    for name in (IP, PORT, ID):
+        monkeypatch.delenv(name)
+    assert role() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (ID, "", f"A search over many processes needs {IP}, {PORT}, {ID}. Received: {IP} without {ID}. Set all"),
+        (IP, "", f"Received: {PORT} without {IP}."),
+        (PORT, "http", f"{PORT} is a port. Received: 'http'. Give for example 8790."),
+    ],
+)
+def test_refuses_variables_that_do_not_fit(port, monkeypatch, tmp_path, capsys, name, value, message):
+    monkeypatch.setenv(name, value)
+    assert main(words(tmp_path)) == 2
+    assert message in capsys.readouterr().err
+    assert not folder_of(tmp_path).exists()
+
+
+def test_a_worker_without_a_chief_says_so(port, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(ID, "worker0")
+    monkeypatch.setattr(distributed, "REACH_SECONDS", 0.1)
+    assert main(words(tmp_path)) == 2
+    assert f"A worker needs its chief. Received: nothing at 127.0.0.1:{port} for 0.1 s." in capsys.readouterr().err
+
+
+def test_a_chief_refuses_an_address_that_is_taken(port, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(port)))
+        taken.listen()
+        with pytest.raises(UsageError, match=rf"^A chief listens at .* Received: 127\.0\.0\.1:{port}, which is taken"):
+            serve(opened(tmp_path / "s"))
+
+
+def test_workers_share_the_trials_of_a_chief_and_it_ends_with_them(port, tmp_path):
+    oracle = opened(tmp_path / "s")
+    chief = threading.Thread(target=serve, args=(oracle,))
+    chief.start()
+    found: dict[str, list[str]] = {"a": [], "b": []}
+
+    def work(name, client):
+        while (trial := client.create_trial(name)).status == "RUNNING":
+            found[name].append(trial.trial_id)
+            end(client, trial)
+
+    workers = [
+        threading.Thread(target=ask_chief, args=(lambda client, name=name: work(name, client),)) for name in found
+    ]
+    for worker in workers:
+        worker.start()
+    for thread in (*workers, chief):
+        thread.join()
+    assert sorted(found["a"] + found["b"]) == oracle.start_order == sorted(oracle.end_order)
+    assert len(oracle.end_order) == 12
+
+
+def test_a_worker_whose_chief_is_lost_says_so(port, tmp_path):
+    oracle = opened(tmp_path / "s")
+    oracle.populate_space = lambda trial_id: 1 / 0  # what KerasTuner's chief answers any error with
+    chief = threading.Thread(target=serve, args=(oracle,))
+    chief.start()
+    with pytest.raises(UsageError, match=r"^A worker needs its chief\. Received: .* was lost: .*division by zero"):
+        ask_chief(lambda client: client.create_trial("a"))
+    del oracle.populate_space
+    oracle.deadline = 0
+    ask_chief(lambda client: client.create_trial("a"))
+    chief.join()
+
+
+@pytest.mark.slow
+def test_a_search_over_processes_survives_the_loss_of_a_worker(port, tmp_path, mnist):
+    more = ["--max-trials=3", "--top-k=0", "--workers=1"]
+
+    def started(name, stdout=subprocess.PIPE):
+        env = {**os.environ, "KERNORM_CACHE_DIR": str(mnist), ID: name}
+        command = [sys.executable, "-m", "tuner.search", *words(tmp_path, *more)]
+        return subprocess.Popen(
+            command, stdout=stdout, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
+        )
+
+    chief = started("chief")
+    lost = started("worker0")
+    for line in lost.stdout:
+        if line.startswith("trial 1 "):
+            break
+    os.killpg(lost.pid, signal.SIGKILL)
+    again = started("worker0")
+    told, _ = again.communicate()
+    assert again.returncode == 0, told
+    assert "worker0: the chief has no more trials" in told
+    text, _ = chief.communicate()
+    assert chief.returncode == 0, text
+    assert "chief at 127.0.0.1:" in text
+    trials = Trials(folder_of(tmp_path)).ended
+    assert sorted(trial.number for trial in trials) == [0, 1, 2]
+    assert [trial.status for trial in trials] == ["completed"] * 3
+    oracle = json.loads((folder_of(tmp_path) / "oracle.json").read_text())
+    assert sorted(oracle["end_order"]) == ["0", "1", "2"]
+    assert (folder_of(tmp_path) / "report.html").exists()
