@@ -82,9 +82,11 @@ def _finished(config: TrainConfig, folder: Path) -> "Record | None":
     if config.export and record.status == "finished" and not exported:
         record = replace(record, export=_export(config, folder))
         write_record(record, folder / RECORD)
-    if config.report and not (folder / "report.html").exists():
+    reported = (folder / "report.html").exists()
+    if config.report and not reported:
         record = _report_again(record, folder)
-    _say(f"{folder.name} is already trained; --retrain trains it once more.")
+    if exported or reported:  # else it was trained for its numbers alone, by a study or a search
+        _say(f"{folder.name} is already trained; --retrain trains it once more.")
     return record
 
 

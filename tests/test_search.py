@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
 from kernorm.record import read_record
+from kernorm.train import train
 from tuner.plots import expected_best
 from tuner.search import main
 from tuner.trials import Trials
@@ -128,6 +130,40 @@ def test_tensorboard_finds_every_trial_with_its_settings(done):
         assert started.hparams["l2"].number_value == trial.settings["l2"]
         (found,) = events.Tensors("validation cross-entropy")
         assert (found.step, tensor_util.make_ndarray(found.tensor_proto)) == (1, pytest.approx(trial.score))
+
+
+@pytest.mark.slow
+def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, mnist_cache):
+    """A promoted trial has trained as if it had never been stopped."""
+    assert main(words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0", "--workers=1")) == 0
+    trials = Trials(folder_of(tmp_path)).ended
+    assert {trial.epochs for trial in trials} == {1, 3}
+    promoted = next(trial for trial in trials if trial.values["tuner/initial_epoch"])
+    assert promoted.new_epochs == 2
+    (repeat,) = promoted.repeats
+    record = read_record(folder_of(tmp_path) / "runs" / repeat.run_id / "record.json")
+    at_once = train(replace(record.config, stop_after=None, reports_dir=tmp_path / "at_once"))
+    assert [(row.loss, row.val_cross_entropy) for row in record.history] == [
+        (row.loss, row.val_cross_entropy) for row in at_once.history
+    ]
+
+
+@pytest.mark.slow
+def test_a_worker_killed_under_ray_costs_no_trial(tmp_path, mnist):
+    pytest.importorskip("ray")
+    process = started(tmp_path, mnist, "--engine=ray", "--workers=1", "--top-k=0", "--max-trials=3")
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if "trial 1 " in line:
+            break
+    (log,) = (folder_of(tmp_path) / "logs").glob("ray-*.log")
+    os.kill(int(log.stem.rpartition("-")[2]), signal.SIGKILL)
+    text, _ = process.communicate()
+    assert process.returncode == 0, [*seen, text]
+    trials = Trials(folder_of(tmp_path)).ended
+    assert [(trial.number, trial.status) for trial in trials] == [(number, "completed") for number in range(3)]
+    assert len(list((folder_of(tmp_path) / "logs").glob("ray-*.log"))) == 2
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tuner.space import Range, Space
 from tuner.trials import Trial
 
 _HEAT = LinearSegmentedColormap.from_list("score", [PALETTE["blue"], PALETTE["line"], PALETTE["heat"]])
-_LABELS = {"l1": "λ1", "l2": "λ2", "batch_size": "batch", "learning_rate": "rate"}
+LABELS = {"l1": "λ1", "l2": "λ2", "batch_size": "batch size", "learning_rate": "learning rate"}
 
 
 def charts(space: Space, trials: Sequence[Trial], importance: dict[str, float]) -> dict[str, tuple[Panel, ...]]:
@@ -94,7 +94,7 @@ def coordinates(space: Space, trials: Sequence[Trial]) -> Panel:
                 axes.text(place + 0.03, height, text, fontsize=8.5, color=PALETTE["muted"], va="center",
                           bbox={"facecolor": PALETTE["paper"], "alpha": 0.8, "pad": 0.8, "linewidth": 0})  # fmt: skip
         axes.set(yticks=[], xlim=(-0.15, len(names) - 0.6), ylim=(-0.08, 1.08))
-        axes.set_xticks(range(len(names)), [_LABELS.get(name, name) for name in names])
+        axes.set_xticks(range(len(names)), [LABELS.get(name, name) for name in names])
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False)
         _bar(figure, axes, norm)
@@ -137,13 +137,13 @@ def bars(importance: dict[str, float]) -> Panel:
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
-        axes.barh([_LABELS.get(name, name) for name in names], [importance[name] for name in names],
+        axes.barh([LABELS.get(name, name) for name in names], [importance[name] for name in names],
                   color=PALETTE["blue"], height=0.6)  # fmt: skip
         axes.set(xlim=(0, 1), xlabel="share of importance")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
 
-    listed = ", ".join(f"{_LABELS.get(name, name)} {importance[name]:.2f}" for name in reversed(names))
+    listed = ", ".join(f"{LABELS.get(name, name)} {importance[name]:.2f}" for name in reversed(names))
     return Panel("importance", "Importance", f"{listed}.", (5.3, 0.9 + 0.42 * len(names)), draw)
 
 

@@ -19,7 +19,7 @@ from kernorm.files import write_atomically, write_json
 from kernorm.report import environment
 from tuner.config import SearchConfig
 from tuner.confirm import Confirmed
-from tuner.plots import charts
+from tuner.plots import LABELS, charts
 from tuner.space import Range, Space, declare
 from tuner.trials import Trial, Trials
 
@@ -48,6 +48,7 @@ def write_search_report(config: SearchConfig, trials: Trials, confirmed: Confirm
     renderer.filters |= {"concise": concise}
     page = renderer.get_template("search_report.html.j2").render(
         config=config,
+        labels=LABELS,
         command=command(config),
         trials=trials.ended,
         best=best,
