@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kernorm.config import TrainConfig
 from kernorm.ledger import Ledger
 from kernorm.plan import Study
+from kernorm.record import RECORD, read_record
 from kernorm.study import StudyConfig, conduct
 from tuner.config import SearchConfig
 from tuner.space import configured
@@ -156,7 +157,8 @@ def _export(config: SearchConfig, records: "dict[int, Record]") -> "Record | Non
         return None
     best = min(records.values(), key=_score)
     if config.report_only:
-        return best
+        path = config.folder / "runs" / best.run_id / RECORD
+        return read_record(path) if path.exists() else best
     return train(
         replace(
             best.config,
