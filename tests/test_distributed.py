@@ -110,11 +110,11 @@ def test_a_worker_whose_chief_is_lost_says_so(port, tmp_path):
 def test_a_search_over_processes_survives_the_loss_of_a_worker(port, tmp_path, mnist):
     more = ["--max-trials=3", "--top-k=0", "--workers=1"]
 
-    def started(name, stdout=subprocess.PIPE):
+    def started(name):
         env = {**os.environ, "KERNORM_CACHE_DIR": str(mnist), ID: name}
         command = [sys.executable, "-m", "tuner.search", *words(tmp_path, *more)]
         return subprocess.Popen(
-            command, stdout=stdout, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
         )
 
     chief = started("chief")
@@ -123,6 +123,7 @@ def test_a_search_over_processes_survives_the_loss_of_a_worker(port, tmp_path, m
         if line.startswith("trial 1 "):
             break
     os.killpg(lost.pid, signal.SIGKILL)
+    lost.communicate()
     again = started("worker0")
     told, _ = again.communicate()
     assert again.returncode == 0, told

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
+from kernorm.engine import open_engine
 from kernorm.record import read_record
 from kernorm.train import train
 from tuner.plots import expected_best
@@ -142,7 +143,10 @@ def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, mnist_cache):
     assert promoted.new_epochs == 2
     (repeat,) = promoted.repeats
     record = read_record(folder_of(tmp_path) / "runs" / repeat.run_id / "record.json")
-    at_once = train(replace(record.config, stop_after=None, reports_dir=tmp_path / "at_once"))
+    with open_engine(train, workers=1) as engine:  # a process that has as many threads
+        engine.submit(replace(record.config, stop_after=None, reports_dir=tmp_path / "at_once"))
+        (outcome,) = engine.outcomes()
+    at_once = outcome.result
     assert [(row.loss, row.val_cross_entropy) for row in record.history] == [
         (row.loss, row.val_cross_entropy) for row in at_once.history
     ]
