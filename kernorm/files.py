@@ -13,7 +13,20 @@ from typing import IO
 
 from kernorm.config import UsageError
 
-UNHASHED = ("assets.extra/kernorm/tree.sha256", "assets.extra/kernorm/evaluation.json")
+# What is said of a model after its export, and the hash itself.
+UNHASHED = tuple(
+    f"assets.extra/kernorm/{name}"
+    for name in (
+        "tree.sha256",
+        "evaluation.json",
+        "report.html",
+        "BLESSED",
+        "NOT_BLESSED",
+        "validation.json",
+        "INFRA_BLESSED",
+        "INFRA_NOT_BLESSED",
+    )
+)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -154,7 +167,7 @@ def _nearest(path: Path) -> Path:
 def tree_sha256(folder: Path) -> str:
     """Returns the sha256 over the relative names and contents of all files of a folder, sorted by name.
 
-    Leaves out UNHASHED: the hash itself, and the evaluation that is added later.
+    Leaves out UNHASHED: the hash itself, and what evaluation and validation add later.
     """
     total = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
