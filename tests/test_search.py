@@ -136,7 +136,7 @@ def test_tensorboard_finds_every_trial_with_its_settings(done):
 @pytest.mark.slow
 def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, mnist_cache):
     """A promoted trial has trained as if it had never been stopped."""
-    assert main(words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0", "--workers=1")) == 0
+    assert main(words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0")) == 0
     trials = Trials(folder_of(tmp_path)).ended
     assert {trial.epochs for trial in trials} == {1, 3}
     promoted = next(trial for trial in trials if trial.values["tuner/initial_epoch"])

@@ -1,0 +1,123 @@
+"""python -m kernorm.evaluate on the model that comes with the repository, with real digits."""
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernorm.card import FOLDER
+from kernorm.cli import run
+from kernorm.data import load_arrays
+from kernorm.evaluate import (
+    PROG,
+    EvaluateConfig,
+    answers,
+    latest_blessed,
+    main,
+    read_evaluation,
+    require_whole,
+    unblessed,
+)
+from kernorm.metrics import evaluate
+
+SHOWN = next(path for path in (Path(__file__).parent.parent / "saved_models" / "kernorm").iterdir() if path.is_dir())
+THRESHOLDS = Path(str(resources.files("kernorm") / "thresholds.json"))
+
+
+def evaluated(*words):
+    return run(EvaluateConfig, main, prog=PROG, argv=[str(word) for word in words])
+
+
+@pytest.fixture
+def model(tmp_path):
+    return Path(shutil.copytree(SHOWN, tmp_path / "saved_models" / "kernorm" / "1000"))
+
+
+def test_the_reloaded_model_is_measured_and_blessed(model, mnist_cache, capsys):
+    assert evaluated(model, "--thresholds", THRESHOLDS, "--no-robustness") == 0
+    assert "BLESSED" in capsys.readouterr().out.splitlines()
+    found = read_evaluation(model)
+    arrays = load_arrays()
+    reference = evaluate(answers(model)(arrays.test_images), arrays.test_labels, "test")
+    assert found.measured("accuracy").value == pytest.approx(reference.accuracy)
+    assert found.measured("cross_entropy").value == pytest.approx(reference.cross_entropy)
+    assert found.measured("brier").value == pytest.approx(reference.brier)
+    assert found.measured("ece").value == pytest.approx(reference.ece)
+    assert found.measured("accuracy", "7").count == 1028
+    assert (found.blessed, found.baseline, found.count) == (True, None, 10_000)
+    _, digest = require_whole(model)
+    assert found.tree_sha256 == digest
+    assert unblessed(model, digest) == ""
+    assert (model / FOLDER / "BLESSED").read_text() == f"{digest}\n"
+    assert "99.42" in (model / FOLDER / "report.html").read_text()
+
+
+def test_without_thresholds_there_is_no_blessing(model, mnist_cache, capsys):
+    assert evaluated(model, "--no-robustness") == 0
+    assert not {"BLESSED", "NOT_BLESSED"} & {path.name for path in (model / FOLDER).iterdir()}
+    assert unblessed(model, require_whole(model)[1]) == "it was evaluated without thresholds"
+
+
+def test_what_is_not_reached_is_not_blessed_and_takes_a_blessing_away(model, mnist_cache, tmp_path, capsys):
+    (model / FOLDER / "BLESSED").write_text("")
+    content = json.loads(THRESHOLDS.read_text())
+    content["metricsSpecs"][0]["metrics"][0]["perSliceThresholds"][0]["threshold"]["valueThreshold"]["lowerBound"] = (
+        0.995
+    )
+    (tmp_path / "high.json").write_text(json.dumps(content))
+    assert evaluated(model, "--thresholds", tmp_path / "high.json", "--no-robustness") == 1
+    told = capsys.readouterr().out
+    assert "not passed: accuracy overall 0.9942 [0.9925, 0.9955]: at least 0.995 is not shown" in told
+    names = {path.name for path in (model / FOLDER).iterdir()}
+    assert "NOT_BLESSED" in names
+    assert "BLESSED" not in names
+    assert unblessed(model, require_whole(model)[1]).startswith("it is not blessed; accuracy overall")
+
+
+def test_the_latest_blessed_version_is_the_baseline(model, mnist_cache, tmp_path, capsys):
+    base = model.parent
+    root = ["--saved-models-dir", base.parent, "--no-robustness"]
+    assert latest_blessed(base) is None
+    assert evaluated(model, "--baseline", "latest", "--thresholds", THRESHOLDS, *root) == 0
+    assert "baseline: none; no version under" in capsys.readouterr().err
+    assert latest_blessed(base) == model
+    shutil.copytree(SHOWN, base / "2000")
+    assert evaluated(base / "2000", "--baseline", "latest", "--thresholds", THRESHOLDS, *root) == 0
+    found = read_evaluation(base / "2000")
+    assert (found.baseline.version, found.baseline.mcnemar.p) == (1000, 1.0)
+    assert {change.value for change in found.changes} == {0.0}
+    assert "Baseline: eva4-bn" in (base / "2000" / FOLDER / "report.html").read_text()
+
+
+def test_robustness_has_every_corruption(model, mnist_cache, monkeypatch, capsys):
+    import kernorm.evaluate
+
+    monkeypatch.setattr(kernorm.evaluate, "ROBUSTNESS_IMAGES", 100)
+    assert evaluated(model) == 0
+    rows = read_evaluation(model).robustness
+    assert len(rows) == 12
+    assert {row.count for row in rows} == {100}
+    assert np.mean([row.accuracies[0] - row.accuracies[-1] for row in rows]) > 0.2
+    assert "gaussian_noise" in (model / FOLDER / "report.html").read_text()
+
+
+def test_refuses_a_model_that_was_changed(model, mnist_cache, capsys):
+    path = model / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    assert evaluated(model) == 2
+    assert "A model must be as it was exported. Received: " in capsys.readouterr().err
+
+
+def test_refuses_what_is_no_model_of_kernorms(tmp_path, mnist_cache, capsys, model):
+    assert evaluated(tmp_path) == 2
+    assert "An exported model is a folder with a saved_model.pb. Received: " in capsys.readouterr().err
+    assert evaluated(model, "--baseline", tmp_path / "other") == 2
+    assert "An exported model is a folder with a saved_model.pb. Received: " in capsys.readouterr().err
+    (model / FOLDER / "evaluation.json").write_text("{")
+    with pytest.raises(ValueError, match=r"^An evaluation must be whole and of schema 1\. Received: "):
+        read_evaluation(model)

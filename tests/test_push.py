@@ -1,0 +1,232 @@
+"""python -m kernorm.push: what may be published, that it is published whole, and what is served."""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from kernorm.card import FOLDER
+from kernorm.cli import run
+from kernorm.evaluate import EvaluateConfig, evaluate_model, require_whole
+from kernorm.files import locked, tree_sha256
+from kernorm.push import CONFIG, PROG, PushConfig, main
+from kernorm.versions import versions
+from tests.test_evaluate import SHOWN, THRESHOLDS
+
+
+def pushed(*words):
+    return run(PushConfig, main, prog=PROG, argv=[str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def blessed(tmp_path_factory, mnist):
+    """A model that was really evaluated and blessed."""
+    path = Path(shutil.copytree(SHOWN, tmp_path_factory.mktemp("candidates") / "run" / "1000"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERNORM_CACHE_DIR", str(mnist))
+        assert evaluate_model(EvaluateConfig(path=path, thresholds=THRESHOLDS, robustness=False)).blessed
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "saved_models"
+
+
+def config_of(root):
+    return text_format.Parse((root / CONFIG).read_text(), ModelServerConfig()).model_config_list.config
+
+
+def test_a_blessed_model_becomes_a_version_with_the_same_files(blessed, root, capsys):
+    before = int(time.time())
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path.parent == root / "kernorm"
+    assert int(path.name) >= before
+    assert tree_sha256(path) == tree_sha256(blessed)
+    assert (path / FOLDER / "BLESSED").exists()
+    (entry,) = config_of(root)
+    assert (entry.name, entry.base_path, entry.model_platform) == ("kernorm", "/models/kernorm", "tensorflow")
+    assert not entry.HasField("model_version_policy")
+    assert {path.name for path in (root / "kernorm").iterdir()} == {path.name}
+
+
+def test_versions_rise_and_published_ones_stay_as_they_are(blessed, root):
+    (root / "kernorm" / "9999999999").mkdir(parents=True)
+    for _ in range(2):
+        assert pushed(blessed, "--saved-models-dir", root) == 0
+    assert versions(root / "kernorm") == [9999999999, 10000000000, 10000000001]
+    assert list((root / "kernorm" / "9999999999").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "evaluation.json").unlink(), "it was never evaluated"),
+        (lambda folder: (folder / "BLESSED").unlink(), "it is not blessed"),
+    ],
+)
+def test_refuses_what_is_not_blessed_with_the_reason(blessed, root, tmp_path, capsys, change, message):
+    path = Path(shutil.copytree(blessed, tmp_path / "run" / "1"))
+    change(path / FOLDER)
+    assert pushed(path, "--saved-models-dir", root) == 1
+    assert f"refused: {path}: {message}" in capsys.readouterr().err
+    assert versions(root / "kernorm") == []
+
+
+def test_a_blessing_is_of_exactly_these_files(blessed, root, tmp_path, capsys):
+    path = Path(shutil.copytree(blessed, tmp_path / "run" / "1"))
+    (path / "assets.extra" / "more.txt").write_text("added")
+    assert pushed(path, "--saved-models-dir", root) == 2
+    assert "A model must be as it was exported. Received: " in capsys.readouterr().err
+    (path / FOLDER / "tree.sha256").write_text(tree_sha256(path) + "\n")
+    assert pushed(path, "--saved-models-dir", root) == 1
+    assert "its evaluation is of other files" in capsys.readouterr().err
+    assert versions(root / "kernorm") == []
+
+
+def test_a_copy_that_differs_is_never_published(blessed, root, monkeypatch, capsys):
+    copy = shutil.copytree
+
+    def damaging(source, target, **more):
+        copy(source, target, **more)
+        (Path(target) / "saved_model.pb").write_bytes(b"")
+
+    monkeypatch.setattr(shutil, "copytree", damaging)
+    assert pushed(blessed, "--saved-models-dir", root) == 2
+    assert "A copy must be what was blessed. Received: " in capsys.readouterr().err
+    assert not (root / "kernorm").exists()
+
+
+def test_a_full_disk_publishes_nothing(blessed, root, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    assert pushed(blessed, "--saved-models-dir", root) == 2
+    assert "A version needs room on its disk. Received: " in capsys.readouterr().err
+    assert not (root / "kernorm").exists()
+
+
+def test_one_pushes_at_a_time(blessed, root, capsys):
+    root.mkdir()
+    with locked(root / ".kernorm.push.lock", "publish kernorm"):
+        assert pushed(blessed, "--saved-models-dir", root) == 2
+    assert "Only one process at a time may publish kernorm. Received: " in capsys.readouterr().err
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+
+
+def test_rollback_pin_and_labels_are_what_tf_serving_reads(blessed, root, capsys):
+    for _ in range(3):
+        assert pushed(blessed, "--saved-models-dir", root) == 0
+    one, two, three = versions(root / "kernorm")
+    where = ("--saved-models-dir", root)
+
+    def specific():
+        (entry,) = config_of(root)
+        return list(entry.model_version_policy.specific.versions)
+
+    assert pushed("--rollback", *where) == 0
+    assert specific() == [two]
+    assert pushed("--rollback", *where) == 0
+    assert specific() == [one]
+    capsys.readouterr()
+    assert pushed("--rollback", *where) == 2
+    assert "A rollback needs a version before the one that is served. Received: " in capsys.readouterr().err
+    assert pushed("--label", f"stable={two}", *where) == 0
+    assert dict(config_of(root)[0].version_labels) == {"stable": two}
+    assert pushed("--pin", three, *where) == 0
+    assert specific() == [three]
+    assert pushed("--pin", "latest", *where) == 0
+    assert specific() == []
+    (root / "kernorm" / str(one) / "saved_model.pb").write_bytes(b"edited")
+    capsys.readouterr()
+    assert pushed("--list", *where) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(number) for number in (three, two, one)]
+    assert "blessed" in lines[0]
+    assert "99.42 %" in lines[0]
+    assert lines[0].endswith("served")
+    assert lines[1].endswith("stable")
+    assert "UNUSABLE: A model must be as it was exported." in lines[2]
+    assert pushed("--pin", one, *where) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "One thing at a time: a model to push, --rollback, --pin, --label or --list. Received: none."),
+        (["--list", "--rollback"], "Received: rollback, list."),
+        (["--pin", "newest"], "--pin takes a version, or latest. Received: 'newest'."),
+        (["--pin", "7"], "A version must be a published one. Received: 7. Known: none."),
+        (["--label", "stable"], "--label takes LABEL=VERSION. Received: 'stable'."),
+        (["--list", "--model", "a/b"], "--model is one folder's name. Received: 'a/b'."),
+        (["nowhere"], "An exported model is a folder with a saved_model.pb. Received: nowhere"),
+    ],
+)
+def test_refuses_in_one_line(root, capsys, words, message):
+    root.mkdir()
+    assert pushed(*words, "--saved-models-dir", root) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_refuses_a_models_config_that_tf_serving_could_not_read(root, capsys):
+    (root / CONFIG).parent.mkdir(parents=True)
+    (root / CONFIG).write_text("model_config_list {")
+    assert pushed("--list", "--saved-models-dir", root) == 2
+    assert "models.config is what TF Serving reads. Received: " in capsys.readouterr().err
+
+
+PUSHER = """
+import sys
+from pathlib import Path
+from kernorm.push import PushConfig, push
+for _ in range(1000):
+    push(PushConfig(path=Path(sys.argv[1]), saved_models_dir=Path(sys.argv[2])))
+    print("pushed", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_thirty_moments_there_is_never_a_version_that_is_not_whole(blessed, root):
+    """A poller looks at the base path as TF Serving does, where any name that is a number counts, all the while."""
+    base, over, seen, broken = root / "kernorm", threading.Event(), set(), []
+    digest = require_whole(blessed)[1]
+
+    def poll():
+        for _ in itertools.takewhile(lambda _: not over.is_set(), itertools.count()):
+            for path in base.iterdir() if base.exists() else ():
+                if path.name.isdecimal() and path.name not in seen:
+                    seen.add(path.name)
+                    if tree_sha256(path) != digest:
+                        broken.append(path)
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    chance = random.Random(0)  # noqa: S311
+    for _ in range(30):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PUSHER, str(blessed), str(root)], stdout=subprocess.PIPE, text=True
+        )
+        process.stdout.readline()  # it is at work: kill it within the next ones
+        wait = threading.Event()
+        wait.wait(chance.uniform(0, 0.12))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    over.set()
+    poller.join()
+    assert broken == []
+    assert len(seen) >= 30
+    assert {str(number) for number in versions(base)} >= seen
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    assert not [path.name for path in base.iterdir() if not path.name.isdecimal()]
