@@ -2,9 +2,10 @@
 
     python -m kernorm.push saved_models/<run id>/<version>
 
-copies it to saved_models/<model>/<unix seconds>/ under a temporary name, verifies the copy, flushes it to disk and
-renames it. Last in the way of a model. What is served is said in serving_config/models.config, which TF Serving reads
-again while it runs (--model_config_file_poll_wait_seconds).
+tries it in the runtimes that are here, if that has not been done (validate.py), copies it to
+saved_models/<model>/<unix seconds>/ under a temporary name, verifies the copy, flushes it to disk and renames it. Last
+in the way of a model. What is served is said in serving_config/models.config, which TF Serving reads again while it
+runs (--model_config_file_poll_wait_seconds).
 """
 
 import datetime
@@ -21,6 +22,7 @@ from kernorm import cli
 from kernorm.config import UsageError
 from kernorm.evaluate import MODEL, read_evaluation, require_whole, unblessed
 from kernorm.files import locked, make_folder, tree_sha256, write_atomically
+from kernorm.validate import unvalidated, validate_model
 from kernorm.versions import new_version, versions
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def push(config: PushConfig) -> Path:
     """Publishes a model and returns the new version's folder.
 
     Raises:
-        Refused: the model is not blessed, for exactly the files that it has.
+        Refused: the model is not blessed, for exactly the files that it has, or fails in a runtime.
         UsageError: it is no model of kernorm's or was changed, another process is publishing, the folder cannot be
             written or the disk is full.
     """
@@ -93,6 +95,10 @@ def push(config: PushConfig) -> Path:
         raise ValueError("A push needs a path.")
     _, digest = require_whole(config.path)
     if reason := unblessed(config.path, digest):
+        raise Refused(f"{config.path}: {reason}")
+    if unvalidated(config.path, digest):
+        validate_model(config.path)
+    if reason := unvalidated(config.path, digest):
         raise Refused(f"{config.path}: {reason}")
     make_folder(config.saved_models_dir, "--saved-models-dir")
     with locked(config.saved_models_dir / f".{config.model}.push.lock", f"publish {config.model}"):

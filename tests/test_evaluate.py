@@ -21,10 +21,20 @@ from kernorm.evaluate import (
     require_whole,
     unblessed,
 )
+from kernorm.files import UNHASHED
 from kernorm.metrics import evaluate
 
 SHOWN = next(path for path in (Path(__file__).parent.parent / "saved_models" / "kernorm").iterdir() if path.is_dir())
 THRESHOLDS = Path(str(resources.files("kernorm") / "thresholds.json"))
+
+
+def candidate(path):
+    """Copies the model, as it was when it was exported."""
+    shutil.copytree(SHOWN, path)
+    for name in UNHASHED:
+        if not name.endswith("tree.sha256"):
+            (path / name).unlink(missing_ok=True)
+    return path
 
 
 def evaluated(*words):
@@ -33,7 +43,7 @@ def evaluated(*words):
 
 @pytest.fixture
 def model(tmp_path):
-    return Path(shutil.copytree(SHOWN, tmp_path / "saved_models" / "kernorm" / "1000"))
+    return candidate(tmp_path / "saved_models" / "kernorm" / "1000")
 
 
 def test_the_reloaded_model_is_measured_and_blessed(model, mnist_cache, capsys):
@@ -84,7 +94,7 @@ def test_the_latest_blessed_version_is_the_baseline(model, mnist_cache, tmp_path
     assert evaluated(model, "--baseline", "latest", "--thresholds", THRESHOLDS, *root) == 0
     assert "baseline: none; no version under" in capsys.readouterr().err
     assert latest_blessed(base) == model
-    shutil.copytree(SHOWN, base / "2000")
+    candidate(base / "2000")
     assert evaluated(base / "2000", "--baseline", "latest", "--thresholds", THRESHOLDS, *root) == 0
     found = read_evaluation(base / "2000")
     assert (found.baseline.version, found.baseline.mcnemar.p) == (1000, 1.0)

@@ -15,13 +15,15 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+import kernorm.push
 from kernorm.card import FOLDER
 from kernorm.cli import run
 from kernorm.evaluate import EvaluateConfig, evaluate_model, require_whole
 from kernorm.files import locked, tree_sha256
 from kernorm.push import CONFIG, PROG, PushConfig, main
+from kernorm.validate import validate_model
 from kernorm.versions import versions
-from tests.test_evaluate import SHOWN, THRESHOLDS
+from tests.test_evaluate import THRESHOLDS, candidate
 
 
 def pushed(*words):
@@ -31,10 +33,11 @@ def pushed(*words):
 @pytest.fixture(scope="module")
 def blessed(tmp_path_factory, mnist):
     """A model that was really evaluated and blessed."""
-    path = Path(shutil.copytree(SHOWN, tmp_path_factory.mktemp("candidates") / "run" / "1000"))
+    path = candidate(tmp_path_factory.mktemp("candidates") / "run" / "1000")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERNORM_CACHE_DIR", str(mnist))
         assert evaluate_model(EvaluateConfig(path=path, thresholds=THRESHOLDS, robustness=False)).blessed
+    assert validate_model(path).blessed
     return path
 
 
@@ -74,9 +77,11 @@ def test_versions_rise_and_published_ones_stay_as_they_are(blessed, root):
     [
         (lambda folder: (folder / "evaluation.json").unlink(), "it was never evaluated"),
         (lambda folder: (folder / "BLESSED").unlink(), "it is not blessed"),
+        (lambda folder: (folder / "INFRA_BLESSED").rename(folder / "INFRA_NOT_BLESSED"), "it failed in a runtime"),
     ],
 )
-def test_refuses_what_is_not_blessed_with_the_reason(blessed, root, tmp_path, capsys, change, message):
+def test_refuses_what_is_not_blessed_with_the_reason(blessed, root, tmp_path, capsys, monkeypatch, change, message):
+    monkeypatch.setattr(kernorm.push, "validate_model", lambda path: None)  # as if it failed again
     path = Path(shutil.copytree(blessed, tmp_path / "run" / "1"))
     change(path / FOLDER)
     assert pushed(path, "--saved-models-dir", root) == 1
@@ -98,9 +103,10 @@ def test_a_blessing_is_of_exactly_these_files(blessed, root, tmp_path, capsys):
 def test_a_copy_that_differs_is_never_published(blessed, root, monkeypatch, capsys):
     copy = shutil.copytree
 
-    def damaging(source, target, **more):
-        copy(source, target, **more)
-        (Path(target) / "saved_model.pb").write_bytes(b"")
+    def damaging(source, target, *more, **named):
+        copy(source, target, *more, **named)
+        (Path(target) / "labels.txt").write_bytes(b"")
+        return target
 
     monkeypatch.setattr(shutil, "copytree", damaging)
     assert pushed(blessed, "--saved-models-dir", root) == 2

@@ -1,0 +1,95 @@
+"""python -m kernorm.validate: real runtimes in fresh processes, and what makes them refuse a model."""
+
+import importlib.util
+import json
+
+import pytest
+import tensorflow as tf
+
+from kernorm.card import FOLDER
+from kernorm.cli import run
+from kernorm.evaluate import require_whole
+from kernorm.files import tree_sha256
+from kernorm.validate import PROG, ValidateConfig, main, unvalidated
+from kernorm.warmup import PATH, PredictionLog
+from tests.test_evaluate import candidate
+
+
+def validated(path):
+    return run(ValidateConfig, main, prog=PROG, argv=[str(path)])
+
+
+def rehashed(path):
+    (path / FOLDER / "tree.sha256").write_text(tree_sha256(path) + "\n")
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    return candidate(tmp_path / "1000")
+
+
+def found(path):
+    content = json.loads((path / FOLDER / "validation.json").read_text())
+    return content | {"tried": {one["runtime"]: one for one in content["tried"]}}
+
+
+def test_every_runtime_that_is_here_answers_as_keras_does(model, capsys):
+    assert validated(model) == 0
+    told = capsys.readouterr().out
+    tried = found(model)["tried"]
+    assert tried["tensorflow"]["status"] == "passed"
+    assert tried["tensorflow"]["version"] == tf.__version__
+    assert tried["tensorflow"]["difference"] < 5e-5
+    assert tried["openvino"]["status"] == ("passed" if importlib.util.find_spec("openvino") else "not_installed")
+    assert tried["tensorflow_serving"]["status"] == "not_run"
+    assert told.splitlines()[-1] == "INFRA_BLESSED"
+    digest = require_whole(model)[1]
+    assert unvalidated(model, digest) == ""
+    assert unvalidated(model, "0" * 64) == "its validation is of other files"
+    listed = (model / FOLDER / "INFRA_BLESSED").read_text().splitlines()
+    assert listed == told.splitlines()[:-1]
+    assert "tensorflow_serving: not_run" in listed
+
+
+def test_another_net_than_the_cards_is_refused(model, capsys):
+    path = model / FOLDER / "model_card.json"
+    path.write_text(path.read_text().replace('"norm": "bn"', '"norm": "cln"'))
+    assert validated(rehashed(model)) == 1
+    assert "tensorflow: failed: there is no reference: ValueError: the variables of the net are" in (
+        capsys.readouterr().out
+    )
+    assert (model / FOLDER / "INFRA_NOT_BLESSED").exists()
+    assert unvalidated(model, require_whole(model)[1]).startswith("it failed in a runtime; tensorflow: there is no ref")
+
+
+def test_other_answers_than_the_nets_are_refused(model, capsys):
+    """The card's pixel moments are what the net scales by, so a card of other data is another net."""
+    path = model / FOLDER / "model_card.json"
+    card = json.loads(path.read_text())
+    card["data"]["mean"] = [90.0]
+    path.write_text(json.dumps(card))
+    assert validated(rehashed(model)) == 1
+    assert "differ from Keras by more than" in capsys.readouterr().out
+
+
+def test_a_warm_up_request_that_fails_is_refused(model, capsys):
+    log = PredictionLog()
+    log.predict_log.request.model_spec.signature_name = "serving_png"
+    log.predict_log.request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([b"no image"]))
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(model / PATH))]
+    with tf.io.TFRecordWriter(str(model / PATH)) as writer:
+        for record in (*records, log.SerializeToString()):
+            writer.write(record)
+    assert validated(rehashed(model)) == 1
+    assert "tensorflow: failed: " in capsys.readouterr().out
+
+
+def test_refuses_a_model_without_warm_up_requests_or_changed(model, capsys):
+    (model / PATH).write_bytes(b"")
+    assert validated(model) == 2
+    assert "A model must be as it was exported. Received: " in capsys.readouterr().err
+    (model / PATH).write_bytes(b"not records")
+    assert validated(rehashed(model)) == 2
+    assert "A model has a warm-up file. Received: " in capsys.readouterr().err
+    assert unvalidated(model, "") == "it was never validated"
