@@ -30,6 +30,7 @@ PLACES = (
     "saved_models_dir",
     "track",
     "export",
+    "push",
     "report",
     "retrain",
     "stop_after",
@@ -214,6 +215,10 @@ class TrainConfig:
     export: bool = True
     """Export the trained model as a SavedModel candidate."""
 
+    push: bool = False
+    """Then hold it against kernorm/thresholds.json (MNIST's) and the newest blessed version, try it in the runtimes
+    that are here, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
+
     report: bool = True
     """Write report.html and its pictures; the same command again adds them to a run that was trained without."""
 
@@ -239,6 +244,8 @@ class TrainConfig:
                     f"{_flag(name)} takes a known name. Received: {getattr(self, name)!r}. "
                     f"{nearest(str(getattr(self, name)), known)}"
                 )
+        if self.push and not self.export:
+            raise UsageError("--push publishes what is exported. Received: --push with --no-export. Leave one away.")
         for name, (low, high, rule) in _LIMITS.items():
             value = getattr(self, name)
             if (name, value) == ("learning_rate", "auto"):

@@ -191,10 +191,14 @@ def _exported(export: "Export | None") -> str:
 
 
 def main(config: TrainConfig) -> int:
-    """Trains, prints the result, and returns 1 if the run diverged."""
+    """Trains, prints the result, and returns 1 if the run diverged, or was not published though it was to be."""
     record = train(config)
     print(summary(record, config))
-    return 1 if record.status == "diverged" else 0
+    if config.push and record.export and record.export.path:
+        from kernorm.ship import ship
+
+        return ship(Path(record.export.path), config)
+    return 1 if record.status == "diverged" or (config.push and record.status == "finished") else 0
 
 
 if __name__ == "__main__":

@@ -249,6 +249,7 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     own = {field.name for field in dataclasses.fields(SearchConfig)} - {"train"}
     theirs = {field.name for field in dataclasses.fields(TrainConfig)} - own
     held = {"batch_size": "--batch-sizes", "export": "--final", "report": "--report-only", "stop_after": "--epochs",
+            "push": "kernorm.push",
             "retrain": "--overwrite", "track": "the report"}  # fmt: skip
     parts: tuple[list[str], list[str]] = ([], [])
     into = parts[0]
@@ -261,8 +262,8 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
                     f"A search sets --{name.replace('_', '-')} itself. Received: {word}. See {held[name]}."
                 )
             if name not in own | theirs | {"help"}:
-                flags = sorted(known.replace("_", "-") for known in own | theirs - set(held))
-                close = nearest(name.replace("_", "-"), flags).partition("Known:")[0].replace("'", "")
+                flags = sorted("--" + known.replace("_", "-") for known in own | theirs - set(held))
+                close = nearest(f"--{name.replace('_', '-')}", flags).partition("Known:")[0].replace("'", "")
                 raise UsageError(
                     f"An option must be a known one. Received: {word}. {close}See {PROG} --help and "
                     "python -m kernorm.train --help."
