@@ -7,7 +7,6 @@ SavedModel, asked through `serving_default`, not the model that was trained.
 """
 
 import datetime
-import functools
 import os
 import sys
 from collections.abc import Callable
@@ -243,18 +242,14 @@ def answers(path: Path) -> "Answers":
             f"A model answers serving_default. Received: {path} with {', '.join(loaded.signatures) or 'no signature'}. "
             "Export the run again."
         )
-    signature = loaded.signatures["serving_default"]
 
     def ask(images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-        # The loaded model must live as long as its signatures are asked.
+        # By way of `loaded`, which must live as long as its signatures are asked.
+        signature = loaded.signatures["serving_default"]
         batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
         return np.concatenate([signature(image=tf.constant(batch))["logits"].numpy() for batch in batches])
 
-    return functools.partial(_keeping, loaded, ask)
-
-
-def _keeping(_: object, ask: "Answers", images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-    return ask(images)
+    return ask
 
 
 def latest_blessed(base: Path) -> Path | None:

@@ -1,14 +1,19 @@
 """The report of an evaluation: one page beside the model, without any file or address from elsewhere."""
 
+from typing import TYPE_CHECKING
+
 from kernorm.card import Card
 from kernorm.gate import Change, Measure
 from kernorm.report import environment
 from kernorm.thresholds import METRICS, OVERALL
 
+if TYPE_CHECKING:
+    from kernorm.evaluate import ModelEvaluation
+
 LABELS = {"accuracy": "Accuracy", "cross_entropy": "Cross-entropy, nats", "brier": "Brier score", "ece": "ECE"}
 
 
-def render(found: "ModelEvaluation", card: Card) -> str:  # type: ignore[name-defined]  # noqa: F821
+def render(found: "ModelEvaluation", card: Card) -> str:
     """Returns the page of an evaluation."""
     cells = {(measure.metric, measure.slice): measure for measure in found.measures}
     changes = {(change.metric, change.slice): change for change in found.changes}
@@ -39,7 +44,7 @@ def _shown(found: Measure | Change) -> str:
     return f"{value} [{low}, {high}]".replace("-", "−")
 
 
-def _mean_loss(found: "ModelEvaluation") -> float | None:  # type: ignore[name-defined]  # noqa: F821
+def _mean_loss(found: "ModelEvaluation") -> float | None:
     """Returns the mean loss of accuracy over all corruptions and severities."""
     losses = [row.clean - accuracy for row in found.robustness for accuracy in row.accuracies]
     return sum(losses) / len(losses) if losses else None
