@@ -19,6 +19,7 @@ Initializer = Literal["glorot_uniform", "he_normal", "torch"]
 Schedule = Literal["onecycle", "step", "constant"]
 OptimizerName = Literal["sgd", "muon"]
 Selection = Literal["last", "validation", "test"]
+FormatName = Literal["onnx", "openvino", "litert"]
 Tracker = Literal["none", "wandb", "mlflow"]
 
 # These say where a run reads, writes and reports and how far it goes now, not what it computes: they stay out of its
@@ -30,6 +31,7 @@ PLACES = (
     "saved_models_dir",
     "track",
     "export",
+    "format",
     "push",
     "report",
     "retrain",
@@ -215,6 +217,9 @@ class TrainConfig:
     export: bool = True
     """Export the trained model as a SavedModel candidate."""
 
+    format: tuple[FormatName, ...] = ()
+    """Also write the exported model as onnx, openvino or litert beside it, checked against it (extra runtimes)."""
+
     push: bool = False
     """Then hold it against kernorm/thresholds.json (MNIST's) and the newest blessed version, try it in the runtimes
     that are here, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
@@ -246,6 +251,8 @@ class TrainConfig:
                 )
         if self.push and not self.export:
             raise UsageError("--push publishes what is exported. Received: --push with --no-export. Leave one away.")
+        if self.format and not self.export:
+            raise UsageError("--format converts what is exported. Received: --format with --no-export. Leave one away.")
         for name, (low, high, rule) in _LIMITS.items():
             value = getattr(self, name)
             if (name, value) == ("learning_rate", "auto"):

@@ -9,7 +9,6 @@ SavedModel, asked through `serving_default`, not the model that was trained.
 import datetime
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from kernorm import cli
 from kernorm.card import FOLDER, Card, read_card
 from kernorm.config import UsageError
 from kernorm.files import tree_sha256, write_atomically
+from kernorm.formats import saved_model
 from kernorm.gate import Change, Decision, Interval, Measure, decide, measure, scored
 from kernorm.metrics import wilson
 from kernorm.stats import McNemar, mcnemar
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Answers = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    from kernorm.formats import Ask
 
 PROG = "python -m kernorm.evaluate"
 SCHEMA = 1
@@ -231,23 +231,14 @@ def unblessed(path: Path, digest: str) -> str:
     return ""
 
 
-def answers(path: Path) -> "Answers":
-    """Returns what asks the SavedModel in `path` for logits (N, K) of uint8 images (N, H, W, C)."""
+def answers(path: Path) -> "Ask":
+    """Returns what asks the SavedModel in `path` for logits (N, K) of uint8 images (N, H, W, C), in batches."""
     import numpy as np
-    import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))
-    if "serving_default" not in loaded.signatures:
-        raise UsageError(
-            f"A model answers serving_default. Received: {path} with {', '.join(loaded.signatures) or 'no signature'}. "
-            "Export the run again."
-        )
+    whole = saved_model(path)
 
     def ask(images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-        # By way of `loaded`, which must live as long as its signatures are asked.
-        signature = loaded.signatures["serving_default"]
-        batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-        return np.concatenate([signature(image=tf.constant(batch))["logits"].numpy() for batch in batches])
+        return np.concatenate([whole(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])
 
     return ask
 
@@ -301,7 +292,7 @@ def _test_split(config: EvaluateConfig, card: Card) -> "tuple[NDArray[np.uint8],
     return test.images, test.labels
 
 
-def _robustness(ask: "Answers", images: "NDArray[np.uint8]", labels: "NDArray[np.int32]") -> tuple[Robustness, ...]:
+def _robustness(ask: "Ask", images: "NDArray[np.uint8]", labels: "NDArray[np.int32]") -> tuple[Robustness, ...]:
     from kernorm.corruptions import corrupted
 
     images, labels = images[:ROBUSTNESS_IMAGES], labels[:ROBUSTNESS_IMAGES]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from kernorm import cli
-from kernorm.config import UsageError
+from kernorm.config import FormatName, UsageError
 from kernorm.files import tree_sha256
 from kernorm.record import RECORD, WEIGHTS, Export, Record, read_record, write_record
 from kernorm.versions import Version, new_version
@@ -46,6 +46,9 @@ class ExportConfig:
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run, reports/runs/<run id>, with record.json and model.weights.h5."""
 
+    format: tuple[FormatName, ...] = ()
+    """Also write it as onnx, openvino or litert beside it, checked against it (extra runtimes)."""
+
     saved_models_dir: Path | None = None
     """Where <run id>/<version>/ is written. None: where the run's own settings say."""
 
@@ -57,7 +60,14 @@ def main(config: ExportConfig) -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _need_tensorflow()
-    print(export_run(config.run_folder, config.saved_models_dir).path)
+    from kernorm.formats import convert_all, require_format
+
+    for name in config.format:
+        require_format(name)
+    path = export_run(config.run_folder, config.saved_models_dir).path
+    print(path)
+    if path:
+        convert_all(Path(path), config.format)
 
 
 def export_run(run_folder: Path, saved_models_dir: Path | None = None) -> Export:

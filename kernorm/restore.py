@@ -1,12 +1,14 @@
-"""Rebuilds a run's model from what the run left: its record and its weights, on any backend."""
+"""Rebuilds a run's model from what it left: its record and weights, on any backend, or an exported model."""
 
 import tempfile
 from pathlib import Path
 
 import h5py
 import keras
+from pydantic import TypeAdapter
 
-from kernorm.config import UsageError
+from kernorm.card import read_card
+from kernorm.config import TrainConfig, UsageError
 from kernorm.model import build_model
 from kernorm.record import Record
 
@@ -27,6 +29,25 @@ def load_model(record: Record, weights: Path) -> keras.Model:
     if difference:
         raise UsageError(f"Weights must be whole and of the net that their record describes. Received: {weights}: "
                          f"{difference}. Train the run once more with --retrain.")  # fmt: skip
+    return model
+
+
+def rebuild(path: Path) -> keras.Model:
+    """Builds the net of the exported model in `path`, with the weights that are in its SavedModel; under TensorFlow.
+
+    Raises:
+        ValueError: the SavedModel's variables are not those of the net that its card describes.
+    """
+    import tensorflow as tf
+
+    card = read_card(path)
+    model = build_model(TypeAdapter(TrainConfig).validate_python(card.config), card.data)
+    stored = tf.saved_model.load(str(path)).variables
+    shapes = [[tuple(variable.shape) for variable in variables] for variables in (model.variables, stored)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the variables of the net are {shapes[0]}, those in the SavedModel {shapes[1]}")
+    for variable, value in zip(model.variables, stored, strict=True):
+        variable.assign(value)
     return model
 
 

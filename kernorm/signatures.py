@@ -53,8 +53,7 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
         count = tf.shape(image)[0]
         # oneDNN's convolution gives an empty batch the wrong shape (TensorFlow 2.21): it is answered as one image.
         filled = tf.pad(image, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0], [0, 0], [0, 0]])
-        logits = tf.cast(model(filled, training=False)[:count], tf.float32)
-        return {"class_id": tf.argmax(logits, axis=-1), "probabilities": tf.nn.softmax(logits), "logits": logits}
+        return answer(model(filled, training=False)[:count])
 
     def from_png(image_bytes: tf.Tensor) -> Answer:
         return from_pixels(decode_png(image_bytes, shape))
@@ -65,10 +64,10 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
         return from_png(parsed["image"])
 
     def classify(inputs: tf.Tensor) -> Answer:
-        answer = from_examples(inputs)
+        answered = from_examples(inputs)
         # Sorted by logits: probabilities may tie where logits do not, and would then not agree with class_id.
-        order = tf.math.top_k(answer["logits"], k=classes).indices
-        scores = tf.gather(answer["probabilities"], order, batch_dims=1)
+        order = tf.math.top_k(answered["logits"], k=classes).indices
+        scores = tf.gather(answered["probabilities"], order, batch_dims=1)
         return {"classes": tf.gather(tf.constant(labels), order), "scores": scores}
 
     return {
@@ -77,6 +76,12 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
         "serving_tf_examples": Endpoint(from_examples, tf.TensorSpec((None,), tf.string, name="examples")),
         "classify": Endpoint(classify, tf.TensorSpec((None,), tf.string, name="inputs")),
     }
+
+
+def answer(logits: tf.Tensor) -> Answer:
+    """Returns what three signatures answer, from logits (N, K)."""
+    logits = tf.cast(logits, tf.float32)
+    return {"class_id": tf.argmax(logits, axis=-1), "probabilities": tf.nn.softmax(logits), "logits": logits}
 
 
 def write_saved_model(model: keras.Model, labels: tuple[str, ...], folder: Path) -> None:

@@ -7,7 +7,7 @@ again does only what is missing, and more seeds extend what is there. Without a 
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,8 +79,16 @@ class StudyConfig:
     name: str | None = None
     """Folder under reports/studies. None: the study's name, and -e<epochs> with --epochs."""
 
+    push: bool = False
+    """Then export the best run of the best arm, both by validation cross-entropy, hold it against
+    kernorm/thresholds.json (MNIST's) and the newest blessed version, try it in the runtimes that are here, and publish
+    it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
+
     reports_dir: Path = Path("reports")
     """Where studies/<name>/ and runs/<run id>/ are written."""
+
+    saved_models_dir: Path = Path("saved_models")
+    """Where --push exports and publishes."""
 
     def __post_init__(self) -> None:
         """Refuses values outside their limits."""
@@ -137,7 +145,27 @@ def study(config: StudyConfig) -> int:
         return 0
     summary = conduct(planned, config, command(config), train=not config.report_only)
     failed = sum(arm.states["failed"] for arm in summary.arms)
-    return 1 if failed or not summary.finished else 0
+    if failed or not summary.finished:
+        return 1
+    return _push(planned, config) if config.push else 0
+
+
+def _push(planned: Study, config: StudyConfig) -> int:
+    """Hands the best run of the best arm over to be published; returns 1 if it is refused."""
+    from statistics import mean
+
+    from kernorm.analysis import finished, results_by_arm
+    from kernorm.ledger import Ledger
+    from kernorm.ship import export_best, ship, validation_score
+
+    found = results_by_arm(planned, Ledger(config.folder).results)
+    runs = [records for results in found.values() if (records := list(finished(results).values()))]
+    best = min(runs, key=lambda records: mean(map(validation_score, records)))
+    places = replace(best[0].config, reports_dir=config.reports_dir, saved_models_dir=config.saved_models_dir)
+    record = export_best(best, places)
+    if not (record.export and record.export.path):
+        return 1
+    return ship(Path(record.export.path), places)
 
 
 def conduct(planned: Study, config: StudyConfig, words: str, *, train: bool = True) -> "StudySummary":

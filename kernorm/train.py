@@ -35,6 +35,11 @@ def train(config: TrainConfig) -> "Record":
     if config.export:
         require_folder(config.saved_models_dir / config.run_id, "--saved-models-dir")
     environment.choose_backend()
+    if config.format:
+        from kernorm.formats import require_format
+
+        for name in config.format:
+            require_format(name)
     from kernorm.tracking import require_tracker
 
     require_tracker(config.track)
@@ -194,6 +199,10 @@ def main(config: TrainConfig) -> int:
     """Trains, prints the result, and returns 1 if the run diverged, or was not published though it was to be."""
     record = train(config)
     print(summary(record, config))
+    if config.format and record.export and record.export.path:
+        from kernorm.formats import convert_all
+
+        convert_all(Path(record.export.path), config.format)
     if config.push and record.export and record.export.path:
         from kernorm.ship import ship
 

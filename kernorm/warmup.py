@@ -12,6 +12,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from kernorm.config import UsageError
+
 Signatures = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
 
 PATH = Path("assets.extra/tf_serving_warmup_requests")
@@ -67,6 +69,26 @@ def write_warmup(folder: Path, name: str, images: NDArray[np.uint8], signatures:
         for log in requests(name, images):
             answer(log, signatures)
             writer.write(log.SerializeToString())
+
+
+def recorded_images(folder: Path, count: int) -> NDArray[np.uint8]:
+    """Returns `count` images (N, H, W, C) of the largest request for `serving_default` in a model's warm-up file.
+
+    Raises:
+        UsageError: there is no such request.
+    """
+    found: list[NDArray[np.uint8]] = []
+    try:
+        for record in tf.data.TFRecordDataset(str(folder / PATH)):
+            request = PredictionLog.FromString(record.numpy()).predict_log.request
+            if request.model_spec.signature_name == "serving_default":
+                found.append(tf.make_ndarray(request.inputs["image"]))
+        images = max(found, key=len)
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UsageError(
+            f"A model has a warm-up file. Received: {folder} with none that can be read: {error}. Export it again."
+        ) from None
+    return images[np.arange(count) % len(images)]
 
 
 def _example(png: bytes) -> tf.train.Example:

@@ -5,23 +5,33 @@ import json
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kernorm.card import FOLDER
 from kernorm.cli import run
 from kernorm.evaluate import require_whole
 from kernorm.files import tree_sha256
+from kernorm.runtimes import NEEDS
 from kernorm.validate import PROG, ValidateConfig, main, unvalidated
 from kernorm.warmup import PATH, PredictionLog
+from tests.serving_twin import Twin
 from tests.test_evaluate import candidate
 
+SERVING = "tensorflow_serving"
 
-def validated(path):
-    return run(ValidateConfig, main, prog=PROG, argv=[str(path)])
+
+def validated(*words):
+    return run(ValidateConfig, main, prog=PROG, argv=[str(word) for word in words])
 
 
 def rehashed(path):
     (path / FOLDER / "tree.sha256").write_text(tree_sha256(path) + "\n")
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_sets(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
 
 
 @pytest.fixture
@@ -34,13 +44,16 @@ def found(path):
     return content | {"tried": {one["runtime"]: one for one in content["tried"]}}
 
 
-def test_every_runtime_that_is_here_answers_as_keras_does(model, capsys):
-    assert validated(model) == 0
+def test_every_runtime_that_is_here_answers_as_keras_does(model, mnist_cache, capsys):
+    assert validated(model, "--data-dir", mnist_cache.parent / "tfds") == 0
     told = capsys.readouterr().out
     tried = found(model)["tried"]
     assert tried["tensorflow"]["status"] == "passed"
     assert tried["tensorflow"]["version"] == tf.__version__
     assert tried["tensorflow"]["difference"] < 5e-5
+    assert tried["graph"]["status"] == "passed"
+    assert tried["tensorflow_datasets_records"]["status"] == "passed"
+    assert tried["tensorflow_datasets_records"]["difference"] < 5e-5
     for name in ("openvino", "onnxruntime"):
         assert tried[name]["status"] == ("passed" if importlib.util.find_spec(name) else "not_installed")
     assert tried["tensorflow_serving"]["status"] == "not_run"
@@ -50,7 +63,7 @@ def test_every_runtime_that_is_here_answers_as_keras_does(model, capsys):
     assert unvalidated(model, "0" * 64) == "its validation is of other files"
     listed = (model / FOLDER / "INFRA_BLESSED").read_text().splitlines()
     assert listed == told.splitlines()[:-1]
-    assert "tensorflow_serving: not_run" in listed
+    assert "tensorflow_serving: not_run: no tensorflow_model_server on PATH and no KERNORM_SERVING_ENDPOINT" in listed
 
 
 def test_another_net_than_the_cards_is_refused(model, capsys):
@@ -71,7 +84,38 @@ def test_other_answers_than_the_nets_are_refused(model, capsys):
     card["data"]["mean"] = [90.0]
     path.write_text(json.dumps(card))
     assert validated(rehashed(model)) == 1
-    assert "differ from Keras by more than" in capsys.readouterr().out
+    assert "differ from Keras by 3.7, allowed are " in capsys.readouterr().out
+
+
+def test_a_served_model_is_asked_and_what_it_answers_counts(model, monkeypatch, capsys):
+    """The server is of the test: it speaks TF Serving's protocol, but is not it."""
+    monkeypatch.setattr("kernorm.validate.NEEDS", {name: NEEDS[name] for name in ("graph", "tensorflow", SERVING)})
+    with Twin(model, 1000) as twin:
+        monkeypatch.setenv("KERNORM_SERVING_ENDPOINT", twin.grpc)
+        assert validated(model) == 0
+        assert found(model)["tried"][SERVING]["status"] == "passed"
+        assert found(model)["tried"][SERVING]["difference"] < 5e-5
+        twin.changed = lambda answer: answer | {"logits": answer["logits"] + 1}
+        assert validated(model) == 1
+        assert f"{SERVING}: failed" in capsys.readouterr().out
+
+
+def test_a_missing_signature_or_a_refused_operation_is_refused(model, monkeypatch, capsys):
+    monkeypatch.setattr("kernorm.validate.NEEDS", {"graph": NEEDS["graph"]})
+    saved = SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    del saved.meta_graphs[0].signature_def["classify"]
+    (model / "saved_model.pb").write_bytes(saved.SerializeToString())
+    assert validated(rehashed(model)) == 1
+    assert "graph: failed: ValueError: no signature classify, which the model card names" in capsys.readouterr().out
+    for function in saved.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            if node.op == "Conv2D":
+                node.op = "AssignVariableOp"
+    for name in ("serving_png", "serving_tf_examples", "serving_default"):
+        saved.meta_graphs[0].signature_def["classify"].CopyFrom(saved.meta_graphs[0].signature_def[name])
+    (model / "saved_model.pb").write_bytes(saved.SerializeToString())
+    assert validated(rehashed(model)) == 1
+    assert "Received: AssignVariableOp in " in capsys.readouterr().out
 
 
 def test_a_warm_up_request_that_fails_is_refused(model, capsys):

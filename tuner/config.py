@@ -86,6 +86,10 @@ class SearchConfig:
     """Train the confirmed best on the whole training split for kernorm.train's own number of epochs, with as many fresh
     seeds, and export the best of them by validation."""
 
+    push: bool = False
+    """Then hold the exported model against kernorm/thresholds.json (MNIST's) and the newest blessed version, try it in
+    the runtimes that are here, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
+
     keep_checkpoints: int = 10
     """Trials, the best ones, whose weights and optimizer state are kept."""
 

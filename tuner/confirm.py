@@ -63,6 +63,8 @@ class Confirmed:
 
 def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
     """Confirms the best trials, trains the chosen one in full, and exports its best run by validation."""
+    from kernorm.ship import validation_score
+
     best = trials.best()
     found: Confirmed | None = None
     records: dict[int, Record] = {}
@@ -71,7 +73,7 @@ def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
         summary, by_arm = _study(config, "confirm", arms, f"Are the best of {len(best)} trials as good on fresh seeds?")
         trials_of = {_name(trial): trial for trial in best}
         scored = [
-            Arm(name=name, trial=trials_of.get(name), scores=tuple(map(_score, by_arm[name].values())))
+            Arm(name=name, trial=trials_of.get(name), scores=tuple(map(validation_score, by_arm[name].values())))
             for name in arms
             if by_arm[name]
         ]
@@ -143,30 +145,14 @@ def _study(
     return summary, {arm: finished(results) for arm, results in found.items()}
 
 
-def _score(record: "Record") -> float:
-    if record.validation is None:
-        raise ValueError(f"A confirmed run has a validation split. Received: {record.run_id} without one.")
-    return record.validation.cross_entropy
-
-
 def _export(config: SearchConfig, records: "dict[int, Record]") -> "Record | None":
     """Exports the run of the lowest validation cross-entropy, with a report of its own."""
-    from kernorm.train import train
+    from kernorm.ship import export_best, validation_score
 
     if not records:
         return None
-    best = min(records.values(), key=_score)
     if config.report_only:
+        best = min(records.values(), key=validation_score)
         path = config.folder / "runs" / best.run_id / RECORD
         return read_record(path) if path.exists() else best
-    return train(
-        replace(
-            best.config,
-            reports_dir=config.folder,
-            saved_models_dir=config.saved_models_dir,
-            manual_dir=config.train.manual_dir,
-            data_dir=config.train.data_dir,
-            export=True,
-            report=True,
-        )
-    )
+    return export_best(records.values(), replace(config.base, saved_models_dir=config.saved_models_dir))

@@ -132,7 +132,12 @@ def _finish(config: SearchConfig, trials: "Trials") -> int:
     path = write_search_report(config, trials, confirmed)
     write_hparams(trials.ended, config.folder)
     print(f"report   {path}")
-    return 0
+    export = confirmed.exported.export if confirmed.exported else None
+    if config.push and export and export.path:
+        from kernorm.ship import ship
+
+        return ship(Path(export.path), config.base)
+    return 1 if config.push else 0
 
 
 def _say(text: str) -> None:
@@ -249,7 +254,6 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     own = {field.name for field in dataclasses.fields(SearchConfig)} - {"train"}
     theirs = {field.name for field in dataclasses.fields(TrainConfig)} - own
     held = {"batch_size": "--batch-sizes", "export": "--final", "report": "--report-only", "stop_after": "--epochs",
-            "push": "kernorm.push",
             "retrain": "--overwrite", "track": "the report"}  # fmt: skip
     parts: tuple[list[str], list[str]] = ([], [])
     into = parts[0]

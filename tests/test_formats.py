@@ -1,0 +1,81 @@
+"""ONNX, OpenVINO and LiteRT beside a SavedModel, each asked by its own runtime."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kernorm import formats
+from kernorm.cli import run
+from kernorm.config import TrainConfig, UsageError
+from kernorm.formats import FORMATS, PROG, FormatsConfig, convert, main, saved_model
+from kernorm.versions import versions
+from tests.test_evaluate import candidate
+
+
+@pytest.fixture
+def model(tmp_path):
+    return candidate(tmp_path / "run" / "1000")
+
+
+def names(model):
+    return sorted(path.name for path in model.parent.iterdir())
+
+
+def test_every_format_answers_as_the_saved_model(model, digits, capsys):
+    assert run(FormatsConfig, main, prog=PROG, argv=[str(model)]) == 0
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in told] == list(FORMATS)
+    # TF Serving takes none of them for a version.
+    assert names(model) == ["1000", "1000.bin", "1000.onnx", "1000.tflite", "1000.xml"]
+    assert versions(model.parent) == [1000]
+    other = digits[0][200:237]
+    wanted = saved_model(model)(other)
+    for name, path in told:
+        np.testing.assert_allclose(FORMATS[name].load(path)(other), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_openvino_keeps_float32(model, digits):
+    """OpenVINO would halve the weights when it saves: its file must hold the very kernels."""
+    import openvino
+
+    path = convert(model, "openvino")
+    constants = [op for op in openvino.Core().read_model(str(path)).get_ops() if op.get_type_name() == "Constant"]
+    assert "f16" not in {op.get_element_type().get_type_name() for op in constants}
+
+
+def test_other_answers_leave_nothing(model, monkeypatch):
+    changed = formats.Format((".onnx",), (), formats.write_onnx, lambda path: lambda images: ask(images) + 1)
+    ask = saved_model(model)
+    monkeypatch.setitem(FORMATS, "onnx", changed)
+    with pytest.raises(
+        RuntimeError, match=r"^A converted model must answer .* Received: logits of onnx that differ by 1"
+    ):
+        convert(model, "onnx")
+    assert names(model) == ["1000"]
+
+
+def test_refuses_a_missing_package_and_a_changed_model(model, monkeypatch):
+    (model / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"^A model must be as it was exported\."):
+        convert(model, "onnx")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UsageError, match=r"^--format litert needs ai_edge_litert\. Received: an environment without\. I"
+    ):
+        convert(model, "litert")
+    assert names(model) == ["1000"]
+
+
+def test_refuses_formats_of_what_is_not_exported():
+    with pytest.raises(UsageError, match=r"^--format converts what is exported\. Received: --format with --no-export"):
+        TrainConfig(format=("onnx",), export=False)
+
+
+def test_an_unknown_format_is_told(tmp_path):
+    told = subprocess.run([sys.executable, "-m", "kernorm.formats", "x", "--format", "caffe"], capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert told.returncode == 2
+    assert "onnx" in told.stderr
