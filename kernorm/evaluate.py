@@ -24,7 +24,7 @@ from kernorm.formats import saved_model
 from kernorm.gate import Change, Decision, Interval, Measure, decide, measure, scored
 from kernorm.metrics import wilson
 from kernorm.stats import McNemar, mcnemar
-from kernorm.thresholds import OVERALL, Threshold, read_thresholds
+from kernorm.thresholds import OVERALL, read_thresholds
 from kernorm.versions import versions
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kernorm.formats import Ask
 
 PROG = "python -m kernorm.evaluate"
-SCHEMA = 1
+SCHEMA = 2
 EVALUATION, REPORT, BLESSED, NOT_BLESSED = "evaluation.json", "report.html", "BLESSED", "NOT_BLESSED"
 # The published model that comes with the repository, and what push publishes to.
 MODEL = "kernorm"
@@ -64,6 +64,9 @@ class EvaluateConfig:
     model: str = MODEL
     """Name under which models are published, for --baseline latest."""
 
+    beside: tuple[Path, ...] = ()
+    """Other models whose robustness is shown beside, such as one of each norm. Nothing else is measured of them."""
+
     robustness: bool = True
     """Measure accuracy on corrupted images too, in the manner of MNIST-C, on the first 2,000 of the split."""
 
@@ -80,8 +83,10 @@ class EvaluateConfig:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
-    """Accuracy on `count` images under one corruption, by severity from 1; `clean` on the same images as they are."""
+    """A model's accuracy on `count` images under one corruption, by severity from 1; `clean` on them as they are."""
 
+    run_id: str
+    norm: str
     corruption: str
     count: int
     clean: float
@@ -144,8 +149,9 @@ def evaluate_model(config: EvaluateConfig) -> ModelEvaluation:
     card, digest = require_whole(config.path)
     thresholds = read_thresholds(config.thresholds, card.data.labels) if config.thresholds else ()
     before = _baseline_path(config)
-    if before:
-        _require_comparable(card, require_whole(before)[0], before)
+    others = {path: require_whole(path)[0] for path in (*config.beside, *([before] if before else []))}
+    for path, other in others.items():
+        _require_comparable(card, other, path)
     images, labels = _test_split(config, card)
     ask = answers(config.path)
     mine = scored(ask(images), labels)
@@ -172,9 +178,9 @@ def evaluate_model(config: EvaluateConfig) -> ModelEvaluation:
         baseline=baseline,
         changes=changes,
         decisions=decisions,
-        robustness=_robustness(ask, images, labels) if config.robustness else (),
+        robustness=_robustness({config.path: card, **others}, images, labels) if config.robustness else (),
     )
-    _write(found, config.path, thresholds, card)
+    _write(found, config.path)
     return found
 
 
@@ -272,8 +278,8 @@ def _require_comparable(card: Card, other: Card, path: Path) -> None:
         other.data.name, other.data.labels, other.data.image_shape
     ):  # fmt: skip
         raise UsageError(
-            f"A baseline is of the same data. Received: {path}, of {other.data.name}, for a model of {card.data.name}. "
-            "Give another --baseline."
+            f"Models are compared on the same data. Received: {path}, of {other.data.name}, for a model of "
+            f"{card.data.name}. Give another --baseline or --beside."
         )
     if not path.name.isdecimal():
         raise UsageError(f"A baseline is a version's folder. Received: {path}. Give saved_models/<name>/<version>.")
@@ -292,37 +298,51 @@ def _test_split(config: EvaluateConfig, card: Card) -> "tuple[NDArray[np.uint8],
     return test.images, test.labels
 
 
-def _robustness(ask: "Ask", images: "NDArray[np.uint8]", labels: "NDArray[np.int32]") -> tuple[Robustness, ...]:
+def _robustness(
+    models: dict[Path, Card], images: "NDArray[np.uint8]", labels: "NDArray[np.int32]"
+) -> tuple[Robustness, ...]:
     from kernorm.corruptions import corrupted
 
     images, labels = images[:ROBUSTNESS_IMAGES], labels[:ROBUSTNESS_IMAGES]
-    clean = float((ask(images).argmax(-1) == labels).mean())
-    right: dict[str, list[int]] = {}
+    count, asks = len(labels), {path: answers(path) for path in models}
+    clean = {path: float((ask(images).argmax(-1) == labels).mean()) for path, ask in asks.items()}
+    right: dict[tuple[Path, str], list[int]] = {}
     for name, _, changed in corrupted(images):
-        right.setdefault(name, []).append(int((ask(changed).argmax(-1) == labels).sum()))
-    count = len(labels)
+        for path, ask in asks.items():
+            right.setdefault((path, name), []).append(int((ask(changed).argmax(-1) == labels).sum()))
     return tuple(
         Robustness(
+            run_id=models[path].run_id,
+            norm=str(models[path].config["norm"]),
             corruption=name,
             count=count,
-            clean=clean,
+            clean=clean[path],
             accuracies=tuple(number / count for number in numbers),
             intervals=tuple(wilson(number, count) for number in numbers),
         )
-        for name, numbers in right.items()
+        for (path, name), numbers in right.items()
     )
 
 
-def _write(found: ModelEvaluation, path: Path, thresholds: tuple[Threshold, ...], card: Card) -> None:
-    from kernorm.evaluation_report import render
-
+def _write(found: ModelEvaluation, path: Path) -> None:
     folder = path / FOLDER
     for marker in (BLESSED, NOT_BLESSED):
         (folder / marker).unlink(missing_ok=True)
     write_atomically(folder / EVALUATION, _ADAPTER.dump_json(found, indent=1) + b"\n")
-    write_atomically(folder / REPORT, render(found, card).encode())
-    if thresholds:
+    write_report(path)
+    if found.blessed is not None:
         write_atomically(folder / (BLESSED if found.blessed else NOT_BLESSED), f"{found.tree_sha256}\n".encode())
+
+
+def write_report(path: Path) -> None:
+    """Writes the report of the model in `path` from what was measured of it."""
+    from kernorm.evaluation_report import render
+    from kernorm.latency import read_latency
+
+    found = read_evaluation(path)
+    if found is None:
+        raise UsageError(f"A report is of an evaluation. Received: {path}, which was never evaluated. Evaluate it.")
+    write_atomically(path / FOLDER / REPORT, render(found, read_card(path), read_latency(path)).encode())
 
 
 def main(config: EvaluateConfig) -> int:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from kernorm.card import Card
 from kernorm.gate import Change, Measure
+from kernorm.latency import Latency
 from kernorm.report import environment
 from kernorm.thresholds import METRICS, OVERALL
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 LABELS = {"accuracy": "Accuracy", "cross_entropy": "Cross-entropy, nats", "brier": "Brier score", "ece": "ECE"}
 
 
-def render(found: "ModelEvaluation", card: Card) -> str:
+def render(found: "ModelEvaluation", card: Card, latency: Latency | None = None) -> str:
     """Returns the page of an evaluation."""
     cells = {(measure.metric, measure.slice): measure for measure in found.measures}
     changes = {(change.metric, change.slice): change for change in found.changes}
@@ -31,7 +32,11 @@ def render(found: "ModelEvaluation", card: Card) -> str:
             cells=cells,
             changes=changes,
             shown=_shown,
-            mean_loss=_mean_loss(found),
+            mean_loss=_mean(_losses(found)[0][2]) if found.robustness else None,
+            own=[row for row in found.robustness if row.run_id == found.run_id],
+            losses=_losses(found),
+            mean=_mean,
+            latency=latency,
         )
     )
 
@@ -44,7 +49,14 @@ def _shown(found: Measure | Change) -> str:
     return f"{value} [{low}, {high}]".replace("-", "−")
 
 
-def _mean_loss(found: "ModelEvaluation") -> float | None:
-    """Returns the mean loss of accuracy over all corruptions and severities."""
-    losses = [row.clean - accuracy for row in found.robustness for accuracy in row.accuracies]
-    return sum(losses) / len(losses) if losses else None
+def _losses(found: "ModelEvaluation") -> list[tuple[str, str, dict[str, float]]]:
+    """Returns for each model its norm, its run, and its mean loss of accuracy over severities, by corruption."""
+    models: dict[tuple[str, str], dict[str, float]] = {}
+    for row in found.robustness:
+        losses = models.setdefault((row.norm, row.run_id), {})
+        losses[row.corruption] = row.clean - sum(row.accuracies) / len(row.accuracies)
+    return [(norm, run_id, losses) for (norm, run_id), losses in models.items()]
+
+
+def _mean(losses: dict[str, float]) -> float:
+    return sum(losses.values()) / len(losses)

@@ -25,6 +25,7 @@ UNHASHED = tuple(
         "validation.json",
         "INFRA_BLESSED",
         "INFRA_NOT_BLESSED",
+        "latency.json",
     )
 )
 

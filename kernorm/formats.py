@@ -171,18 +171,20 @@ def write_litert(path: Path, target: Path) -> None:
 
     From the net as kernorm's code builds it: what spares TensorFlow an empty batch there has no counterpart in LiteRT.
     """
+    import keras
     import tensorflow as tf
 
     from kernorm.restore import rebuild
     from kernorm.signatures import answer
 
     net = rebuild(path)
-    function = tf.function(
-        lambda image: answer(net(image, training=False)),
-        input_signature=[tf.TensorSpec(net.input_shape, tf.uint8, name="image")],
-    )
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], net)
-    target.write_bytes(converter.convert())
+    archive = keras.export.ExportArchive()
+    archive.track(net)
+    spec = tf.TensorSpec(net.input_shape, tf.uint8, name="image")
+    archive.add_endpoint(SIGNATURE, lambda image: answer(net(image, training=False)), input_signature=[spec])
+    with tempfile.TemporaryDirectory() as folder:
+        archive.write_out(folder, verbose=False)
+        target.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE]).convert())
 
 
 def load_litert(file: Path) -> "Ask":

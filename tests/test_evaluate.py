@@ -21,11 +21,19 @@ from kernorm.evaluate import (
     require_whole,
     unblessed,
 )
-from kernorm.files import UNHASHED
+from kernorm.files import UNHASHED, tree_sha256
+from kernorm.latency import Latency, Timed, write_latency
 from kernorm.metrics import evaluate
 
 SHOWN = next(path for path in (Path(__file__).parent.parent / "saved_models" / "kernorm").iterdir() if path.is_dir())
 THRESHOLDS = Path(str(resources.files("kernorm") / "thresholds.json"))
+LATENCY = Latency(
+    command="by hand",
+    created="2026-01-01T00:00:00+00:00",
+    processor="a processor",
+    cores=2,
+    rows=(Timed(runtime="OpenVINO", batch=1, requests=9, p50_ms=1.25, p99_ms=2.5, images_per_second=800.0),),
+)
 
 
 def candidate(path):
@@ -102,16 +110,30 @@ def test_the_latest_blessed_version_is_the_baseline(model, mnist_cache, tmp_path
     assert "Baseline: eva4-bn" in (base / "2000" / FOLDER / "report.html").read_text()
 
 
-def test_robustness_has_every_corruption(model, mnist_cache, monkeypatch, capsys):
+def test_robustness_has_every_corruption_and_the_models_beside(model, mnist_cache, monkeypatch, capsys):
     import kernorm.evaluate
 
     monkeypatch.setattr(kernorm.evaluate, "ROBUSTNESS_IMAGES", 100)
-    assert evaluated(model) == 0
+    other = candidate(model.parent / "2000")
+    path = other / FOLDER / "model_card.json"
+    path.write_text(
+        path.read_text().replace('"norm": "bn"', '"norm": "ln"').replace('"run_id": "eva4-bn', '"run_id": "x')
+    )
+    (other / FOLDER / "tree.sha256").write_text(tree_sha256(other) + "\n")
+    write_latency(LATENCY, model)
+    assert evaluated(model, "--beside", other) == 0
     rows = read_evaluation(model).robustness
-    assert len(rows) == 12
+    mine, theirs = ([row for row in rows if row.norm == norm] for norm in ("bn", "ln"))
+    assert [(row.corruption, row.accuracies) for row in mine] == [(row.corruption, row.accuracies) for row in theirs]
+    assert len(mine) == 12
     assert {row.count for row in rows} == {100}
-    assert np.mean([row.accuracies[0] - row.accuracies[-1] for row in rows]) > 0.2
-    assert "gaussian_noise" in (model / FOLDER / "report.html").read_text()
+    assert np.mean([row.accuracies[0] - row.accuracies[-1] for row in mine]) > 0.2
+    report = (model / FOLDER / "report.html").read_text()
+    loss = f"{100 * (mine[0].clean - np.mean(mine[0].accuracies)):.1f}"
+    assert f"gaussian_noise</th><td><strong>{loss}</strong></td><td><strong>{loss}</strong></td>" in report
+    assert "<td>1.25</td><td>2.50</td><td>800</td>" in report
+    # What is measured beside the model does not change its hash.
+    assert require_whole(model)
 
 
 def test_refuses_a_model_that_was_changed(model, mnist_cache, capsys):
@@ -129,5 +151,5 @@ def test_refuses_what_is_no_model_of_kernorms(tmp_path, mnist_cache, capsys, mod
     assert evaluated(model, "--baseline", tmp_path / "other") == 2
     assert "An exported model is a folder with a saved_model.pb. Received: " in capsys.readouterr().err
     (model / FOLDER / "evaluation.json").write_text("{")
-    with pytest.raises(ValueError, match=r"^An evaluation must be whole and of schema 1\. Received: "):
+    with pytest.raises(ValueError, match=r"^An evaluation must be whole and of schema 2\. Received: "):
         read_evaluation(model)

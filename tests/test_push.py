@@ -114,13 +114,13 @@ def test_a_copy_that_differs_is_never_published(blessed, root, monkeypatch, caps
     assert not (root / "kernorm").exists()
 
 
-def test_a_full_disk_publishes_nothing(blessed, root, monkeypatch, capsys):
-    def full(*_, **__):
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(shutil, "copytree", full)
-    assert pushed(blessed, "--saved-models-dir", root) == 2
-    assert "A version needs room on its disk. Received: " in capsys.readouterr().err
+def test_a_full_disk_publishes_nothing(blessed, root):
+    """The system refuses files of more than 100 KiB, as a full disk or a quota does in the middle of a copy."""
+    push = f"ulimit -f 100; exec {sys.executable} -m kernorm.push {blessed} --saved-models-dir {root}"
+    told = subprocess.run(["bash", "-c", push], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "A version needs room on its disk. Received: " in told.stderr
+    assert "Traceback" not in told.stderr
     assert not (root / "kernorm").exists()
 
 
@@ -236,3 +236,16 @@ def test_killed_at_thirty_moments_there_is_never_a_version_that_is_not_whole(ble
     assert {str(number) for number in versions(base)} >= seen
     assert pushed(blessed, "--saved-models-dir", root) == 0
     assert not [path.name for path in base.iterdir() if not path.name.isdecimal()]
+
+
+def test_two_pushers_at_once_publish_one_after_the_other_or_are_told(blessed, root):
+    """Two processes begin together: each publishes a whole version of its own, or says that the other is at it."""
+    command = [sys.executable, "-m", "kernorm.push", str(blessed), "--saved-models-dir", str(root)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate() for process in both]
+    published = versions(root / "kernorm")
+    assert len(published) == [process.returncode for process in both].count(0) >= 1
+    for process, (_, error) in zip(both, told, strict=True):
+        assert process.returncode == 0 or "publish kernorm" in error
+    assert all(tree_sha256(root / "kernorm" / str(number)) == tree_sha256(blessed) for number in published)
+    assert {path.name for path in (root / "kernorm").iterdir()} == set(map(str, published))

@@ -1,0 +1,166 @@
+"""For TFX: `run_fn` for its Trainer and `tuner_fn` for its Tuner; give this file as their `module_file`.
+
+Outside the other commands, on top of train. TFX itself is not needed here. Examples are tf.Example records in the
+layout of tensorflow-datasets, a PNG under `image` and a number under `label`, in TFRecord files, gzipped or not. What
+`eval_files` hold is kernorm's test split, opened once; validation images are drawn from `train_files`.
+"""
+
+import glob
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kernorm.config import TrainConfig, UsageError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from keras_tuner.engine.base_tuner import BaseTuner
+    from numpy.typing import NDArray
+
+DATASET = "tfx_examples"
+_GZIP = b"\x1f\x8b"
+_BATCH = 1000
+
+
+class TunerFnResult(NamedTuple):
+    """What TFX's Tuner takes: it calls tuner.search(**fit_kwargs)."""
+
+    tuner: "BaseTuner"
+    fit_kwargs: dict[str, Any]
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains on TFX's examples and writes a SavedModel into `fn_args.serving_model_dir`, as its Trainer asks for.
+
+    Args:
+        fn_args: TFX's FnArgs. Used are train_files, eval_files, serving_model_dir, model_run_dir (the run's records
+            and report), train_steps (0 or None: the recipe's epochs; else rounded up to whole epochs), hyperparameters
+            (of a Tuner: HyperParameters.get_config()) and custom_config: fields of TrainConfig, and `labels`, the
+            classes' names. A hyperparameter goes before custom_config.
+
+    Raises:
+        UsageError: no example can be read, or a field or a value is wrong.
+        RuntimeError: the run diverged.
+    """
+    import shutil
+
+    from kernorm.train import train
+
+    settings = _settings(fn_args) | _tuned(fn_args)
+    with _examples(fn_args) as count:
+        run_dir = Path(fn_args.model_run_dir)
+        config = TrainConfig(
+            **settings, dataset=DATASET, reports_dir=run_dir, saved_models_dir=run_dir / "saved_models"
+        )
+        if fn_args.train_steps:
+            steps = math.ceil((count - config.validation_size) / config.batch_size)
+            config = replace(config, epochs=math.ceil(fn_args.train_steps / steps))
+        record = train(config)
+    if record.status != "finished" or not (record.export and record.export.path):
+        raise RuntimeError(f"The run ended as {record.status}: {record.message}. See {run_dir}.")
+    shutil.copytree(record.export.path, fn_args.serving_model_dir, dirs_exist_ok=True)
+
+
+def tuner_fn(fn_args: Any) -> TunerFnResult:
+    """Returns KerasTuner over λ1, λ2 and the batch size, as TFX's Tuner asks for.
+
+    Args:
+        fn_args: TFX's FnArgs. Used are train_files, eval_files (held shut), working_dir and custom_config: fields of
+            TrainConfig and `labels` as in `run_fn`, and `search`: fields of tuner's SearchConfig, such as max_trials.
+
+    Raises:
+        UsageError: no example can be read, or a field or a value is wrong.
+    """
+    # The one place in kernorm that asks the tuner, since TFX wants both functions in one file.
+    from tuner.tfx import example_tuner
+
+    settings = _settings(fn_args)
+    search = (fn_args.custom_config or {}).get("search", {})
+    return TunerFnResult(example_tuner(settings, search, Path(fn_args.working_dir), lambda: _examples(fn_args)), {})
+
+
+def _settings(fn_args: Any) -> dict[str, Any]:
+    given = dict(fn_args.custom_config or {})
+    for name in ("labels", "search"):
+        given.pop(name, None)
+    known = {field.name for field in fields(TrainConfig)} - {"dataset", "reports_dir", "saved_models_dir", "export"}
+    for name in given:
+        if name not in known:
+            raise UsageError(f"custom_config names settings of kernorm.train. Received: {name!r}. "
+                             f"{nearest(name, sorted(known))}")  # fmt: skip
+    return given
+
+
+def _tuned(fn_args: Any) -> dict[str, Any]:
+    """Returns the settings that a Tuner found."""
+    if not fn_args.hyperparameters:
+        return {}
+    values: Mapping[str, Any] = fn_args.hyperparameters["values"]
+    known = {field.name for field in fields(TrainConfig)}
+    found = {name: value for name, value in values.items() if name in known}
+    for name in ("l1", "l2"):
+        if values.get(f"{name}_on") is False:
+            found[name] = 0.0
+    return found
+
+
+@contextmanager
+def _examples(fn_args: Any) -> "Iterator[int]":
+    """Makes TFX's examples the data set DATASET while the body runs; yields how many training examples there are."""
+    from kernorm import cache
+
+    folder = Path(getattr(fn_args, "model_run_dir", None) or fn_args.working_dir) / "examples"
+    before = os.environ.get("KERNORM_CACHE_DIR")
+    os.environ["KERNORM_CACHE_DIR"] = str(folder)
+    try:
+        values: dict[str, NDArray[Any]] = {}
+        for part, patterns in (("train", fn_args.train_files), ("test", fn_args.eval_files)):
+            values[f"{part}_images"], values[f"{part}_labels"] = _decoded(part, patterns)
+        most = max(int(values[f"{part}_labels"].max()) for part in ("train", "test"))
+        names = tuple((fn_args.custom_config or {}).get("labels", map(str, range(most + 1))))
+        try:
+            cache.check_layout(names, values)
+        except cache.DamagedError as error:
+            raise UsageError(f"TFX's examples must be images of one size, each with a label. Received: {error}. "
+                             "Give the names of all classes as custom_config['labels'].") from None  # fmt: skip
+        digest = cache.content_sha256(names, values)
+        # A version of its own for other content, so that a run's config names what it was trained on.
+        version = f"1.0.{int(hashlib.sha256(digest.encode()).hexdigest()[:6], 16)}"
+        for path in cache.cached_paths():
+            path.unlink()
+        cache.write(cache.Arrays(name=DATASET, version=version, sha256=digest, labels=names, **values))
+        yield len(values["train_labels"])
+    finally:
+        if before is None:
+            del os.environ["KERNORM_CACHE_DIR"]
+        else:
+            os.environ["KERNORM_CACHE_DIR"] = before
+
+
+def _decoded(part: str, patterns: Sequence[str]) -> "tuple[NDArray[np.uint8], NDArray[np.int32]]":
+    """Returns images uint8 (N, H, W, C) and labels int32 (N,) of all record files that the patterns name."""
+    import numpy as np
+    import tensorflow as tf
+
+    found = sorted({path for pattern in patterns for path in glob.glob(str(pattern))})
+    layout = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+    images, labels = [], []
+    try:
+        for path in found:
+            with open(path, "rb") as file:
+                kind = "GZIP" if file.read(2) == _GZIP else ""
+            for batch in tf.data.TFRecordDataset(path, kind).batch(_BATCH):
+                parsed = tf.io.parse_example(batch, layout)
+                images += [tf.io.decode_png(png).numpy() for png in parsed["image"]]
+                labels.append(parsed["label"].numpy())
+        return np.stack(images), np.concatenate(labels).astype(np.int32)
+    except (tf.errors.OpError, ValueError, OSError) as error:
+        line = str(error).strip().splitlines()[0][:200].rstrip(".")
+        raise UsageError(f"{part} examples are tf.Example records with a PNG under image and a number under label, all "
+                         f"of one size. Received: {', '.join(map(str, patterns)) or 'no file'}, {len(found)} files: "
+                         f"{line}. Give files as tensorflow-datasets writes them.") from None  # fmt: skip

@@ -1,0 +1,67 @@
+"""The tuner that TFX's Tuner drives: an oracle of oracles.py, a run of kernorm.train a trial. See kernorm/tfx.py."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras_tuner
+from keras_tuner.src import errors
+
+from kernorm.config import TrainConfig, UsageError, nearest
+from kernorm.tfx import DATASET
+from tuner.config import SearchConfig
+from tuner.driver import Job, run_job
+from tuner.oracles import ORACLES
+from tuner.space import configured
+from tuner.trials import OBJECTIVE
+
+if TYPE_CHECKING:
+    from keras_tuner.src.engine.trial import Trial
+
+_HELD = ("train", "reports_dir", "saved_models_dir", "resume", "overwrite", "dry_run", "report_only", "push", "name")
+
+
+class ExampleTuner(keras_tuner.engine.base_tuner.BaseTuner):
+    """KerasTuner's own loop over trials of kernorm; its score is the validation cross-entropy, the test split shut."""
+
+    def __init__(self, config: SearchConfig, examples: Callable[[], AbstractContextManager[int]]) -> None:
+        self.config, self.examples = config, examples
+        super().__init__(ORACLES[config.oracle](config), directory=config.folder.parent, project_name=config.name)
+
+    def run_trial(self, trial: "Trial", *_: Any, **__: Any) -> dict[str, float]:
+        """Trains a trial and returns its score.
+
+        Raises:
+            keras_tuner.errors.FailedTrialError: it diverged.
+        """
+        with self.examples():
+            config = configured(self.config.space, self.config.base, trial.hyperparameters.values)
+            # TensorFlow has begun in TFX's process: its threads are what they are.
+            config = replace(config, threads=self.config.train.threads)
+            record = run_job(Job(trial_id=trial.trial_id, config=config))
+        score = record.history[-1].val_cross_entropy
+        if record.status == "diverged" or score is None:
+            raise errors.FailedTrialError(record.message or "no score")
+        return {OBJECTIVE: score}
+
+
+def example_tuner(
+    settings: Mapping[str, Any],
+    search: Mapping[str, Any],
+    folder: Path,
+    examples: Callable[[], AbstractContextManager[int]],
+) -> ExampleTuner:
+    """Returns a tuner of runs with these settings of TrainConfig, by these of SearchConfig, under `folder`.
+
+    Raises:
+        UsageError: a name or a value is wrong.
+    """
+    known = {field.name for field in fields(SearchConfig)} - set(_HELD)
+    for name in search:
+        if name not in known:
+            raise UsageError(f"custom_config['search'] names settings of tuner.search. Received: {name!r}. "
+                             f"{nearest(name, sorted(known))}")  # fmt: skip
+    config = SearchConfig(**search, train=TrainConfig(**settings, dataset=DATASET), reports_dir=folder)
+    return ExampleTuner(replace(config, oracle="random" if config.oracle == "best" else config.oracle), examples)
