@@ -103,7 +103,7 @@ def push(config: PushConfig) -> Path:
     make_folder(config.saved_models_dir, "--saved-models-dir")
     with locked(config.saved_models_dir / f".{config.model}.push.lock", f"publish {config.model}"):
         with new_version(config.base) as version:
-            shutil.copytree(config.path, version.folder, dirs_exist_ok=True)
+            _copy(config.path, version.folder)
             copied = tree_sha256(version.folder)
             if copied != digest:
                 raise UsageError(
@@ -114,6 +114,15 @@ def push(config: PushConfig) -> Path:
         _entry(served, config)
         _write_config(config, served)
     return version.path
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a folder into an empty one; unlike shutil.copytree it stops at the first error, and with its number."""
+    for path in sorted(source.rglob("*")):
+        if path.is_dir():
+            (target / path.relative_to(source)).mkdir()
+        else:
+            shutil.copyfile(path, target / path.relative_to(source))
 
 
 def read_config(config: PushConfig) -> "ModelServerConfig":

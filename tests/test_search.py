@@ -97,6 +97,18 @@ def test_the_best_is_confirmed_on_fresh_seeds_and_exported(done):
 
 
 @pytest.mark.slow
+def test_the_exported_one_is_handed_over_to_be_published(done, mnist_cache, monkeypatch, capsys):
+    root, _ = done
+    monkeypatch.setattr("kernorm.evaluate.ROBUSTNESS_IMAGES", 50)
+    assert main(words(root, "--report-only", "--push")) == 1
+    told = capsys.readouterr().out
+    assert "not passed: accuracy overall" in told  # of one epoch on 600 images
+    assert "NOT_BLESSED" in told
+    (exported,) = (root / "saved_models").glob("*/*/saved_model.pb")
+    assert (exported.parent / "assets.extra" / "kernorm" / "NOT_BLESSED").exists()
+
+
+@pytest.mark.slow
 def test_the_results_have_the_form_of_tfx(done):
     folder = folder_of(done[0])
     rows = json.loads((folder / "tuner_results.json").read_text())
