@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from kernorm import cache, cli, warmup
@@ -125,6 +126,24 @@ def ask(signatures, name, batch):
         case _:
             key = {"serving_tf_examples": "examples", "classify": "inputs"}[name]
             return signatures[name](**{key: tf.constant([example(image) for image in batch], tf.string)})
+
+
+def test_a_wrong_rank_size_or_type_is_refused_and_the_next_request_answered(made, images):
+    """As TF Serving asks, which holds no request against the signature; the net itself takes images of any size."""
+    path = made[2].path
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def["serving_default"]
+        options = CallableOptions(feed=[signature.inputs["image"].name], fetch=[signature.outputs["logits"].name])
+        serve = session._make_callable_from_options(options)
+        (before,) = serve(images[:3])
+        for wrong, message in (
+            (images[:3, ..., 0], r"\[3,28,28\] is not compatible with expected shape \[\?,28,28,1\]"),
+            (images[:3, :20], r"\[3,20,28,1\] is not compatible with expected shape \[\?,28,28,1\]"),
+            (images[:3].astype(np.float32), "Type mismatch: actual float vs. expect uint8"),
+        ):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                serve(wrong)
+        np.testing.assert_array_equal(serve(images[:3])[0], before)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 128])

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from kernorm import formats
+from kernorm import evaluate, formats, push, validate
 from kernorm.cli import run
 from kernorm.config import TrainConfig, UsageError
 from kernorm.formats import FORMATS, PROG, FormatsConfig, convert, main, saved_model
@@ -79,3 +80,20 @@ def test_an_unknown_format_is_told(tmp_path):
                           text=True, check=False)  # fmt: skip
     assert told.returncode == 2
     assert "onnx" in told.stderr
+
+
+def test_somebody_elses_saved_model_is_refused_by_every_command(tmp_path, capsys):
+    module = tf.Module()
+    module.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None], tf.float32)])
+    path = tmp_path / "other" / "1"
+    tf.saved_model.save(module, str(path), signatures={"double": module.double})
+    with pytest.raises(UsageError, match=r"^A model answers serving_default\. Received: .* with double\. Export"):
+        saved_model(path)
+    for config, command in (
+        (FormatsConfig, main),
+        (evaluate.EvaluateConfig, evaluate.main),
+        (validate.ValidateConfig, validate.main),
+        (push.PushConfig, push.main),
+    ):
+        assert run(config, command, prog="x", argv=[str(path)]) == 2
+        assert "A SavedModel must be one that kernorm exported. Received: " in capsys.readouterr().err
