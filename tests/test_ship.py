@@ -32,13 +32,17 @@ def test_a_good_model_is_published_and_is_the_next_ones_baseline(tmp_path, mnist
 
 def test_a_poor_model_is_trained_and_refused(tmp_path, mnist_cache, monkeypatch, capsys):
     monkeypatch.setattr("kernorm.evaluate.ROBUSTNESS_IMAGES", 50)
-    config = replace(TINY, reports_dir=tmp_path / "reports", saved_models_dir=tmp_path / "saved_models")
+    config = replace(
+        TINY, reports_dir=tmp_path / "reports", saved_models_dir=tmp_path / "saved_models", format=("openvino",)
+    )
     assert main(config) == 1
     told = capsys.readouterr().out
     assert "NOT_BLESSED" in told
     assert "not passed: accuracy overall" in told
     (path,) = (Path(tmp_path) / "saved_models").glob("*/*/saved_model.pb")
     assert path.parent.parent.name.startswith("eva6-bn")
+    assert path.parent.with_name(f"{path.parent.name}.xml").is_file()
+    assert f"openvino {path.parent}.xml" in told
     assert versions(tmp_path / "saved_models" / "kernorm") == []
 
 
