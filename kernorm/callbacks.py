@@ -26,6 +26,11 @@ from kernorm.watch import Watch
 class Diverged(Exception):
     """The loss stopped being a finite number."""
 
+    @classmethod
+    def at(cls, step: int, epoch: int, batch: int, loss: float) -> "Diverged":
+        """Says where, all counted from 0 as they come, and from 1 in the message."""
+        return cls(f"diverged at step {step + 1} (epoch {epoch + 1}, batch {batch + 1}): the loss is {loss}")
+
 
 @dataclass(kw_only=True)
 class Progressed:
@@ -34,6 +39,16 @@ class Progressed:
     history: list[Epoch] = field(default_factory=list)
     selected: int = 0
     kept: list[NDArray] = field(default_factory=list)
+
+    def add(self, row: Epoch, select: str, variables: Callable[[], list[NDArray]]) -> None:
+        """Adds an epoch's row and keeps the variables of the best one; ties go to the earlier, as in the studies."""
+        best = max((past.val_accuracy or 0 for past in self.history), default=-1.0)
+        self.history.append(row)
+        if select == "last":
+            self.selected = row.epoch
+        elif not self.kept or (row.val_accuracy or 0) > best:
+            self.selected = row.epoch
+            self.kept = variables()
 
 
 class RunLog(keras.callbacks.Callback):
@@ -79,9 +94,7 @@ class RunLog(keras.callbacks.Callback):
         values = {name: float(value) for name, value in (logs or {}).items()}
         step = self.epoch * self.batches.num_batches + batch
         if not math.isfinite(values["loss"]):
-            raise Diverged(
-                f"diverged at step {step + 1} (epoch {self.epoch + 1}, batch {batch + 1}): the loss is {values['loss']}"
-            )
+            raise Diverged.at(step, self.epoch, batch, values["loss"])
         shown = f"{split_loss(values['loss'], values['cross_entropy'])}  accuracy {100 * values['accuracy']:.2f} %"
         self.progress.step(self.epoch, batch, f"{shown}  lr {self.tables[0][step]:.4g}")
 
@@ -105,21 +118,10 @@ class RunLog(keras.callbacks.Callback):
             cpu_seconds=time.process_time() - self.cpu_begun,
             watched=self.watch.measure(),
         )
-        self.reached.history.append(row)
-        self._select(row)
+        self.reached.add(row, self.config.select, lambda: checkpoint.variables_of(self.model))
         write_history(self.reached.history, self.folder / "history.csv")
         self.save(self.model)
         self.progress.epoch(row, self.monitored)
-
-    def _select(self, row: Epoch) -> None:
-        """Keeps the variables of the best epoch; ties go to the earlier one, as in the published studies."""
-        if self.config.select == "last":
-            self.reached.selected = row.epoch
-            return
-        best = max((past.val_accuracy or 0 for past in self.reached.history[:-1]), default=-1.0)
-        if not self.reached.kept or (row.val_accuracy or 0) > best:
-            self.reached.selected = row.epoch
-            self.reached.kept = checkpoint.variables_of(self.model)
 
 
 def write_history(history: list[Epoch], path: Path) -> None:

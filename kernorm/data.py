@@ -45,6 +45,10 @@ class TestSplit:
         self.openings.append(Opening(time=now, epoch=epoch, purpose=purpose))
         return self.__split
 
+    def shut_again(self) -> "TestSplit":
+        """Returns the same split for another run, with no opening entered."""
+        return TestSplit(*self.__split)
+
 
 class Dataset(NamedTuple):
     """What a run trains, validates and tests on; `validation` is None for validation_size 0."""

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from kernorm.augment import Affine, augment
+from kernorm.augment import Affine, augment, inverse_maps
 from kernorm.config import TrainConfig
 
 _ORDER, _AUGMENT = 0, 1
@@ -40,7 +40,7 @@ class Batches(keras.utils.PyDataset):
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         self._epoch = epoch
-        self._order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.labels))
+        self.order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.labels))
 
     @property
     def num_batches(self) -> int:
@@ -49,6 +49,17 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray]:
         """Returns batch `index` of the epoch."""
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        rng = np.random.default_rng((self.seed, _AUGMENT, self.epoch, index))
-        return augment(self.images[chosen], self.ranges, rng), self.labels[chosen]
+        chosen = self.chosen(index)
+        return augment(self.images[chosen], self.ranges, self._generator(index)), self.labels[chosen]
+
+    def chosen(self, index: int) -> NDArray[np.integer]:
+        """Returns which images of the split are batch `index` of the epoch, (N,)."""
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def maps(self, index: int) -> NDArray[np.float32]:
+        """Returns the affine maps that augment batch `index`, (N, 2, 3), as `inverse_maps` gives them."""
+        size = self.images.shape[1:3]
+        return inverse_maps(self.ranges, len(self.chosen(index)), size, self._generator(index))
+
+    def _generator(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, _AUGMENT, self.epoch, index))

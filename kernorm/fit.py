@@ -1,6 +1,6 @@
 """Computes one run in its folder: builds, proves the penalty, fits or resumes, measures. train.py calls it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,18 +12,18 @@ from pydantic import TypeAdapter
 from kernorm import checkpoint, environment
 from kernorm.callbacks import Diverged, Progressed, RunLog, write_history
 from kernorm.config import TrainConfig, UsageError
-from kernorm.data import Dataset, load
+from kernorm.data import Dataset, Split, load
 from kernorm.feed import Batches
 from kernorm.metrics import evaluate
 from kernorm.model import build_model
 from kernorm.optimizer import build_optimizer
 from kernorm.penalties import measure, prove
 from kernorm.progress import RunProgress
-from kernorm.record import CHECKPOINT, RECORD, SHOWN, WEIGHTS, Epoch, Evaluation, Opening, Record, write_record
+from kernorm.record import CHECKPOINT, RECORD, SHOWN, WEIGHTS, Epoch, Opening, Record, write_record
 from kernorm.schedules import schedule_tables
 from kernorm.tracking import trackers
 from kernorm.watch import Watch
-from kernorm.weights import layer_table, prune_table, save_weights
+from kernorm.weights import layer_table, prune_table, pruned_logits, save_weights
 
 EVALUATION_BATCH = 250
 
@@ -31,18 +31,33 @@ _HISTORY = TypeAdapter(list[Epoch])
 _OPENINGS = TypeAdapter(list[Opening])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Logits:
+    """What the selected weights answer, (N, K) a split; `pruned` of the validation split, else of train."""
+
+    train: NDArray[np.float32]
+    validation: NDArray[np.float32] | None
+    test: NDArray[np.float32]
+    pruned: list[NDArray[np.float32]]
+
+
 class Run:
     """One run in its folder, from data to the measured record.
+
+    Args:
+        config: of the run.
+        folder: the run's.
+        data: of the config, where it is loaded already.
 
     Raises:
         UsageError: the config does not fit the data or the net, or the checkpoint is damaged or another run's.
         RuntimeError: a penalty is not in the loss as configured.
     """
 
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, data: Dataset | None = None) -> None:
         environment.prepare(config)
         self.config, self.folder = config, folder
-        self.data: Dataset = load(config)
+        self.data = data or load(config)
         self.batches = Batches(self.data.train.images, self.data.train.labels, config)
         self.tables = schedule_tables(config, self.batches.num_batches)
         self.model = build_model(config, self.data.info)
@@ -138,19 +153,21 @@ class Run:
                     shuffle=False,
                     verbose=0,
                     callbacks=[*others, log],
-                    validation_data=self._monitored_split(),
+                    validation_data=self.monitored_split(),
                     validation_batch_size=EVALUATION_BATCH,
                 )
 
-    def _monitored_split(self) -> tuple[NDArray, NDArray] | None:
+    def monitored_split(self) -> tuple[NDArray, NDArray] | None:
+        """Returns images and labels of the split that every epoch ends with, or None; of test, the look is entered."""
         if self.monitored == "test":
             return self._open_test("selection", self.reached.history[-1].epoch + 1)
         return tuple(self.data.validation) if self.data.validation else None  # type: ignore[return-value]
 
-    def _open_test(self, purpose: str, epoch: int) -> tuple[NDArray, NDArray]:
+    def _open_test(self, purpose: str, epoch: int) -> Split:
         return self.data.test.open(purpose=purpose, epoch=epoch)
 
-    def _save(self, model: keras.Model) -> None:
+    def save(self, model: keras.Model) -> None:
+        """Writes the checkpoint and the record so far."""
         notes = {
             "identity": self.config.identity,
             "started": self.record.started,
@@ -163,7 +180,11 @@ class Run:
 
     def _after_epoch(self, model: keras.Model) -> None:
         """Saves the state, then enters the look at the test split that the next epoch will end with, if it does."""
-        self._save(model)
+        self.save(model)
+        self.announce_look()
+
+    def announce_look(self) -> None:
+        """Enters the look at the test split that the next epoch will end with, if it does."""
         epoch = self.reached.history[-1].epoch
         if self.monitored == "test" and epoch < self.last:
             self._open_test("selection", epoch + 1)
@@ -188,35 +209,58 @@ class Run:
         return self.record
 
     def measure(self) -> tuple[Record, NDArray[np.uint8]]:
-        """Measures the selected weights on every split; the look at the test split is entered before it is used.
+        """Measures the selected weights on every split; see `scored`."""
+        test = self.final_look()
+        validation = self.data.validation
+        return self.scored(
+            Logits(
+                train=self._predict(self.data.train.images),
+                validation=self._predict(validation.images) if validation else None,
+                test=self._predict(test.images),
+                pruned=pruned_logits(self.model, self.probe[1].images, EVALUATION_BATCH),
+            ),
+            test,
+        )
+
+    def _predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.model.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
+
+    @property
+    def probe(self) -> tuple[str, Split]:
+        """The split that pruning is measured on, and its name."""
+        return ("validation", self.data.validation) if self.data.validation else ("train", self.data.train)
+
+    def final_look(self) -> Split:
+        """Opens the test split, and puts the selected weights into the model and on disk."""
+        test = self._open_test("final evaluation", self.reached.selected)
+        # Entered before it is used, so that a run killed from here on shows this look as well.
+        self.save(self.model)
+        if self.reached.kept:
+            checkpoint.set_variables(self.model, self.reached.kept)
+        save_weights(self.model, self.folder / WEIGHTS)
+        return test
+
+    def scored(self, logits: Logits, test: Split) -> tuple[Record, NDArray[np.uint8]]:
+        """Scores what the selected weights answer.
 
         Returns:
             The record, not yet finished, and the images of the first mistakes on the test split, (M, H, W, C).
         """
-        images, labels = self._open_test("final evaluation", self.reached.selected)
-        # Entered before it is used, so that a run killed from here on shows this look as well.
-        self._save(self.model)
-        if self.reached.kept:
-            checkpoint.set_variables(self.model, self.reached.kept)
-        save_weights(self.model, self.folder / WEIGHTS)
-        validation = self.data.validation
-        split, probe = ("validation", validation) if validation else ("train", self.data.train)
-        test = self._evaluate(images, labels, "test")
+        validation, (split, probe) = self.data.validation, self.probe
+        measured = evaluate(logits.test, test.labels, "test")
         self.record = replace(
             self.so_far(),
-            train=self._evaluate(*self.data.train, "train", keep_mistakes=False),
-            validation=self._evaluate(*validation, "validation") if validation else None,
-            test=test,
+            train=evaluate(logits.train, self.data.train.labels, "train", keep_mistakes=False),
+            validation=(
+                evaluate(logits.validation, validation.labels, "validation")
+                if validation and logits.validation is not None
+                else None
+            ),
+            test=measured,
             layers=layer_table(self.model, self.config),
-            pruned=prune_table(self.model, *probe, split, EVALUATION_BATCH),
+            pruned=prune_table(self.model, logits.pruned, probe.labels, split),
         )
-        return self.record, images[[mistake.index for mistake in test.mistakes[:SHOWN]]]
-
-    def _evaluate(
-        self, images: NDArray[np.uint8], labels: NDArray, split: str, *, keep_mistakes: bool = True
-    ) -> Evaluation:
-        logits = self.model.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
-        return evaluate(logits, labels, split, keep_mistakes=keep_mistakes)
+        return self.record, test.images[[mistake.index for mistake in measured.mistakes[:SHOWN]]]
 
 
 def _count(variables: list) -> int:

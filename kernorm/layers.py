@@ -170,5 +170,9 @@ class StandardizedConv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolves (N, H, W, C) with the standardized kernel (h, w, C, K)."""
+        return super().convolution_op(inputs, self.standardized(kernel))
+
+    def standardized(self, kernel: Any) -> Any:
+        """Returns the kernel (h, w, C, K) that the convolution uses."""
         mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
-        return super().convolution_op(inputs, (kernel - mean) * ops.rsqrt(variance + self.epsilon))
+        return (kernel - mean) * ops.rsqrt(variance + self.epsilon)

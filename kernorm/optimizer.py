@@ -1,5 +1,7 @@
 """SGD, in PyTorch's form of the momentum step, and Muon; rate and momentum follow tables."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -54,6 +56,19 @@ class _Scheduled(keras.optimizers.Optimizer):
             share = ops.minimum(1.0, longest / ops.maximum(_norm(grads), 1e-30))
             grads = [gradient * share for gradient in grads]
         super().apply(grads, trainable_variables)
+
+    @contextlib.contextmanager
+    def following(self, rates: Any, momenta: Any) -> Iterator[None]:
+        """Lets steps that are traced in the body follow these tables, (steps,) each, which may be traced themselves."""
+        schedules = (self._learning_rate, self.momenta)
+        before = [schedule.table for schedule in schedules]
+        try:
+            for schedule, table in zip(schedules, (rates, momenta), strict=True):
+                schedule.table = table
+            yield
+        finally:
+            for schedule, table in zip(schedules, before, strict=True):
+                schedule.table = table
 
     def get_config(self) -> dict[str, Any]:
         """Returns both tables, the form of the step and the clipping."""

@@ -45,28 +45,33 @@ class Penalty:
         return self.l1 + self.l2
 
 
-def penalized_variables(model: keras.Model, config: TrainConfig) -> list[tuple[NDArray[np.float32], float, float]]:
-    """Returns the weights that the config says are penalized, with their λ1 and λ2.
+def lambdas(model: keras.Model, config: TrainConfig) -> NDArray[np.float64]:
+    """Returns λ1 and λ2 of each of the model's trainable variables as the config says, (V, 2).
 
     It asks the config and not the regularizers in the model, so that a forgotten one shows.
     """
-    kernels = {layer.name: layer.kernel for layer in model.layers if hasattr(layer, "kernel")}
-    by_layer = layer_penalties(config, list(kernels))
-    found = [(ops.convert_to_numpy(kernel), *by_layer[name]) for name, kernel in kernels.items()]
-    if config.penalize == "all":
-        in_kernels = {id(kernel) for kernel in kernels.values()}
-        rest = [variable for variable in model.trainable_variables if id(variable) not in in_kernels]
-        found += [(ops.convert_to_numpy(variable), config.l1, config.l2) for variable in rest]
-    return found
+    kernels = {id(layer.kernel): layer.name for layer in model.layers if hasattr(layer, "kernel")}
+    by_layer = layer_penalties(config, list(kernels.values()))
+    others = (config.l1, config.l2) if config.penalize == "all" else (0.0, 0.0)
+    rows = [
+        by_layer[kernels[id(variable)]] if id(variable) in kernels else others for variable in model.trainable_variables
+    ]
+    return np.array(rows, np.float64).reshape(-1, 2)
 
 
 def measure(model: keras.Model, config: TrainConfig) -> Penalty:
     """Computes the penalty of the model's present weights from the formula, in double precision."""
-    weights = [(value.astype(np.float64), l1, l2) for value, l1, l2 in penalized_variables(model, config)]
-    return Penalty(
-        l1=float(sum(l1 * np.abs(value).sum() for value, l1, _ in weights)),
-        l2=float(sum(l2 * np.square(value).sum() for value, _, l2 in weights)),
-    )
+    return penalty_of([ops.convert_to_numpy(value) for value in model.trainable_variables], lambdas(model, config))
+
+
+def penalty_of(weights: list[NDArray[np.float32]], by_weight: NDArray[np.float64]) -> Penalty:
+    """Computes the penalty of weights with their λ's, as `lambdas` gives them, in double precision."""
+    sums = [
+        (l1 * np.abs(value.astype(np.float64)).sum(), l2 * np.square(value.astype(np.float64)).sum())
+        for value, (l1, l2) in zip(weights, by_weight, strict=True)
+        if l1 or l2
+    ]
+    return Penalty(l1=float(sum(l1 for l1, _ in sums)), l2=float(sum(l2 for _, l2 in sums)))
 
 
 def prove(model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], labels: NDArray) -> tuple[float, float]:
@@ -87,8 +92,16 @@ def prove(model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], la
     logits = model(images, training=False)
     total = float(model.compute_loss(x=images, y=ops.convert_to_tensor(labels), y_pred=logits))
     cross_entropy = float(ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)))
-    found, expected = total - cross_entropy, measure(model, config).total
-    asked = any(l1 > 0 or l2 > 0 for _, l1, l2 in penalized_variables(model, config))
+    return hold_against_formula(
+        total, cross_entropy, measure(model, config), config, bool(lambdas(model, config).any())
+    )
+
+
+def hold_against_formula(
+    total: float, cross_entropy: float, penalty: Penalty, config: TrainConfig, asked: bool
+) -> tuple[float, float]:
+    """Holds the penalty found in a loss against the formula's, `asked` if any λ is above 0; see `prove`."""
+    found, expected = total - cross_entropy, penalty.total
     # The difference of two single-precision sums carries their rounding.
     if abs(found - expected) > 1e-3 * expected + 1e-5 * max(1.0, abs(total)) or (asked and expected == 0):
         raise RuntimeError(

@@ -8,6 +8,7 @@ trains a finished one twice.
 import contextlib
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,11 @@ from kernorm.files import locked, make_folder, require_folder
 from kernorm.recipes import recipe_of_words
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kernorm.data import Dataset
+    from kernorm.fit import Diverged, Run
     from kernorm.record import Export, Record
 
 PROG = "python -m kernorm.train"
@@ -31,6 +37,17 @@ def train(config: TrainConfig) -> "Record":
         UsageError: the config does not fit the data, the net or what lies in the run's folder.
         RuntimeError: a penalty is not in the loss as configured.
     """
+    check(config)
+    with claimed(config) as folder:
+        return finished(config, folder) or _train(config, folder)
+
+
+def check(config: TrainConfig) -> None:
+    """Refuses what can be told to be wrong before anything is written.
+
+    Raises:
+        UsageError: a folder cannot be used, or a package is not installed.
+    """
     require_folder(config.reports_dir / "runs", "--reports-dir")
     if config.export:
         require_folder(config.saved_models_dir / config.run_id, "--saved-models-dir")
@@ -43,12 +60,21 @@ def train(config: TrainConfig) -> "Record":
     from kernorm.tracking import require_tracker
 
     require_tracker(config.track)
+
+
+@contextlib.contextmanager
+def claimed(config: TrainConfig) -> Iterator[Path]:
+    """Holds a run's folder against other processes while the body works in it.
+
+    Raises:
+        UsageError: another process holds it, or it cannot be made.
+    """
     folder = _run_folder(config)
     made = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
         make_folder(folder, "--reports-dir")
         with locked(folder / "lock", "train this run"):
-            return _finished(config, folder) or _train(config, folder)
+            yield folder
     finally:
         _remove_empty(made)
 
@@ -69,7 +95,7 @@ def _status(folder: Path) -> str:
     return read_record(folder / RECORD).status if (folder / RECORD).exists() else "new"
 
 
-def _finished(config: TrainConfig, folder: Path) -> "Record | None":
+def finished(config: TrainConfig, folder: Path) -> "Record | None":
     """Returns the record of a run that came to its end, with what it lacks made up for; None if there is more to do."""
     from kernorm.record import CHECKPOINT, RECORD, read_record, write_record
 
@@ -113,35 +139,57 @@ def _report_again(record: "Record", folder: Path) -> "Record":
 
 
 def _train(config: TrainConfig, folder: Path) -> "Record":
-    from kernorm.files import write_json
-    from kernorm.fit import Diverged, Run
-    from kernorm.record import CHECKPOINT, RECORD, write_record
+    from kernorm.fit import Diverged
 
-    if config.report:  # its libraries take a second to import
-        from kernorm.report import write_report
-
-    for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    run = Run(config, folder)
-    done = run.resume()
-    write_json(folder / "config.json", to_json(config))
+    run, done = begun(config, folder)
     try:
         run.fit(done)
     except Diverged as error:
-        record = run.diverged(error)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        if config.report:
-            write_report(record, folder, run.batches.images[:0])
-        return record
+        return diverged(run, error)
     if config.stop_after is not None:
         return run.so_far()
-    record, mistakes = run.measure()
+    return concluded(run, *run.measure())
+
+
+def begun(config: TrainConfig, folder: Path, data: "Dataset | None" = None) -> "tuple[Run, int]":
+    """Returns a run at the state that its folder holds, and the epochs that are done; `data`, if it is loaded."""
+    from kernorm.files import write_json
+    from kernorm.fit import Run
+
+    for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    run = Run(config, folder, data)
+    done = run.resume()
+    write_json(folder / "config.json", to_json(config))
+    return run, done
+
+
+def diverged(run: "Run", error: "Diverged") -> "Record":
+    """Ends a run whose loss is no longer finite."""
+    from kernorm.record import CHECKPOINT
+
+    record = run.diverged(error)
+    (run.folder / CHECKPOINT).unlink(missing_ok=True)
+    if run.config.report:
+        from kernorm.report import write_report
+
+        write_report(record, run.folder, run.batches.images[:0])
+    return record
+
+
+def concluded(run: "Run", record: "Record", mistakes: "NDArray[np.uint8]") -> "Record":
+    """Ends a run that has been measured: record, export, report."""
+    from kernorm.record import CHECKPOINT, RECORD, write_record
+
+    config, folder = run.config, run.folder
     record = replace(record, status="finished")
     write_record(record, folder / RECORD)
     if config.export:
         record = replace(record, export=_export(config, folder))
         write_record(record, folder / RECORD)
-    if config.report:
+    if config.report:  # its libraries take a second to import
+        from kernorm.report import write_report
+
         write_report(record, folder, mistakes)
     # While it is there, the run is not complete: the same command does once more what comes after the last epoch.
     (folder / CHECKPOINT).unlink()

@@ -30,11 +30,16 @@ class Watch:
 
     def measure(self) -> Watched:
         """Returns what the model is like now."""
-        weights = np.concatenate([ops.convert_to_numpy(kernel).ravel() for kernel in self.kernels]).astype(np.float64)
         values = ops.convert_to_numpy(self.activations(self.images, training=False))
+        kernels = [ops.convert_to_numpy(kernel) for kernel in self.kernels]
+        return self.describe(kernels, np.percentile(values, PERCENTILES))
+
+    def describe(self, kernels: list[NDArray[np.float32]], percentiles: NDArray) -> Watched:
+        """Describes these kernels, and PERCENTILES of the activations."""
+        weights = np.concatenate([kernel.ravel() for kernel in kernels]).astype(np.float64)
         return Watched(
             layer=self.layer,
             kernel_norm=float(np.sqrt(np.square(weights).sum())),
             near_zero=tuple(float(np.mean(np.abs(weights) < threshold)) for threshold in THRESHOLDS),
-            activations=tuple(np.percentile(values, PERCENTILES).tolist()),
+            activations=tuple(percentiles.tolist()),
         )

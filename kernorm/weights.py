@@ -73,32 +73,59 @@ def _row(layer: keras.layers.Layer, config: TrainConfig, penalties: dict[str, tu
     )
 
 
-def prune_table(
-    model: keras.Model, images: NDArray[np.uint8], labels: NDArray, split: str, batch_size: int
-) -> tuple[Pruned, ...]:
-    """Sets kernel weights of |w| < threshold to 0 for each of THRESHOLDS, and measures the accuracy on a split.
+def pruned_logits(model: keras.Model, images: NDArray[np.uint8], batch_size: int) -> list[NDArray[np.float32]]:
+    """Sets kernel weights of |w| < threshold to 0 and predicts, for each of THRESHOLDS.
 
     Args:
         model: left as it was.
         images: (N, H, W, C).
-        labels: (N,).
-        split: the split's name.
         batch_size: images a prediction step.
+
+    Returns:
+        Logits (N, K), one array a threshold.
     """
     kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
     trained = [ops.convert_to_numpy(kernel).copy() for kernel in kernels]
-    rows = []
+    found = []
     try:
         for threshold in THRESHOLDS:
-            small = [np.abs(values) < threshold for values in trained]
-            for kernel, values, zero in zip(kernels, trained, small, strict=True):
-                kernel.assign(np.where(zero, 0, values))
-            predicted = model.predict(images, batch_size=batch_size, verbose=0).argmax(axis=1)
-            count = sum(int(zero.sum()) for zero in small)
-            share = count / sum(zero.size for zero in small)
-            accuracy = float(np.mean(predicted == labels))
-            rows.append(Pruned(threshold=threshold, count=count, share=share, accuracy=accuracy, split=split))
+            for kernel, values in zip(kernels, trained, strict=True):
+                kernel.assign(pruned(values, threshold))
+            found.append(model.predict(images, batch_size=batch_size, verbose=0))
     finally:
         for kernel, values in zip(kernels, trained, strict=True):
             kernel.assign(values)
-    return tuple(rows)
+    return found
+
+
+def pruned(kernel: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+    """Returns the kernel with 0 where |w| < threshold."""
+    return np.where(np.abs(kernel) < threshold, 0, kernel)
+
+
+def prune_table(
+    model: keras.Model, logits: list[NDArray[np.float32]], labels: NDArray, split: str
+) -> tuple[Pruned, ...]:
+    """Tells for each of THRESHOLDS how many kernel weights are below it, and the accuracy without them.
+
+    Args:
+        model: as trained.
+        logits: of the split without them, as `pruned_logits` gives them.
+        labels: (N,).
+        split: the split's name.
+    """
+    kernels = np.abs(
+        np.concatenate(
+            [ops.convert_to_numpy(layer.kernel).ravel() for layer in model.layers if hasattr(layer, "kernel")]
+        )
+    )
+    return tuple(
+        Pruned(
+            threshold=threshold,
+            count=int((kernels < threshold).sum()),
+            share=float((kernels < threshold).mean()),
+            accuracy=float(np.mean(predicted.argmax(axis=1) == labels)),
+            split=split,
+        )
+        for threshold, predicted in zip(THRESHOLDS, logits, strict=True)
+    )

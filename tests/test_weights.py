@@ -7,7 +7,7 @@ import pytest
 from kernorm.config import TrainConfig
 from kernorm.model import build_model
 from kernorm.record import THRESHOLDS
-from kernorm.weights import layer_table, prune_table, save_weights
+from kernorm.weights import layer_table, prune_table, pruned_logits, save_weights
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_pruning_is_that_of_numpy_and_leaves_the_model_as_it_was(make, digits):
     model, _ = make(norm="ln")
     before = [np.array(variable) for variable in model.variables]
     kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
-    rows = prune_table(model, images, labels, "validation", 40)
+    rows = prune_table(model, pruned_logits(model, images, 40), labels, "validation")
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(np.array(variable), value)
     trained = [np.array(kernel) for kernel in kernels]
@@ -78,7 +78,7 @@ def test_the_model_is_as_it_was_even_if_predicting_fails(make, digits):
     model, _ = make()
     before = [np.array(variable) for variable in model.variables]
     with pytest.raises(ValueError, match="incompatible|expected"):
-        prune_table(model, digits[0][:8, :, :, [0, 0]], digits[1][:8], "validation", 8)
+        pruned_logits(model, digits[0][:8, :, :, [0, 0]], 8)
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(np.array(variable), value)
 

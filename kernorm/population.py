@@ -1,0 +1,488 @@
+"""Trains many runs at once on one accelerator, as one program: `train_population(configs)`, on the JAX backend.
+
+Beside train.py, whose folders, locks, checkpoints and records it shares: a member is an ordinary run, and whichever of
+the two trained it, the other goes on with it. Runs of the same static config (all but λ's, learning rate, schedule,
+augmentation's ranges and seed) are stacked, padded to one of WIDTHS and trained by the programs of device.py.
+Study and search reach it by `--population`.
+"""
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from kernorm import environment
+from kernorm.callbacks import Diverged, write_history
+from kernorm.config import TrainConfig, UsageError
+from kernorm.data import Split, load
+from kernorm.device import LOWERINGS, Feed, Hyper, Lowering, Programs, State, Steps, stack
+from kernorm.fit import EVALUATION_BATCH, Logits, Run
+from kernorm.penalties import hold_against_formula, lambdas, penalty_of
+from kernorm.record import THRESHOLDS, Epoch, Record
+from kernorm.train import begun, check, claimed, concluded, diverged, finished, train
+from kernorm.weights import pruned
+
+# Populations are padded to these, so that few programs are compiled.
+WIDTHS = (8, 32, 128)
+# Of the device's free memory that `auto` uses.
+SHARE_OF_MEMORY = 0.8
+# Between two writings of all members' checkpoints; a killed population loses at most so much.
+SAVE_SECONDS = 30.0
+
+# What may differ between the members of a population: values of its program, or of the data fed to it.
+DYNAMIC = (
+    "seed", "initializer", "l1", "l2", "penalize", "penalty_at", "learning_rate", "momentum", "base_momentum",
+    "schedule", "pct_start", "div_factor", "final_div_factor", "anneal", "step_size", "step_gamma", "step_after",
+    "rotation", "shift", "zoom", "shear",
+)  # fmt: skip
+
+
+def train_population(
+    configs: Sequence[TrainConfig], *, width: int | None = None, lowering: Lowering | None = None
+) -> list[Record]:
+    """Trains, measures, reports and exports many runs side by side, or what is left of them, as `train` does each.
+
+    A member whose loss is no longer finite ends as `diverged` and leaves the others alone.
+
+    Args:
+        configs: of the members, no run twice.
+        width: members side by side at most. None: as many as fit the device's memory, up to the largest of WIDTHS; on
+            a CPU, where side by side is slower, one after another.
+        lowering: of their convolutions. None: the faster one, by a short calibration on an accelerator.
+
+    Returns:
+        Their records, in the order of the configs.
+
+    Raises:
+        UsageError: the backend is not JAX, a run is there twice or held by another process, or as `train` raises it.
+        RuntimeError: a penalty is not in the loss as configured.
+    """
+    require_jax()
+    names = [config.run_id for config in configs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"A population's members differ. Received: {twice} twice. Leave one away.")
+    if width is None and jax.default_backend() == "cpu":
+        return [train(config) for config in configs]
+    records: dict[str, Record] = {}
+    for group in grouped(configs):
+        limit = width or WIDTHS[-1]
+        for start in range(0, len(group), limit):
+            records |= _train_group(group[start : start + limit], width, lowering)
+    return [records[name] for name in names]
+
+
+def require_jax() -> None:
+    """Makes sure that Keras runs on JAX.
+
+    Raises:
+        UsageError: another backend was chosen, or JAX is not installed.
+    """
+    if (backend := environment.choose_backend()) != "jax":
+        raise UsageError(
+            f"A population needs Keras on JAX. Received: KERAS_BACKEND={backend}. Set KERAS_BACKEND=jax (extra jax), "
+            "or leave --population away."
+        )
+
+
+def grouped(configs: Sequence[TrainConfig]) -> list[list[TrainConfig]]:
+    """Sorts configs into groups that can be one population, both in the order in which they came."""
+    groups: dict[str, list[TrainConfig]] = {}
+    for config in configs:
+        groups.setdefault(static_key(config), []).append(config)
+    return list(groups.values())
+
+
+def static_key(config: TrainConfig) -> str:
+    """Returns what runs must have in common to be members of one population."""
+    values = {name: value for name, value in config.identity.items() if name not in DYNAMIC}
+    # Not the values themselves, but whether there are any: without, the program has another form.
+    values["momentum"] = max(config.momentum, config.base_momentum or 0.0) > 0
+    values["augmented"] = _augmented(config)
+    return json.dumps(values, sort_keys=True)
+
+
+def _augmented(config: TrainConfig) -> bool:
+    return any((config.rotation, config.shift, config.zoom, config.shear))
+
+
+def padded(count: int, limit: int, devices: int = 1) -> int:
+    """Returns the width of a population of `count` members, at most `limit`: one of WIDTHS, on every device as many."""
+    fitting = next((width for width in (1, *WIDTHS) if width >= count), count)
+    return math.ceil(max(min(fitting, limit), count) / devices) * devices
+
+
+def _train_group(configs: Sequence[TrainConfig], width: int | None, lowering: Lowering | None) -> dict[str, Record]:
+    """Trains runs of one static config; returns their records by run id."""
+    records: dict[str, Record] = {}
+    with contextlib.ExitStack() as held:
+        left: dict[str, Path] = {}
+        for config in configs:
+            check(config)
+            left[config.run_id] = held.enter_context(claimed(config))
+        for config in configs:
+            if record := finished(config, left[config.run_id]):
+                records[config.run_id] = record
+        waiting = [config for config in configs if config.run_id not in records]
+        if not waiting:
+            return records
+        data = load(waiting[0])
+        # Members that have come as far as each other go on together: Hyperband's survivors, an interrupted population.
+        together: dict[tuple[int, int], list[Run]] = {}
+        for config in waiting:
+            own = data._replace(test=data.test.shut_again())
+            run, done = begun(config, left[config.run_id], own)
+            together.setdefault((done, run.last), []).append(run)
+        for (done, _), runs in together.items():
+            limit = width or WIDTHS[-1]
+            while runs:
+                population = Population(runs[:limit], done, width=width, lowering=lowering)
+                runs = runs[population.count :]
+                records |= population.train()
+    return records
+
+
+class Population:
+    """Runs of one static config, side by side from the same epoch on.
+
+    Args:
+        runs: begun; as many of the first as memory allows are its members, `count`.
+        done: epochs behind them.
+        width: members at most; None: as many as memory allows.
+        lowering: of their convolutions; None: the faster one.
+        steps: a dispatch; see `Programs`.
+        devices: all that JAX finds by default.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        done: int,
+        *,
+        width: int | None = None,
+        lowering: Lowering | None = None,
+        steps: int | None = None,
+        devices: list | None = None,
+    ) -> None:
+        self.devices = devices or jax.devices()
+        first = runs[0]
+        self.done, self.last, self.data = done, first.last, first.data
+        self.interpolation = first.config.interpolation if _augmented(first.config) else None
+        self.steps = steps
+        self._place(runs, width)
+        if lowering is None:
+            lowering = self._faster() if self._accelerated and done < self.last else LOWERINGS[0]
+        self._load(lowering)
+        if width is None and self._accelerated:
+            self._shrink(runs, lowering)
+        self.ended: dict[int, Record] = {}
+        self.monitored = first.monitored_split() if done < self.last else None
+        for run in runs[1 : self.count]:
+            run.monitored_split()
+        self.saved = time.monotonic()
+
+    def _place(self, runs: Sequence[Run], width: int | None) -> None:
+        """Makes these runs the members, at most `width` of them."""
+        self.runs = list(runs[: width or WIDTHS[-1]])
+        self.count = len(self.runs)
+        self.width = padded(self.count, width or WIDTHS[-1], len(self.devices))
+        # Padding is the first member once more; nothing reads what becomes of it.
+        self.slots = [*self.runs, *[self.runs[0]] * (self.width - self.count)]
+
+    @property
+    def _accelerated(self) -> bool:
+        return self.devices[0].platform != "cpu"
+
+    def _load(self, lowering: Lowering) -> None:
+        """Puts the members' state and data on the devices."""
+        first = self.runs[0]
+        self.programs = Programs(
+            first.model,
+            first.watch,
+            *self.data.train,
+            interpolation=self.interpolation,
+            width=self.width,
+            lowering=lowering,
+            steps=self.steps,
+            devices=self.devices,
+        )
+        states = {id(run): state_of(run) for run in self.runs}
+        self.state = self.programs.members(stack([states[id(run)] for run in self.slots]))
+        hypers = {id(run): _hyper(run) for run in self.runs}
+        columns = zip(*(hypers[id(run)] for run in self.slots), strict=True)
+        self.hyper = self.programs.members(Hyper(*(np.stack(column).astype(np.float32) for column in columns)))
+
+    def _faster(self) -> Lowering:
+        """Times a dispatch or two of each lowering from the members' state, which stays as it was."""
+        seconds: dict[Lowering, float] = {}
+        for lowering in LOWERINGS:
+            self._load(lowering)
+            count, feed = next(self._feeds(self.done))
+            for _ in range(2):  # the first one compiles
+                begun_at = time.perf_counter()
+                self.state, found = self._train(feed, count)
+                jax.block_until_ready(found)
+                seconds[lowering] = time.perf_counter() - begun_at
+        _say("milliseconds a step: " + ", ".join(f"{name} {1e3 * s / count:.2f}" for name, s in seconds.items()))
+        return min(seconds, key=seconds.__getitem__)
+
+    def _shrink(self, runs: Sequence[Run], lowering: Lowering) -> None:
+        """Takes fewer members while the training program would need more than its share of the free memory."""
+        while True:
+            count, feed = next(self._feeds(self.done))
+            memory = self.programs.memory(self.state, self.hyper, feed)
+            stats = self.devices[0].memory_stats()
+            if memory is None or not stats:
+                return
+            room = SHARE_OF_MEMORY * (stats["bytes_limit"] - stats["bytes_in_use"])
+            _say(f"device memory: {memory.member / 2**20:.1f} MiB a member, {memory.total / 2**20:.0f} MiB on each "
+                 f"device, {room / 2**20:.0f} MiB allowed")  # fmt: skip
+            smaller = [width for width in (1, *WIDTHS) if width < self.width]
+            if memory.total <= room or not smaller:
+                return
+            self._place(runs, smaller[-1])
+            self._load(lowering)
+
+    def _feeds(self, epoch: int) -> Iterator[tuple[int, Feed]]:
+        """Yields the steps of an epoch, from 0, as dispatches: how many, and what is fed, padded to as many as ever."""
+        for run in self.runs:
+            run.batches.epoch = epoch
+        batches, steps = self.runs[0].batches, self.programs.steps
+        full = len(batches.labels) // batches.batch_size
+        starts = [range(start, min(start + steps, full)) for start in range(0, full, steps)]
+        if full < batches.num_batches:
+            starts.append(range(full, batches.num_batches))
+        for indices in starts:
+            fed = {id(run): _fed(run, indices, steps, self.interpolation is not None) for run in self.runs}
+            columns = zip(*(fed[id(run)] for run in self.slots), strict=True)
+            yield len(indices), self.programs.members(Feed(*map(np.stack, columns)))
+
+    def _train(self, feed: Feed, count: int) -> tuple[State, Steps]:
+        programs = self.programs
+        return programs.train(self.state, self.hyper, feed, count, programs.images, programs.labels)
+
+    def prove(self) -> None:
+        """Proves that the loss that is minimized holds each member's penalty, as the formula gives it."""
+        first = self.runs[0]
+        size = first.config.batch_size
+        probe = self.programs.shared((self.data.train.images[:size], np.asarray(self.data.train.labels[:size])))
+        totals, entropies = map(np.asarray, self.programs.parts(self.state, self.hyper, probe))
+        weights = self._weights()
+        for place, run in enumerate(self.runs):
+            by_weight = lambdas(run.model, run.config)
+            penalty = penalty_of([values[place] for values in weights], by_weight)
+            hold_against_formula(
+                float(totals[place]), float(entropies[place]), penalty, run.config, bool(by_weight.any())
+            )
+
+    def _weights(self) -> list[NDArray[np.float32]]:
+        return [np.asarray(values) for values in self.state.trainable]
+
+    def train(self) -> dict[str, Record]:
+        """Trains the epochs that are left and measures; returns the records by run id."""
+        if self.done < self.last:
+            self.prove()
+        for epoch in range(self.done, self.last):
+            self._epoch(epoch)
+            if len(self.ended) == self.count:
+                break
+        self._measure()
+        return {run.config.run_id: self.ended[place] for place, run in enumerate(self.runs)}
+
+    @property
+    def _alive(self) -> list[tuple[int, Run]]:
+        return [(place, run) for place, run in enumerate(self.runs) if place not in self.ended]
+
+    def _epoch(self, epoch: int) -> None:
+        """Trains an epoch, from 0, and enters it into the members' histories."""
+        began, cpu_began = time.perf_counter(), time.process_time()
+        found = []
+        for count, feed in self._feeds(epoch):
+            # Not waited for: the next steps are prepared while the device does these.
+            self.state, steps = self._train(feed, count)
+            found.append((count, steps))
+        steps = Steps(*(
+            np.concatenate([np.asarray(values)[:, :count] for count, values in column], axis=1)
+            for column in ([(count, steps[index]) for count, steps in found] for index in range(len(Steps._fields)))
+        ))  # fmt: skip
+        sizes = np.array([len(self.runs[0].batches.chosen(index)) for index in range(steps.loss.shape[1])])
+        self._end_diverged(epoch, steps.loss)
+        scores = self._scores(self.monitored) if self.monitored else None
+        percentiles, weights = self.programs.watch(self.state), self._weights()
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+        alive = self._alive
+        selects = self.runs[0].config.select != "last"
+        kept = jax.device_get(self.state) if selects else self.state
+        for place, run in alive:
+            own = [values[place] for values in weights]
+            penalty = penalty_of(own, lambdas(run.model, run.config))
+            last_step = (epoch + 1) * len(sizes) - 1
+            row = Epoch(
+                epoch=epoch + 1,
+                loss=float(np.average(steps.loss[place].astype(np.float64), weights=sizes)),
+                cross_entropy=float(np.average(steps.cross_entropy[place].astype(np.float64), weights=sizes)),
+                l1_penalty=penalty.l1,
+                l2_penalty=penalty.l2,
+                accuracy=float(steps.right[place].sum() / sizes.sum()),
+                val_cross_entropy=scores[0][place] if scores else None,
+                val_accuracy=scores[1][place] if scores else None,
+                learning_rate=float(run.tables[0][last_step]),
+                momentum=float(run.tables[1][last_step]),
+                # Its share: the members of a population cost together what the clock shows.
+                seconds=seconds / len(alive),
+                cpu_seconds=cpu / len(alive),
+                watched=run.watch.describe([own[index] for index in _kernels(run)], percentiles[place]),
+            )
+            run.reached.add(row, run.config.select, partial(_in_order, run, kept, place))
+        best = max((run.reached.history[-1].val_accuracy or 0 for _, run in alive), default=0.0)
+        _say(f"epoch {epoch + 1}/{self.last}  {self.count} members ({self.width} wide), {seconds:.1f} s, "
+             f"{len(alive) / seconds:.2f} member-epochs/s, best accuracy {100 * best:.2f} %")  # fmt: skip
+        self._save(epoch)
+
+    def _end_diverged(self, epoch: int, losses: NDArray[np.float32]) -> None:
+        """Ends the members with a loss that is not finite at its first such step."""
+        for place, run in self._alive:
+            wrong = np.flatnonzero(~np.isfinite(losses[place]))
+            if wrong.size:
+                batch = int(wrong[0])
+                step = epoch * losses.shape[1] + batch
+                self.ended[place] = diverged(run, Diverged.at(step, epoch, batch, float(losses[place, batch])))
+
+    def _save(self, epoch: int) -> None:
+        """Writes the members' state, if it is time; always where the test split was looked at, to keep it on record."""
+        pause = time.monotonic() - self.saved < SAVE_SECONDS
+        if epoch + 1 < self.last and pause and self.runs[0].monitored != "test":
+            return
+        state = jax.device_get(self.state)
+        for place, run in self._alive:
+            set_state(run, State(*([values[place] for values in group] for group in state)))
+            write_history(run.reached.history, run.folder / "history.csv")
+            run.save(run.model)
+            run.announce_look()
+        self.saved = time.monotonic()
+
+    def _scores(self, split: Sequence[NDArray]) -> tuple[list[float], list[float]]:
+        """Returns the members' cross-entropy in nats and accuracy on a split, in inference mode."""
+        sums = []
+        for images, labels in _batches(*split):
+            sums.append(self.programs.scores(self.state, self.programs.shared(images), self.programs.shared(labels)))
+        entropy, right = (np.sum([np.asarray(value, np.float64) for value in part], axis=0) for part in zip(*sums))  # noqa: B905
+        return (entropy / len(split[1])).tolist(), (right / len(split[1])).tolist()
+
+    def _measure(self) -> None:
+        """Measures the members that came to their end, each on its selected weights; those that pause are left so."""
+        for place, run in self._alive if self.runs[0].config.stop_after is not None else ():
+            self.ended[place] = run.so_far()
+        alive = dict(self._alive)
+        if not alive:
+            return
+        looks = {place: run.final_look() for place, run in alive.items()}
+        chosen = {place: state_of(run) for place, run in alive.items()}
+        filler = next(iter(chosen.values()))
+        stacked = stack([chosen.get(place, filler) for place in range(self.width)])
+        kernels = _kernels(self.runs[0])
+        split = self.runs[0].probe[1]
+        cut = [
+            [
+                pruned(values, threshold) if index in kernels else values
+                for index, values in enumerate(stacked.trainable)
+            ]
+            for threshold in THRESHOLDS
+        ]
+        train, validation = self.data.train, self.data.validation
+        answers = Logits(
+            train=self._logits(stacked, train),
+            validation=self._logits(stacked, validation) if validation else None,
+            test=self._logits(stacked, next(iter(looks.values()))),
+            pruned=[self._logits(stacked._replace(trainable=trainable), split) for trainable in cut],
+        )
+        for place, run in alive.items():
+            own = Logits(
+                train=answers.train[place],
+                validation=None if answers.validation is None else answers.validation[place],
+                test=answers.test[place],
+                pruned=[logits[place] for logits in answers.pruned],
+            )
+            try:
+                self.ended[place] = concluded(run, *run.scored(own, looks[place]))
+            except ValueError as error:  # its logits are not finite: the others are to be measured all the same
+                self.ended[place] = replace(run.so_far(), status="failed", message=str(error))
+
+    def _logits(self, stacked: State, split: Split) -> NDArray[np.float32]:
+        """Returns what the members answer to a split's images, (P, N, K)."""
+        state = self.programs.members(stacked)
+        found = [
+            np.asarray(self.programs.logits(state, self.programs.shared(images))) for images, _ in _batches(*split)
+        ]
+        return np.concatenate(found, axis=1)[:, : len(split.labels)]
+
+
+def state_of(run: Run) -> State:
+    """Copies the state of a run."""
+    model, optimizer = run.model, run.model.optimizer
+    optimizer.build(model.trainable_variables)
+    groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    return State(*([np.array(variable) for variable in variables] for variables in groups))
+
+
+def set_state(run: Run, state: State) -> None:
+    """Puts a state into a run's model and optimizer."""
+    model, optimizer = run.model, run.model.optimizer
+    groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    for variables, values in zip(groups, state, strict=True):
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def _in_order(run: Run, state: State, place: int) -> list[NDArray]:
+    """Returns a member's variables in the model's order, as `checkpoint.variables_of` gives them."""
+    model = run.model
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    by_variable = {
+        id(variable): values[place]
+        for variable, values in zip(variables, [*state.trainable, *state.fixed], strict=True)
+    }
+    return [np.array(by_variable[id(variable)]) for variable in model.variables]
+
+
+def _hyper(run: Run) -> Hyper:
+    return Hyper(lambdas(run.model, run.config), *run.tables)
+
+
+def _kernels(run: Run) -> list[int]:
+    """Returns where the kernels are among the trainable variables."""
+    kernels = {id(layer.kernel) for layer in run.model.layers if hasattr(layer, "kernel")}
+    return [index for index, variable in enumerate(run.model.trainable_variables) if id(variable) in kernels]
+
+
+def _fed(run: Run, indices: range, steps: int, augmented: bool) -> Feed:
+    """Returns what a member is fed in some steps; those that are padded are not done."""
+    batches = run.batches
+    chosen = np.stack([batches.chosen(index) for index in indices]).astype(np.int32)
+    shape = (*chosen.shape, 2, 3)
+    maps = np.stack([batches.maps(index) for index in indices]) if augmented else np.zeros(shape, np.float32)
+    padding = [(0, steps - len(indices))]
+    return Feed(np.pad(chosen, [*padding, (0, 0)]), np.pad(maps, [*padding, *[(0, 0)] * 3]))
+
+
+def _batches(images: NDArray[np.uint8], labels: NDArray) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+    """Yields a split in equal batches; the last one is padded by black images of label −1."""
+    for start in range(0, len(labels), EVALUATION_BATCH):
+        part, own = images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH]
+        missing = EVALUATION_BATCH - len(own)
+        yield (
+            np.pad(part, [(0, missing), *[(0, 0)] * 3]),
+            np.pad(own.astype(np.int32), (0, missing), constant_values=-1),
+        )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
