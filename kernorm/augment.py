@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Interpolation = Literal["bilinear", "nearest"]
+# Values that an image's map takes: angle, slope, zoom and shift of each axis.
+VALUES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +41,35 @@ class Affine:
 
 def inverse_maps(ranges: Affine, count: int, size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
     """Draws the maps from output to input pixels, (count, 2, 3), rows y and x, in pixels about the image's centre."""
-    angle = np.deg2rad(rng.uniform(-ranges.rotation, ranges.rotation, count))
-    slope = np.tan(np.deg2rad(rng.uniform(-ranges.shear, ranges.shear, count)))
-    zoom_y, zoom_x = 1 + rng.uniform(-ranges.zoom, ranges.zoom, (2, count))
-    shift = rng.uniform(-ranges.shift, ranges.shift, (count, 2)) * size
+    return maps_of(ranges, rng.random(VALUES * count), size)
+
+
+def maps_of(ranges: Affine, drawn: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Makes maps of what was drawn uniformly from 0 to 1, VALUES an image.
+
+    Args:
+        ranges: of the maps.
+        drawn: (…, VALUES · N), of as many batches as there are rows.
+        size: height and width of the images.
+
+    Returns:
+        (…, N, 2, 3), as `inverse_maps` gives them for each batch.
+    """
+    *batches, count = drawn.shape
+    count //= VALUES
+    turned, leant, zoomed_y, zoomed_x = np.moveaxis(drawn[..., : 4 * count].reshape(*batches, 4, count), -2, 0)
+    angle = np.deg2rad(_within(ranges.rotation, turned))
+    slope = np.tan(np.deg2rad(_within(ranges.shear, leant)))
+    zoom_y, zoom_x = 1 + _within(ranges.zoom, zoomed_y), 1 + _within(ranges.zoom, zoomed_x)
+    shift = _within(ranges.shift, drawn[..., 4 * count :].reshape(*batches, count, 2)) * size
     cos, sin = np.cos(angle), np.sin(angle)
-    linear = np.stack([cos / zoom_y, sin / zoom_y, (slope * cos - sin) / zoom_x, (slope * sin + cos) / zoom_x], axis=1)
-    return np.concatenate([linear.reshape(count, 2, 2), -shift[:, :, None]], axis=2).astype(np.float32)
+    linear = np.stack([cos / zoom_y, sin / zoom_y, (slope * cos - sin) / zoom_x, (slope * sin + cos) / zoom_x], axis=-1)
+    return np.concatenate([linear.reshape(*batches, count, 2, 2), -shift[..., None]], axis=-1).astype(np.float32)
+
+
+def _within(limit: float, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spreads values from 0 to 1 over ±limit, to the bit as `Generator.uniform` does."""
+    return -limit + 2 * limit * drawn
 
 
 def warp(

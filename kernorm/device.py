@@ -272,8 +272,12 @@ class Programs:
             return None
         total = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes
         total -= found.alias_size_in_bytes
-        shared = self.images.nbytes + self.labels.nbytes
-        return Memory(total=total, member=(total - shared) * len(self.devices) // self.width)
+        return Memory(total=total, member=(total - self.shared_bytes) * len(self.devices) // self.width)
+
+    @property
+    def shared_bytes(self) -> int:
+        """What the data takes on each device."""
+        return self.images.nbytes + self.labels.nbytes
 
     def watch(self, state: State) -> NDArray:
         """Returns PERCENTILES of the watched layer's activations, (P, 4)."""

@@ -69,6 +69,11 @@ class Engine(ABC, Generic[Job, Result]):
     def slots(self) -> int:
         """Jobs that run at once; of a cluster, at this moment."""
 
+    @property
+    def busy(self) -> int:
+        """Jobs that run or wait for a slot."""
+        return len(self._queue) + len(self._running)
+
     @abstractmethod
     def _start(self, job: Job) -> "Future[Answer[Result]]":
         """Starts a job in a free slot."""

@@ -42,6 +42,20 @@ def choose_backend() -> str:
     return backend
 
 
+def require_jax() -> None:
+    """Makes sure that Keras runs on JAX, without importing either.
+
+    Raises:
+        UsageError: another backend was chosen, or JAX is not installed.
+    """
+    if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "jax":
+        raise UsageError(
+            f"A population needs Keras on JAX. Received: KERAS_BACKEND={backend}. Set KERAS_BACKEND=jax (extra jax), "
+            "or leave --population away."
+        )
+    choose_backend()
+
+
 def _import_quietly(module: str) -> None:
     """Imports TensorFlow without the lines that its native code prints before it reads any log level."""
     sys.stderr.flush()

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from kernorm.augment import Affine, augment, inverse_maps
+from kernorm.augment import VALUES, Affine, augment, maps_of
 from kernorm.config import TrainConfig
 
 _ORDER, _AUGMENT = 0, 1
@@ -56,10 +56,11 @@ class Batches(keras.utils.PyDataset):
         """Returns which images of the split are batch `index` of the epoch, (N,)."""
         return self.order[index * self.batch_size : (index + 1) * self.batch_size]
 
-    def maps(self, index: int) -> NDArray[np.float32]:
-        """Returns the affine maps that augment batch `index`, (N, 2, 3), as `inverse_maps` gives them."""
-        size = self.images.shape[1:3]
-        return inverse_maps(self.ranges, len(self.chosen(index)), size, self._generator(index))
+    def fed(self, indices: range) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
+        """Returns which images some batches of equal size are, (K, N), and the maps that augment them, (K, N, 2, 3)."""
+        chosen = np.stack([self.chosen(index) for index in indices])
+        drawn = np.stack([self._generator(index).random(VALUES * chosen.shape[1]) for index in indices])
+        return chosen, maps_of(self.ranges, drawn, self.images.shape[1:3])
 
     def _generator(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, _AUGMENT, self.epoch, index))

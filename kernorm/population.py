@@ -1,53 +1,50 @@
 """Trains many runs at once on one accelerator, as one program: `train_population(configs)`, on the JAX backend.
 
 Beside train.py, whose folders, locks, checkpoints and records it shares: a member is an ordinary run, and whichever of
-the two trained it, the other goes on with it. Runs of the same static config (all but λ's, learning rate, schedule,
-augmentation's ranges and seed) are stacked, padded to one of WIDTHS and trained by the programs of device.py.
-Study and search reach it by `--population`.
+the two trained it, the other goes on with it. Runs of the same static config (grouping.py) are stacked, padded to one
+of WIDTHS and trained by the programs of device.py. Study and search reach it by `--population`.
 """
 
 import contextlib
-import json
-import math
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from kernorm import environment
+from kernorm import cache, environment
 from kernorm.callbacks import Diverged, write_history
 from kernorm.config import TrainConfig, UsageError
 from kernorm.data import Split, load
 from kernorm.device import LOWERINGS, Feed, Hyper, Lowering, Programs, State, Steps, stack
 from kernorm.fit import EVALUATION_BATCH, Logits, Run
+from kernorm.grouping import WIDTHS, augmented, grouped, padded
 from kernorm.penalties import hold_against_formula, lambdas, penalty_of
 from kernorm.record import THRESHOLDS, Epoch, Record
 from kernorm.train import begun, check, claimed, concluded, diverged, finished, train
 from kernorm.weights import pruned
 
-# Populations are padded to these, so that few programs are compiled.
-WIDTHS = (8, 32, 128)
 # Of the device's free memory that `auto` uses.
 SHARE_OF_MEMORY = 0.8
 # Between two writings of all members' checkpoints; a killed population loses at most so much.
 SAVE_SECONDS = 30.0
 
-# What may differ between the members of a population: values of its program, or of the data fed to it.
-DYNAMIC = (
-    "seed", "initializer", "l1", "l2", "penalize", "penalty_at", "learning_rate", "momentum", "base_momentum",
-    "schedule", "pct_start", "div_factor", "final_div_factor", "anneal", "step_size", "step_gamma", "step_after",
-    "rotation", "shift", "zoom", "shear",
-)  # fmt: skip
+Failed = Callable[[TrainConfig, Exception], None]
+# What calibration has found in this process.
+_FASTER: dict[tuple, Lowering] = {}
 
 
 def train_population(
-    configs: Sequence[TrainConfig], *, width: int | None = None, lowering: Lowering | None = None
+    configs: Sequence[TrainConfig],
+    *,
+    width: int | None = None,
+    lowering: Lowering | None = None,
+    failed: Failed | None = None,
 ) -> list[Record]:
     """Trains, measures, reports and exports many runs side by side, or what is left of them, as `train` does each.
 
@@ -58,6 +55,8 @@ def train_population(
         width: members side by side at most. None: as many as fit the device's memory, up to the largest of WIDTHS; on
             a CPU, where side by side is slower, one after another.
         lowering: of their convolutions. None: the faster one, by a short calibration on an accelerator.
+        failed: told of each member that cannot be trained or measured, which is then left out. None: the first such
+            error is raised, once the members begun before it have ended.
 
     Returns:
         Their records, in the order of the configs.
@@ -66,85 +65,70 @@ def train_population(
         UsageError: the backend is not JAX, a run is there twice or held by another process, or as `train` raises it.
         RuntimeError: a penalty is not in the loss as configured.
     """
-    require_jax()
+    environment.require_jax()
     names = [config.run_id for config in configs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"A population's members differ. Received: {twice} twice. Leave one away.")
-    if width is None and jax.default_backend() == "cpu":
-        return [train(config) for config in configs]
+    _keep_compiled()
+    errors: list[Exception] = []
+    told = failed or (lambda _, error: errors.append(error))
     records: dict[str, Record] = {}
-    for group in grouped(configs):
-        limit = width or WIDTHS[-1]
-        for start in range(0, len(group), limit):
-            records |= _train_group(group[start : start + limit], width, lowering)
-    return [records[name] for name in names]
+    if width is None and jax.default_backend() == "cpu":
+        for config in configs:
+            with _telling(told, config):
+                records[config.run_id] = train(config)
+    else:
+        for group in grouped(configs):
+            limit = width or WIDTHS[-1]
+            for start in range(0, len(group), limit):
+                records |= _train_group(group[start : start + limit], width, lowering, told)
+    if errors:
+        raise errors[0]
+    return [records[name] for name in names if name in records]
 
 
-def require_jax() -> None:
-    """Makes sure that Keras runs on JAX.
-
-    Raises:
-        UsageError: another backend was chosen, or JAX is not installed.
-    """
-    if (backend := environment.choose_backend()) != "jax":
-        raise UsageError(
-            f"A population needs Keras on JAX. Received: KERAS_BACKEND={backend}. Set KERAS_BACKEND=jax (extra jax), "
-            "or leave --population away."
-        )
+@contextlib.contextmanager
+def _telling(failed: Failed, config: TrainConfig) -> Iterator[None]:
+    """Takes an error of one member to the one who is to be told."""
+    try:
+        yield
+    except Exception as error:
+        failed(config, error)
 
 
-def grouped(configs: Sequence[TrainConfig]) -> list[list[TrainConfig]]:
-    """Sorts configs into groups that can be one population, both in the order in which they came."""
-    groups: dict[str, list[TrainConfig]] = {}
-    for config in configs:
-        groups.setdefault(static_key(config), []).append(config)
-    return list(groups.values())
+def _keep_compiled() -> None:
+    """Lets JAX keep what it compiles in kernorm's cache, unless it was told where, for later populations."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir() / "xla"))
 
 
-def static_key(config: TrainConfig) -> str:
-    """Returns what runs must have in common to be members of one population."""
-    values = {name: value for name, value in config.identity.items() if name not in DYNAMIC}
-    # Not the values themselves, but whether there are any: without, the program has another form.
-    values["momentum"] = max(config.momentum, config.base_momentum or 0.0) > 0
-    values["augmented"] = _augmented(config)
-    return json.dumps(values, sort_keys=True)
-
-
-def _augmented(config: TrainConfig) -> bool:
-    return any((config.rotation, config.shift, config.zoom, config.shear))
-
-
-def padded(count: int, limit: int, devices: int = 1) -> int:
-    """Returns the width of a population of `count` members, at most `limit`: one of WIDTHS, on every device as many."""
-    fitting = next((width for width in (1, *WIDTHS) if width >= count), count)
-    return math.ceil(max(min(fitting, limit), count) / devices) * devices
-
-
-def _train_group(configs: Sequence[TrainConfig], width: int | None, lowering: Lowering | None) -> dict[str, Record]:
+def _train_group(
+    configs: Sequence[TrainConfig], width: int | None, lowering: Lowering | None, failed: Failed
+) -> dict[str, Record]:
     """Trains runs of one static config; returns their records by run id."""
     records: dict[str, Record] = {}
     with contextlib.ExitStack() as held:
-        left: dict[str, Path] = {}
-        for config in configs:
-            check(config)
-            left[config.run_id] = held.enter_context(claimed(config))
-        for config in configs:
-            if record := finished(config, left[config.run_id]):
-                records[config.run_id] = record
-        waiting = [config for config in configs if config.run_id not in records]
-        if not waiting:
-            return records
-        data = load(waiting[0])
         # Members that have come as far as each other go on together: Hyperband's survivors, an interrupted population.
         together: dict[tuple[int, int], list[Run]] = {}
-        for config in waiting:
-            own = data._replace(test=data.test.shut_again())
-            run, done = begun(config, left[config.run_id], own)
-            together.setdefault((done, run.last), []).append(run)
+        data = None
+        for config in configs:
+            with _telling(failed, config):
+                check(config)
+                if config.track != "none":
+                    raise UsageError(
+                        f"A tracker follows one run. Received: track={config.track!r} in a population. Leave it away."
+                    )
+                folder = held.enter_context(claimed(config))
+                if record := finished(config, folder):
+                    records[config.run_id] = record
+                    continue
+                data = data or load(config)
+                run, done = begun(config, folder, data._replace(test=data.test.shut_again()))
+                together.setdefault((done, run.last), []).append(run)
         for (done, _), runs in together.items():
             limit = width or WIDTHS[-1]
             while runs:
-                population = Population(runs[:limit], done, width=width, lowering=lowering)
+                population = Population(runs[:limit], done, width=width, lowering=lowering, failed=failed)
                 runs = runs[population.count :]
                 records |= population.train()
     return records
@@ -160,6 +144,7 @@ class Population:
         lowering: of their convolutions; None: the faster one.
         steps: a dispatch; see `Programs`.
         devices: all that JAX finds by default.
+        failed: told of a member that cannot be measured; None: its error is raised.
     """
 
     def __init__(
@@ -171,22 +156,21 @@ class Population:
         lowering: Lowering | None = None,
         steps: int | None = None,
         devices: list | None = None,
+        failed: Failed | None = None,
     ) -> None:
         self.devices = devices or jax.devices()
         first = runs[0]
         self.done, self.last, self.data = done, first.last, first.data
-        self.interpolation = first.config.interpolation if _augmented(first.config) else None
-        self.steps = steps
+        self.interpolation = first.config.interpolation if augmented(first.config) else None
+        self.steps, self.failed = steps, failed
         self._place(runs, width)
-        if lowering is None:
-            lowering = self._faster() if self._accelerated and done < self.last else LOWERINGS[0]
-        self._load(lowering)
-        if width is None and self._accelerated:
-            self._shrink(runs, lowering)
-        self.ended: dict[int, Record] = {}
+        self._choose(runs, [lowering] if lowering else list(LOWERINGS), width)
+        self.ended: dict[int, Record | None] = {}
         self.monitored = first.monitored_split() if done < self.last else None
-        for run in runs[1 : self.count]:
+        for run in self.runs[1:] if done < self.last else ():
             run.monitored_split()
+        for run in self.runs:
+            run.record = replace(run.record, environment=replace(run.record.environment, population=self.count))
         self.saved = time.monotonic()
 
     def _place(self, runs: Sequence[Run], width: int | None) -> None:
@@ -196,6 +180,19 @@ class Population:
         self.width = padded(self.count, width or WIDTHS[-1], len(self.devices))
         # Padding is the first member once more; nothing reads what becomes of it.
         self.slots = [*self.runs, *[self.runs[0]] * (self.width - self.count)]
+
+    def _choose(self, runs: Sequence[Run], lowerings: list[Lowering], width: int | None) -> None:
+        """Loads the members by the faster lowering; fewer of them where the width is free and they do not fit."""
+        if not self._accelerated or self.done >= self.last:
+            self._load(lowerings[0])
+            return
+        while True:
+            fitting = [lowering for lowering in lowerings if self._fits(lowering)]
+            smaller = [narrower for narrower in (1, *WIDTHS) if narrower < self.width]
+            if fitting or width is not None or not smaller:
+                break
+            self._place(runs, smaller[-1])
+        self._load(self._faster(fitting or lowerings))
 
     @property
     def _accelerated(self) -> bool:
@@ -220,36 +217,37 @@ class Population:
         columns = zip(*(hypers[id(run)] for run in self.slots), strict=True)
         self.hyper = self.programs.members(Hyper(*(np.stack(column).astype(np.float32) for column in columns)))
 
-    def _faster(self) -> Lowering:
-        """Times a dispatch or two of each lowering from the members' state, which stays as it was."""
-        seconds: dict[Lowering, float] = {}
-        for lowering in LOWERINGS:
-            self._load(lowering)
-            count, feed = next(self._feeds(self.done))
-            for _ in range(2):  # the first one compiles
-                begun_at = time.perf_counter()
-                self.state, found = self._train(feed, count)
-                jax.block_until_ready(found)
-                seconds[lowering] = time.perf_counter() - begun_at
-        _say("milliseconds a step: " + ", ".join(f"{name} {1e3 * s / count:.2f}" for name, s in seconds.items()))
-        return min(seconds, key=seconds.__getitem__)
+    def _fits(self, lowering: Lowering) -> bool:
+        """Tells whether the training program needs no more than its share of the free memory; says what it needs."""
+        self._load(lowering)
+        _, feed = next(self._feeds(self.done))
+        memory, stats = self.programs.memory(self.state, self.hyper, feed), self.devices[0].memory_stats()
+        if memory is None or not stats:
+            return True
+        # What this population has put there already is part of what it needs.
+        own = sum(array.nbytes for array in jax.tree.leaves((self.state, self.hyper, feed))) // len(self.devices)
+        free = stats["bytes_limit"] - stats["bytes_in_use"] + own + self.programs.shared_bytes
+        _say(f"device memory, {lowering}: {memory.member / 2**20:.1f} MiB a member, {memory.total / 2**20:.0f} MiB "
+             f"on each device for {self.width}, {SHARE_OF_MEMORY * free / 2**20:.0f} MiB allowed")  # fmt: skip
+        return memory.total <= SHARE_OF_MEMORY * free
 
-    def _shrink(self, runs: Sequence[Run], lowering: Lowering) -> None:
-        """Takes fewer members while the training program would need more than its share of the free memory."""
-        while True:
-            count, feed = next(self._feeds(self.done))
-            memory = self.programs.memory(self.state, self.hyper, feed)
-            stats = self.devices[0].memory_stats()
-            if memory is None or not stats:
-                return
-            room = SHARE_OF_MEMORY * (stats["bytes_limit"] - stats["bytes_in_use"])
-            _say(f"device memory: {memory.member / 2**20:.1f} MiB a member, {memory.total / 2**20:.0f} MiB on each "
-                 f"device, {room / 2**20:.0f} MiB allowed")  # fmt: skip
-            smaller = [width for width in (1, *WIDTHS) if width < self.width]
-            if memory.total <= room or not smaller:
-                return
-            self._place(runs, smaller[-1])
-            self._load(lowering)
+    def _faster(self, lowerings: list[Lowering]) -> Lowering:
+        """Times a dispatch of each lowering, once a process for a net and width, and leaves no trace in a run."""
+        config = self.runs[0].config
+        key = (config.net, self.data.info.image_shape, config.batch_size, self.width, *lowerings)
+        if len(lowerings) > 1 and key not in _FASTER:
+            seconds: dict[Lowering, float] = {}
+            for lowering in lowerings:
+                self._load(lowering)
+                count, feed = next(self._feeds(self.done))
+                for _ in range(2):  # the first one compiles
+                    begun_at = time.perf_counter()
+                    self.state, found = self._train(feed, count)
+                    jax.block_until_ready(found)
+                    seconds[lowering] = time.perf_counter() - begun_at
+            _say("milliseconds a step: " + ", ".join(f"{name} {1e3 * s / count:.2f}" for name, s in seconds.items()))
+            _FASTER[key] = min(seconds, key=seconds.__getitem__)
+        return _FASTER.get(key, lowerings[0])
 
     def _feeds(self, epoch: int) -> Iterator[tuple[int, Feed]]:
         """Yields the steps of an epoch, from 0, as dispatches: how many, and what is fed, padded to as many as ever."""
@@ -261,8 +259,12 @@ class Population:
         if full < batches.num_batches:
             starts.append(range(full, batches.num_batches))
         for indices in starts:
-            fed = {id(run): _fed(run, indices, steps, self.interpolation is not None) for run in self.runs}
-            columns = zip(*(fed[id(run)] for run in self.slots), strict=True)
+            # Members of one seed and one augmentation see the same images: arms of a study.
+            fed: dict[tuple, Feed] = {}
+            for run in self.runs:
+                if (key := _sees(run)) not in fed:
+                    fed[key] = _fed(run, indices, steps, self.interpolation is not None)
+            columns = zip(*(fed[_sees(run)] for run in self.slots), strict=True)
             yield len(indices), self.programs.members(Feed(*map(np.stack, columns)))
 
     def _train(self, feed: Feed, count: int) -> tuple[State, Steps]:
@@ -295,7 +297,8 @@ class Population:
             if len(self.ended) == self.count:
                 break
         self._measure()
-        return {run.config.run_id: self.ended[place] for place, run in enumerate(self.runs)}
+        ended = {run.config.run_id: self.ended[place] for place, run in enumerate(self.runs)}
+        return {name: record for name, record in ended.items() if record}
 
     @property
     def _alive(self) -> list[tuple[int, Run]]:
@@ -411,10 +414,10 @@ class Population:
                 test=answers.test[place],
                 pruned=[logits[place] for logits in answers.pruned],
             )
-            try:
+            self.ended[place] = None
+            # Logits may be infinite where the loss was not: the others are to be measured all the same.
+            with _telling(self.failed or _raising, run.config):
                 self.ended[place] = concluded(run, *run.scored(own, looks[place]))
-            except ValueError as error:  # its logits are not finite: the others are to be measured all the same
-                self.ended[place] = replace(run.so_far(), status="failed", message=str(error))
 
     def _logits(self, stacked: State, split: Split) -> NDArray[np.float32]:
         """Returns what the members answer to a split's images, (P, N, K)."""
@@ -463,14 +466,19 @@ def _kernels(run: Run) -> list[int]:
     return [index for index, variable in enumerate(run.model.trainable_variables) if id(variable) in kernels]
 
 
-def _fed(run: Run, indices: range, steps: int, augmented: bool) -> Feed:
+def _sees(run: Run) -> tuple:
+    return run.config.seed, run.batches.ranges
+
+
+def _fed(run: Run, indices: range, steps: int, mapped: bool) -> Feed:
     """Returns what a member is fed in some steps; those that are padded are not done."""
-    batches = run.batches
-    chosen = np.stack([batches.chosen(index) for index in indices]).astype(np.int32)
-    shape = (*chosen.shape, 2, 3)
-    maps = np.stack([batches.maps(index) for index in indices]) if augmented else np.zeros(shape, np.float32)
+    if mapped:
+        chosen, maps = run.batches.fed(indices)
+    else:
+        chosen = np.stack([run.batches.chosen(index) for index in indices])
+        maps = np.zeros((*chosen.shape, 2, 3), np.float32)
     padding = [(0, steps - len(indices))]
-    return Feed(np.pad(chosen, [*padding, (0, 0)]), np.pad(maps, [*padding, *[(0, 0)] * 3]))
+    return Feed(np.pad(chosen.astype(np.int32), [*padding, (0, 0)]), np.pad(maps, [*padding, *[(0, 0)] * 3]))
 
 
 def _batches(images: NDArray[np.uint8], labels: NDArray) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
@@ -482,6 +490,10 @@ def _batches(images: NDArray[np.uint8], labels: NDArray) -> Iterator[tuple[NDArr
             np.pad(part, [(0, missing), *[(0, 0)] * 3]),
             np.pad(own.astype(np.int32), (0, missing), constant_values=-1),
         )
+
+
+def _raising(config: TrainConfig, error: Exception) -> None:
+    raise error
 
 
 def _say(text: str) -> None:

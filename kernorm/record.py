@@ -198,7 +198,11 @@ class Data:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Where and with what a run was computed; `peak_memory` in bytes of the whole process."""
+    """Where and with what a run was computed.
+
+    `peak_memory` is in bytes of the whole process, `population` the runs that were trained side by side, which share
+    its time.
+    """
 
     backend: str
     device: str
@@ -206,6 +210,7 @@ class Environment:
     versions: dict[str, str]
     commit: str | None = None
     peak_memory: int = 0
+    population: int = 1
 
 
 @_strict

@@ -9,14 +9,15 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from kernorm import cli
 from kernorm.config import UsageError
-from kernorm.engine import EngineName, check_engine, cores, open_engine
+from kernorm.engine import EngineName, check_engine, cores
 from kernorm.files import locked, make_folder, require_folder
+from kernorm.grouping import check_population, open_populations
 from kernorm.plan import Planned, Study, load_study, narrowed, train_run
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class StudyConfig:
     threads: int = 1
     """CPU threads of a run. Two runs of one thread finish sooner than one after another with two."""
 
+    population: int | Literal["auto"] | None = None
+    """Train runs that differ in λ's, rates, schedules or seeds alone side by side, as one program. auto: as many as an
+    accelerator's memory holds; where there is none, one after another, which is faster there. A number: so many at
+    most. Needs KERAS_BACKEND=jax."""
+
     name: str | None = None
     """Folder under reports/studies. None: the study's name, and -e<epochs> with --epochs."""
 
@@ -99,6 +105,7 @@ class StudyConfig:
             cpus_per_job=self.threads,
             gpus_per_job=self.gpus_per_job,
         )
+        check_population(self.population)
         if self.name is not None and (
             not self.name.strip() or {"/", "\0"} & set(self.name) or self.name in (".", "..")
         ):
@@ -203,8 +210,9 @@ def _run(planned: Study, config: StudyConfig, ledger: "Ledger") -> None:
     from kernorm.study_tables import described
 
     with (
-        open_engine(
+        open_populations(
             train_run,
+            config.population,
             config.engine,
             workers=config.workers,
             address=config.address,

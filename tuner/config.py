@@ -3,6 +3,7 @@
 First in the way of a search; imports neither Keras nor KerasTuner.
 """
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import tyro
 
 from kernorm.config import TrainConfig, UsageError
 from kernorm.engine import EngineName, check_engine
+from kernorm.grouping import check_population
 from tuner.space import Space, space_of
 
 OracleName = Literal["best", "optuna", "random", "grid", "bayesian", "hyperband"]
@@ -121,6 +123,12 @@ class SearchConfig:
     threads: int = 1
     """CPU threads of a run."""
 
+    population: int | Literal["auto"] | None = None
+    """Train trials that differ in λ's or rates alone side by side, as one program. A number: so many at most, and so
+    many are suggested at once, before any of them has a score. auto: a quarter of --max-trials, at most 32 and what an
+    accelerator's memory holds; where there is none, one after another, which is faster there. Needs
+    KERAS_BACKEND=jax."""
+
     reports_dir: Path = Path("reports")
     """Where searches/<name>/ is written."""
 
@@ -157,6 +165,7 @@ class SearchConfig:
             cpus_per_job=self.threads,
             gpus_per_job=self.gpus_per_job,
         )
+        check_population(self.population)
         self.budget_seconds  # noqa: B018
         self.space  # noqa: B018
 
@@ -177,6 +186,11 @@ class SearchConfig:
             groups=self.groups,
             learning_rate=self.learning_rate,
         )
+
+    @property
+    def asked(self) -> int:
+        """Trials that are suggested at once for a population."""
+        return self.population if isinstance(self.population, int) else min(math.ceil(self.max_trials / 4), 32)
 
     @property
     def budget_seconds(self) -> float | None:

@@ -139,6 +139,7 @@ def _study(
         address=config.address,
         gpus_per_job=config.gpus_per_job,
         threads=config.threads,
+        population=config.population,
     )
     summary = conduct(planned, settings, f"python -m tuner.search --name {config.name}", train=not config.report_only)
     found = results_by_arm(planned, Ledger(settings.folder).results)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kernorm.config import TrainConfig, UsageError
-from kernorm.engine import Engine, Outcome, open_engine
+from kernorm.engine import Engine, Outcome
+from kernorm.grouping import Populations, open_populations
 from tuner.config import SearchConfig
 from tuner.space import EPOCHS, configured
 from tuner.trials import OBJECTIVE, Repeat, Trial, Trials
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from keras_tuner.src.engine.trial import Trial as Handed
 
     from kernorm.record import Record
+
+    _Engine = Engine["Job", Record] | Populations["Job"]
 
 # Between two questions to a chief that has nothing for this worker yet.
 IDLE_SECONDS = 1.0
@@ -92,14 +95,16 @@ class Driver:
     def run(self) -> None:
         """Runs trials until the oracle has no more."""
         config = self.config
-        with open_engine(
+        with open_populations(
             run_job,
+            config.population,
             config.engine,
             workers=config.workers,
             address=config.address,
             cpus_per_job=config.threads,
             gpus_per_job=config.gpus_per_job,
             log_dir=config.folder / "logs",
+            asked=config.asked,
         ) as engine:
             self._fill(engine)
             while True:
@@ -111,7 +116,7 @@ class Driver:
                 time.sleep(IDLE_SECONDS)
                 self._fill(engine)
 
-    def _fill(self, engine: Engine[Job, "Record"]) -> None:
+    def _fill(self, engine: "_Engine") -> None:
         """Gives every free slot a trial; asks for each until it has one, or there is none."""
         self.waiting = False
         for number in range(max(engine.slots, 1)):
@@ -127,7 +132,7 @@ class Driver:
                     self.waiting = True
                     break
 
-    def _start(self, slot: str, trial: "Handed", engine: Engine[Job, "Record"]) -> None:
+    def _start(self, slot: str, trial: "Handed", engine: "_Engine") -> None:
         known = next((ended for ended in self.trials.ended if ended.trial_id == trial.trial_id), None)
         if known:  # written just before a process was killed, but not told
             self._tell(trial, known.score, known.message)

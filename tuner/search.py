@@ -95,7 +95,7 @@ def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
         _say(f"chief at {distributed.address()}: waiting for workers")
         distributed.serve(oracle)
         return
-    slots = config.workers or cores()
+    slots = config.asked if config.population else config.workers or cores()
     with StudyProgress(total=oracle.most_trials(), done=len(trials.ended), slots=slots, what="trials") as progress:
 
         def ended(trial: "Trial") -> None:
