@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 Interpolation = Literal["bilinear", "nearest"]
 # Values that an image's map takes: angle, slope, zoom and shift of each axis.
 VALUES = 6
+# Maps are whole multiples of 1/GRID, so that their products with an image's coordinates are exact in single precision,
+# and pixels are blended by whole multiples of 1/BLEND: every machine and backend makes the same image, to the bit.
+GRID, BLEND = 4096, 2048
+_SHIFT = BLEND.bit_length() - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,8 @@ def maps_of(ranges: Affine, drawn: NDArray[np.float64], size: tuple[int, int]) -
     shift = _within(ranges.shift, drawn[..., 4 * count :].reshape(*batches, count, 2)) * size
     cos, sin = np.cos(angle), np.sin(angle)
     linear = np.stack([cos / zoom_y, sin / zoom_y, (slope * cos - sin) / zoom_x, (slope * sin + cos) / zoom_x], axis=-1)
-    return np.concatenate([linear.reshape(*batches, count, 2, 2), -shift[..., None]], axis=-1).astype(np.float32)
+    maps = np.concatenate([linear.reshape(*batches, count, 2, 2), -shift[..., None]], axis=-1)
+    return (np.rint(maps * GRID) / GRID).astype(np.float32)
 
 
 def _within(limit: float, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,7 +104,7 @@ def warp(
     index += (np.arange(count, dtype=np.int32) * ((height + 3) * pitch))[:, None]
     if interpolation == "nearest":
         return padded.reshape(-1, channels)[index].reshape(images.shape)
-    return _blend(padded, index, y - row, x - column).reshape(images.shape)
+    return _blend(padded, index, weights(y - row), weights(x - column)).reshape(images.shape)
 
 
 def _source_pixels(
@@ -114,7 +119,7 @@ def _source_pixels(
 
 
 def _blend(
-    padded: NDArray[np.uint8], index: NDArray[np.int32], y: NDArray[np.float32], x: NDArray[np.float32]
+    padded: NDArray[np.uint8], index: NDArray[np.int32], down: NDArray[np.int32], right: NDArray[np.int32]
 ) -> NDArray[np.uint8]:
     """Interpolates between the four pixels at, right of, below and diagonally below `index`.
 
@@ -130,14 +135,17 @@ def _blend(
         for corner, offset in enumerate((0, 1, pitch, pitch + 1)):
             packed[: plane.size - offset, corner] = plane[offset:]
         corners = packed.view("<u4").ravel().take(index)
-        upper, upper_right, lower, lower_right = (
-            (corners >> shift & 255).astype(np.uint8).astype(np.float32) for shift in (0, 8, 16, 24)
-        )
-        upper += x * (upper_right - upper)
-        lower += x * (lower_right - lower)
-        upper += y * (lower - upper)
-        blended[..., channel] = upper + np.float32(0.5)
+        upper, upper_right, lower, lower_right = ((corners >> shift & 255).astype(np.int32) for shift in (0, 8, 16, 24))
+        upper = (upper << _SHIFT) + right * (upper_right - upper)
+        lower = (lower << _SHIFT) + right * (lower_right - lower)
+        upper = (upper << _SHIFT) + down * (lower - upper)
+        blended[..., channel] = (upper + BLEND * BLEND // 2) >> 2 * _SHIFT
     return blended
+
+
+def weights(fraction: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Returns how much the further of two pixels counts, in multiples of 1/BLEND."""
+    return np.rint(fraction * BLEND).astype(np.int32)
 
 
 def augment(images: NDArray[np.uint8], ranges: Affine, rng: np.random.Generator) -> NDArray[np.uint8]:

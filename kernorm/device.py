@@ -20,7 +20,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from kernorm.augment import Interpolation
+from kernorm.augment import BLEND, Interpolation
 from kernorm.layers import StandardizedConv2D
 from kernorm.record import PERCENTILES
 from kernorm.watch import Watch
@@ -73,10 +73,7 @@ class Memory:
 
 
 def warp(images: Any, maps: Any, interpolation: Interpolation) -> Any:
-    """Does on the device what `augment.warp` does in NumPy: uint8 (N, H, W, C) by maps (N, 2, 3).
-
-    The sums are the same in another order, so that one pixel in some thousands is rounded to a neighbouring value.
-    """
+    """Does on the device what `augment.warp` does in NumPy, to the bit: uint8 (N, H, W, C) by maps (N, 2, 3)."""
     _, height, width, _ = images.shape
     grid_y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
     grid_x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
@@ -93,11 +90,12 @@ def warp(images: Any, maps: Any, interpolation: Interpolation) -> Any:
     at = jnp.arange(len(images))[:, None, None]
     if interpolation == "nearest":
         return padded[at, i, j]
-    down, right = (y - top)[..., None], (x - left)[..., None]
-    corners = [padded[at, i + a, j + b].astype(jnp.float32) for a in (0, 1) for b in (0, 1)]
-    upper = corners[0] + right * (corners[1] - corners[0])
-    lower = corners[2] + right * (corners[3] - corners[2])
-    return (upper + down * (lower - upper) + 0.5).astype(jnp.uint8)
+    down, right = (jnp.rint(part * BLEND).astype(jnp.int32)[..., None] for part in (y - top, x - left))
+    corners = [padded[at, i + a, j + b].astype(jnp.int32) for a in (0, 1) for b in (0, 1)]
+    upper = BLEND * corners[0] + right * (corners[1] - corners[0])
+    lower = BLEND * corners[2] + right * (corners[3] - corners[2])
+    whole = BLEND * upper + down * (lower - upper)
+    return ((whole + BLEND * BLEND // 2) // (BLEND * BLEND)).astype(jnp.uint8)
 
 
 def patches_convolution(inputs: Any, kernel: Any, padding: str) -> Any:
@@ -127,7 +125,7 @@ def lowered(model: keras.Model, lowering: Lowering) -> Iterator[None]:
 def _by_patches(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
     if isinstance(layer, StandardizedConv2D):
         kernel = layer.standardized(kernel)
-    return patches_convolution(inputs, kernel, layer.padding)
+    return patches_convolution(inputs, keras.ops.convert_to_tensor(kernel), layer.padding)
 
 
 def stack(members: list[State]) -> State:

@@ -174,5 +174,6 @@ class StandardizedConv2D(keras.layers.Conv2D):
 
     def standardized(self, kernel: Any) -> Any:
         """Returns the kernel (h, w, C, K) that the convolution uses."""
+        kernel = ops.convert_to_tensor(kernel)  # JAX reduces no variable of Keras
         mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
         return (kernel - mean) * ops.rsqrt(variance + self.epsilon)

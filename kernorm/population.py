@@ -186,8 +186,9 @@ class Population:
         if not self._accelerated or self.done >= self.last:
             self._load(lowerings[0])
             return
+        free = self._free()
         while True:
-            fitting = [lowering for lowering in lowerings if self._fits(lowering)]
+            fitting = [lowering for lowering in lowerings if self._fits(lowering, free)]
             smaller = [narrower for narrower in (1, *WIDTHS) if narrower < self.width]
             if fitting or width is not None or not smaller:
                 break
@@ -217,16 +218,18 @@ class Population:
         columns = zip(*(hypers[id(run)] for run in self.slots), strict=True)
         self.hyper = self.programs.members(Hyper(*(np.stack(column).astype(np.float32) for column in columns)))
 
-    def _fits(self, lowering: Lowering) -> bool:
+    def _free(self) -> int | None:
+        """Asks how many bytes of a device's memory are free, before anything of this population is there."""
+        stats = self.devices[0].memory_stats()
+        return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
+
+    def _fits(self, lowering: Lowering, free: int | None) -> bool:
         """Tells whether the training program needs no more than its share of the free memory; says what it needs."""
         self._load(lowering)
         _, feed = next(self._feeds(self.done))
-        memory, stats = self.programs.memory(self.state, self.hyper, feed), self.devices[0].memory_stats()
-        if memory is None or not stats:
+        memory = self.programs.memory(self.state, self.hyper, feed)
+        if memory is None or free is None:
             return True
-        # What this population has put there already is part of what it needs.
-        own = sum(array.nbytes for array in jax.tree.leaves((self.state, self.hyper, feed))) // len(self.devices)
-        free = stats["bytes_limit"] - stats["bytes_in_use"] + own + self.programs.shared_bytes
         _say(f"device memory, {lowering}: {memory.member / 2**20:.1f} MiB a member, {memory.total / 2**20:.0f} MiB "
              f"on each device for {self.width}, {SHARE_OF_MEMORY * free / 2**20:.0f} MiB allowed")  # fmt: skip
         return memory.total <= SHARE_OF_MEMORY * free
