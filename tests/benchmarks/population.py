@@ -129,9 +129,10 @@ def throughput(asked: argparse.Namespace, net: str, norm: str, peaks: tuple[floa
                 population._epoch(0)
                 taken = one_epoch(population)
                 images = width * asked.images / taken
+                moved = program.pop("bytes") / asked.batch_size / width
                 add("population", lowering, width, taken, **program,
                     arithmetic_share=6 * multiplications(runs[0].model) * images / peaks[0],
-                    bandwidth_share=program.pop("bytes") / asked.batch_size / width * images / peaks[1])  # fmt: skip
+                    bandwidth_share=moved * images / peaks[1])  # fmt: skip
     return rows
 
 
