@@ -98,10 +98,11 @@ def accelerators() -> int:
 
 @dataclass(frozen=True)
 class Members(Generic[Job]):
-    """Jobs of one static config, and how many may be side by side; None: as many as the device's memory holds."""
+    """Jobs of one static config; how many may be side by side, None: as many as their share of the memory holds."""
 
     jobs: tuple[Job, ...]
     width: int | None
+    memory: float = 1.0
 
 
 def train_members(members: Members[Job]) -> "list[Answer[Record]]":
@@ -114,7 +115,7 @@ def train_members(members: Members[Job]) -> "list[Answer[Record]]":
         errors[config.run_id] = one_line(error)
 
     configs = [job.config for job in members.jobs]
-    records = train_population(configs, width=members.width, failed=failed)
+    records = train_population(configs, width=members.width, failed=failed, memory=members.memory)
     found = {record.config.run_id: record for record in records}
     return [(found.get(config.run_id), errors.get(config.run_id)) for config in configs]
 
@@ -128,10 +129,18 @@ class Populations(Generic[Job]):
         engine: of `train_members`.
         width: members side by side; None: as many as the device's memory holds.
         asked: jobs that a population is to be filled from, which is what `slots` says for each worker.
+        memory: share of an accelerator's memory that is a worker's.
     """
 
-    def __init__(self, engine: "Engine[Members[Job], list[Answer[Record]]]", *, width: int | None, asked: int) -> None:
-        self._engine, self._width, self._asked = engine, width, asked
+    def __init__(
+        self,
+        engine: "Engine[Members[Job], list[Answer[Record]]]",
+        *,
+        width: int | None,
+        asked: int,
+        memory: float = 1.0,
+    ) -> None:
+        self._engine, self._width, self._asked, self._memory = engine, width, asked, memory
         self._waiting: dict[str, list[Job]] = {}
 
     def __enter__(self) -> Self:
@@ -172,7 +181,7 @@ class Populations(Generic[Job]):
             count = min(share, self._width or WIDTHS[-1])
             if jobs[count:]:
                 self._waiting[key] = jobs[count:]
-            self._engine.submit(Members(tuple(jobs[:count]), self._width))
+            self._engine.submit(Members(tuple(jobs[:count]), self._width, self._memory))
 
 
 def open_populations(
@@ -205,6 +214,9 @@ def open_populations(
     width = None if population == "auto" else population
     if name == "local":
         workers = workers or 1
+        memory = 1 / workers
+    else:
+        memory = gpus_per_job if 0 < gpus_per_job < 1 else 1.0
     engine: Engine[Members[Job], list[Answer[Record]]] = open_engine(
         train_members,
         name,
@@ -212,4 +224,4 @@ def open_populations(
         gpus_per_job=gpus_per_job,
         **settings,  # type: ignore[arg-type]
     )
-    return Populations(engine, width=width, asked=asked or width or WIDTHS[-1])
+    return Populations(engine, width=width, asked=asked or width or WIDTHS[-1], memory=memory)

@@ -45,6 +45,7 @@ def train_population(
     width: int | None = None,
     lowering: Lowering | None = None,
     failed: Failed | None = None,
+    memory: float = 1.0,
 ) -> list[Record]:
     """Trains, measures, reports and exports many runs side by side, or what is left of them, as `train` does each.
 
@@ -57,6 +58,7 @@ def train_population(
         lowering: of their convolutions. None: the faster one, by a short calibration on an accelerator.
         failed: told of each member that cannot be trained or measured, which is then left out. None: the first such
             error is raised, once the members begun before it have ended.
+        memory: share of the devices' memory that is this population's, where others train beside it.
 
     Returns:
         Their records, in the order of the configs.
@@ -81,7 +83,7 @@ def train_population(
         for group in grouped(configs):
             limit = width or WIDTHS[-1]
             for start in range(0, len(group), limit):
-                records |= _train_group(group[start : start + limit], width, lowering, told)
+                records |= _train_group(group[start : start + limit], width, lowering, told, memory)
     if errors:
         raise errors[0]
     return [records[name] for name in names if name in records]
@@ -103,7 +105,7 @@ def _keep_compiled() -> None:
 
 
 def _train_group(
-    configs: Sequence[TrainConfig], width: int | None, lowering: Lowering | None, failed: Failed
+    configs: Sequence[TrainConfig], width: int | None, lowering: Lowering | None, failed: Failed, memory: float
 ) -> dict[str, Record]:
     """Trains runs of one static config; returns their records by run id."""
     records: dict[str, Record] = {}
@@ -128,7 +130,9 @@ def _train_group(
         for (done, _), runs in together.items():
             limit = width or WIDTHS[-1]
             while runs:
-                population = Population(runs[:limit], done, width=width, lowering=lowering, failed=failed)
+                population = Population(
+                    runs[:limit], done, width=width, lowering=lowering, failed=failed, memory=memory
+                )
                 runs = runs[population.count :]
                 records |= population.train()
     return records
@@ -145,6 +149,7 @@ class Population:
         steps: a dispatch; see `Programs`.
         devices: all that JAX finds by default.
         failed: told of a member that cannot be measured; None: its error is raised.
+        memory: share of the devices' memory that is this population's.
     """
 
     def __init__(
@@ -157,12 +162,13 @@ class Population:
         steps: int | None = None,
         devices: list | None = None,
         failed: Failed | None = None,
+        memory: float = 1.0,
     ) -> None:
         self.devices = devices or jax.devices()
         first = runs[0]
         self.done, self.last, self.data = done, first.last, first.data
         self.interpolation = first.config.interpolation if augmented(first.config) else None
-        self.steps, self.failed = steps, failed
+        self.steps, self.failed, self.memory = steps, failed, SHARE_OF_MEMORY * memory
         self._place(runs, width)
         self._choose(runs, [lowering] if lowering else list(LOWERINGS), width)
         self.ended: dict[int, Record | None] = {}
@@ -231,8 +237,8 @@ class Population:
         if memory is None or free is None:
             return True
         _say(f"device memory, {lowering}: {memory.member / 2**20:.1f} MiB a member, {memory.total / 2**20:.0f} MiB "
-             f"on each device for {self.width}, {SHARE_OF_MEMORY * free / 2**20:.0f} MiB allowed")  # fmt: skip
-        return memory.total <= SHARE_OF_MEMORY * free
+             f"on each device for {self.width}, {self.memory * free / 2**20:.0f} MiB allowed")  # fmt: skip
+        return memory.total <= self.memory * free
 
     def _faster(self, lowerings: list[Lowering]) -> Lowering:
         """Times a dispatch of each lowering, once a process for a net and width, and leaves no trace in a run."""
@@ -363,17 +369,19 @@ class Population:
                 self.ended[place] = diverged(run, Diverged.at(step, epoch, batch, float(losses[place, batch])))
 
     def _save(self, epoch: int) -> None:
-        """Writes the members' state, if it is time; always where the test split was looked at, to keep it on record."""
-        pause = time.monotonic() - self.saved < SAVE_SECONDS
-        if epoch + 1 < self.last and pause and self.runs[0].monitored != "test":
-            return
-        state = jax.device_get(self.state)
-        for place, run in self._alive:
-            set_state(run, State(*([values[place] for values in group] for group in state)))
-            write_history(run.reached.history, run.folder / "history.csv")
-            run.save(run.model)
+        """Writes the members' state if it is time, and enters the looks that the next epoch will end with, if it does.
+
+        A killed population does the epochs since once more, to the bit, and enters their looks again.
+        """
+        if epoch + 1 == self.last or time.monotonic() - self.saved >= SAVE_SECONDS:
+            state = jax.device_get(self.state)
+            for place, run in self._alive:
+                set_state(run, State(*([values[place] for values in group] for group in state)))
+                write_history(run.reached.history, run.folder / "history.csv")
+                run.save(run.model)
+            self.saved = time.monotonic()
+        for _, run in self._alive:
             run.announce_look()
-        self.saved = time.monotonic()
 
     def _scores(self, split: Sequence[NDArray]) -> tuple[list[float], list[float]]:
         """Returns the members' cross-entropy in nats and accuracy on a split, in inference mode."""

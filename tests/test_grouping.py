@@ -201,6 +201,17 @@ def test_without_an_accelerator_auto_is_the_ordinary_engine(capsys):
     assert one.slots == 3
 
 
+def test_workers_that_share_an_accelerator_share_its_memory():
+    recorder = Recorder(1, seeds)
+    with Populations(recorder, width=None, asked=8, memory=0.25) as populations:
+        populations.submit(*jobs(bn=1))
+        list(populations.outcomes())
+    assert [members.memory for members in recorder.given] == [0.25]
+    opened = open_populations(len, 3, "local", workers=4, gpus_per_job=0)
+    assert isinstance(opened, Populations)
+    assert (opened._memory, opened.slots) == (0.25, 12)
+
+
 STUDY = '''"""Does a study train populations?"""
 from kernorm.config import TrainConfig
 

@@ -244,6 +244,7 @@ print(served(image=tensorflow.constant(numpy.load(sys.argv[2])))["logits"].numpy
     np.testing.assert_allclose(json.loads(told.stdout), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
     page = (folder(given) / "report.html").read_text()
     assert "boxes" in page
+    assert "side by side with" not in page  # it was alone, in a place of two
 
 
 def test_a_penalty_that_is_not_in_the_loss_stops_the_population(config, monkeypatch):
