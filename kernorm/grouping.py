@@ -6,6 +6,7 @@ Between their plans and engine.py; imports neither Keras nor JAX. The worker's s
 import functools
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -92,7 +93,8 @@ def check_population(population: Width) -> None:
 def accelerators() -> int:
     """Asks JAX, in a process that gives the devices back at once, how many accelerators this machine has."""
     code = "import jax; print(sum(device.platform != 'cpu' for device in jax.local_devices()))"
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     return int(asked.stdout.split()[-1]) if asked.returncode == 0 and asked.stdout.strip() else 0
 
 
@@ -207,7 +209,8 @@ def open_populations(
         settings: what else `open_engine` takes.
     """
     if population == "auto" and not (gpus_per_job > 0 if name == "ray" else accelerators() > 0):
-        print("population: no accelerator, so runs go one after another, a process a core", file=sys.stderr)
+        why = "no --gpus-per-job" if name == "ray" else "no accelerator"
+        print(f"population: {why}, so runs go one after another, a process a core", file=sys.stderr)
         population = None
     if population is None:
         return open_engine(work, name, workers=workers, gpus_per_job=gpus_per_job, **settings)  # type: ignore[arg-type]
