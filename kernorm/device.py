@@ -27,8 +27,6 @@ from kernorm.watch import Watch
 
 Lowering = Literal["grouped", "patches"]
 LOWERINGS: tuple[Lowering, ...] = ("grouped", "patches")
-# Steps a dispatch on an accelerator; on a CPU XLA runs convolutions inside a loop without threads (jax issue 12868).
-STEPS = 32
 _MEMBERS = PartitionSpec("members")
 _SHARED = PartitionSpec()
 
@@ -66,7 +64,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class Memory:
-    """What the training program needs on each device, in bytes, by XLA's own account: in all, and a member."""
+    """What the programs need on each device at most, in bytes, by XLA's own account: in all, and a member."""
 
     total: int
     member: int
@@ -144,7 +142,6 @@ class Programs:
         interpolation: how images are augmented; None: not at all.
         width: members side by side, P; a multiple of the number of devices.
         lowering: of the members' convolutions: grouped ones, which is what vmap makes of them, or patches.
-        steps: a dispatch; by default 1 on a CPU, else STEPS.
         devices: all that JAX finds by default.
     """
 
@@ -158,7 +155,6 @@ class Programs:
         interpolation: Interpolation | None,
         width: int,
         lowering: Lowering = "grouped",
-        steps: int | None = None,
         devices: list[Any] | None = None,
     ) -> None:
         self.devices = devices or jax.devices()
@@ -166,7 +162,6 @@ class Programs:
             raise ValueError(f"Members are spread evenly. Received: width={width} over {len(self.devices)} devices.")
         self.mesh = Mesh(np.array(self.devices), ("members",))
         self.model, self.width, self.lowering, self.interpolation = model, width, lowering, interpolation
-        self.steps = steps or (1 if self.devices[0].platform == "cpu" else STEPS)
         self.images, self.labels = self._put(images, _SHARED), self._put(np.asarray(labels, np.int32), _SHARED)
         # A sub-model's variables are some of the model's, in an order of its own.
         self._watched = [_places(group, model) for group in _groups(watch.activations)]
@@ -229,17 +224,17 @@ class Programs:
         self, state: State, hyper: Hyper, feed: Feed, count: Any, images: Any, labels: Any
     ) -> tuple[State, Steps]:
         """Does the first `count` of K steps."""
-        if self.steps == 1:
-            state, found = self._step(state, hyper, feed.chosen[0], feed.maps[0], (images, labels))
+        data = images, labels
+        if len(feed.chosen) == 1:
+            state, found = self._step(state, hyper, feed.chosen[0], feed.maps[0], data)
             return state, Steps(*(value[None] for value in found))
-        empty = Steps(*(jnp.zeros(self.steps, dtype) for dtype in (jnp.float32, jnp.float32, jnp.int32)))
 
-        def step(index: Any, carried: tuple[State, Steps]) -> tuple[State, Steps]:
-            state, found = carried
-            state, new = self._step(state, hyper, feed.chosen[index], feed.maps[index], (images, labels))
-            return state, Steps(*(old.at[index].set(value) for old, value in zip(found, new, strict=True)))
+        def step(state: State, now: tuple[Any, Feed]) -> tuple[State, Steps]:
+            index, fed = now
+            after, found = self._step(state, hyper, fed.chosen, fed.maps, data)
+            return jax.tree.map(partial(jnp.where, index < count), after, state), found
 
-        return lax.fori_loop(0, count, step, (state, empty))
+        return lax.scan(step, state, (jnp.arange(len(feed.chosen)), feed))
 
     def _parts(self, state: State, hyper: Hyper, batch: tuple[Any, Any]) -> tuple[Any, Any]:
         """Returns the loss that is minimized and its cross-entropy on one batch, in inference mode."""
@@ -262,14 +257,28 @@ class Programs:
         activations, _ = self._activations.stateless_call(trainable, fixed, images, training=False)
         return jnp.percentile(activations, jnp.array(PERCENTILES))
 
-    def memory(self, state: State, hyper: Hyper, feed: Feed) -> Memory | None:
-        """Asks XLA what the training program needs, state and data included; None where it does not tell."""
-        compiled = self.train.lower(state, hyper, feed, 1, self.images, self.labels).compile()
-        found = compiled.memory_analysis()
-        if found is None:
+    def memory(self, state: State, hyper: Hyper, feed: Feed, batch: tuple[Any, Any]) -> Memory | None:
+        """Asks XLA what the programs need, state and data included; None where it does not tell.
+
+        Args:
+            state: of the members.
+            hyper: of the members.
+            feed: of a dispatch.
+            batch: images and labels of a batch of evaluation, which may take more than training.
+        """
+        programs = [
+            self.train.lower(state, hyper, feed, 1, self.images, self.labels),
+            self.scores.lower(state, *map(self.shared, batch)),
+            self.percentiles.lower(state, self._watch_images),
+        ]
+        found = [program.compile().memory_analysis() for program in programs]
+        if None in found:
             return None
-        total = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes
-        total -= found.alias_size_in_bytes
+        held = sum(array.nbytes for array in jax.tree.leaves((state, hyper))) // len(self.devices) + self.shared_bytes
+        train, *others = found
+        total = train.argument_size_in_bytes + train.output_size_in_bytes - train.alias_size_in_bytes
+        total += train.temp_size_in_bytes
+        total = max(total, *(held + other.temp_size_in_bytes + other.output_size_in_bytes for other in others))
         return Memory(total=total, member=(total - self.shared_bytes) * len(self.devices) // self.width)
 
     @property

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
 Width = int | Literal["auto"] | None
 
-# Populations are padded to these, so that few programs are compiled.
-WIDTHS = (8, 32, 128)
+# Populations are padded to these, so that few programs are compiled and few places are in vain.
+WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 # What may differ between the members of a population: values of its program, or of the data fed to it.
 DYNAMIC = (
     "seed", "initializer", "l1", "l2", "penalize", "penalty_at", "learning_rate", "momentum", "base_momentum",
     "schedule", "pct_start", "div_factor", "final_div_factor", "anneal", "step_size", "step_gamma", "step_after",
-    "rotation", "shift", "zoom", "shear",
+    "rotation", "shift", "zoom", "shear", "recipe", "threads",
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def grouped(configs: Sequence[TrainConfig]) -> list[list[TrainConfig]]:
 
 def padded(count: int, limit: int, devices: int = 1) -> int:
     """Returns the width of a population of `count` members, at most `limit`: one of WIDTHS, on every device as many."""
-    fitting = next((width for width in (1, *WIDTHS) if width >= count), count)
+    fitting = next((width for width in WIDTHS if width >= count), count)
     return math.ceil(max(min(fitting, limit), count) / devices) * devices
 
 
@@ -115,9 +116,12 @@ def train_members(members: Members[Job]) -> "list[Answer[Record]]":
 
     def failed(config: TrainConfig, error: Exception) -> None:
         errors[config.run_id] = one_line(error)
+        traceback.print_exception(error)
 
     configs = [job.config for job in members.jobs]
-    records = train_population(configs, width=members.width, failed=failed, memory=members.memory)
+    # Two arms may have a run in common, as one and the same arm with another first seed has.
+    once = list({config.run_id: config for config in configs}.values())
+    records = train_population(once, width=members.width, failed=failed, memory=members.memory)
     found = {record.config.run_id: record for record in records}
     return [(found.get(config.run_id), errors.get(config.run_id)) for config in configs]
 
@@ -130,7 +134,7 @@ class Populations(Generic[Job]):
     Args:
         engine: of `train_members`.
         width: members side by side; None: as many as the device's memory holds.
-        asked: jobs that a population is to be filled from, which is what `slots` says for each worker.
+        asked: jobs that populations are to be filled from, which is what `slots` says.
         memory: share of an accelerator's memory that is a worker's.
     """
 
@@ -157,7 +161,7 @@ class Populations(Generic[Job]):
     @property
     def slots(self) -> int:
         """Jobs to be submitted at once."""
-        return self._engine.slots * self._asked
+        return self._asked
 
     def submit(self, job: Job) -> None:
         """Puts a job into its group; it begins when outcomes are asked for."""
@@ -180,7 +184,8 @@ class Populations(Generic[Job]):
             key = max(self._waiting, key=lambda name: len(self._waiting[name]))
             jobs = self._waiting.pop(key)
             share = math.ceil((len(jobs) + sum(map(len, self._waiting.values()))) / free)
-            count = min(share, self._width or WIDTHS[-1])
+            limit = self._width or WIDTHS[-1]
+            count = min(padded(min(share, limit), limit), len(jobs))
             if jobs[count:]:
                 self._waiting[key] = jobs[count:]
             self._engine.submit(Members(tuple(jobs[:count]), self._width, self._memory))
@@ -205,7 +210,7 @@ def open_populations(
         name: of the engine.
         workers: at once at most; of populations on this machine one by default, over all of its accelerators.
         gpus_per_job: as `open_engine` takes it; with 0, Ray's workers see no accelerator.
-        asked: jobs that a worker's population is to be filled from; by default as many as it may hold.
+        asked: jobs that all populations are to be filled from; by default as many as one may hold.
         settings: what else `open_engine` takes.
     """
     if population == "auto" and not (gpus_per_job > 0 if name == "ray" else accelerators() > 0):

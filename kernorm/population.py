@@ -6,6 +6,8 @@ of WIDTHS and trained by the programs of device.py. Study and search reach it by
 """
 
 import contextlib
+import gc
+import math
 import os
 import sys
 import time
@@ -21,7 +23,7 @@ from kernorm import cache, environment
 from kernorm.callbacks import Diverged, write_history
 from kernorm.config import TrainConfig, UsageError
 from kernorm.data import Split, load
-from kernorm.device import LOWERINGS, Feed, Hyper, Lowering, Programs, State, Steps, stack
+from kernorm.device import LOWERINGS, Feed, Hyper, Lowering, Memory, Programs, State, Steps, stack
 from kernorm.fit import EVALUATION_BATCH, Logits, Run
 from kernorm.grouping import WIDTHS, augmented, grouped, padded
 from kernorm.penalties import hold_against_formula, lambdas, penalty_of
@@ -31,6 +33,8 @@ from kernorm.weights import pruned
 
 # Of the device's free memory that `auto` uses.
 SHARE_OF_MEMORY = 0.8
+# Steps a dispatch on an accelerator.
+STEPS = 32
 # Between two writings of all members' checkpoints; a killed population loses at most so much.
 SAVE_SECONDS = 30.0
 
@@ -102,6 +106,8 @@ def _keep_compiled() -> None:
     """Lets JAX keep what it compiles in kernorm's cache, unless it was told where, for later populations."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir() / "xla"))
+        # Also the hundred small programs that begin a run.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _train_group(
@@ -111,10 +117,10 @@ def _train_group(
     records: dict[str, Record] = {}
     with contextlib.ExitStack() as held:
         # Members that have come as far as each other go on together: Hyperband's survivors, an interrupted population.
-        together: dict[tuple[int, int], list[Run]] = {}
+        together: dict[tuple[int, int, bool], list[Run]] = {}
         data = None
         for config in configs:
-            with _telling(failed, config):
+            with _telling(failed, config), _on_the_host():
                 check(config)
                 if config.track != "none":
                     raise UsageError(
@@ -126,16 +132,33 @@ def _train_group(
                     continue
                 data = data or load(config)
                 run, done = begun(config, folder, data._replace(test=data.test.shut_again()))
-                together.setdefault((done, run.last), []).append(run)
-        for (done, _), runs in together.items():
+                together.setdefault((done, run.last, config.stop_after is None), []).append(run)
+        for (done, *_), runs in together.items():
             limit = width or WIDTHS[-1]
             while runs:
-                population = Population(
-                    runs[:limit], done, width=width, lowering=lowering, failed=failed, memory=memory
-                )
-                runs = runs[population.count :]
-                records |= population.train()
+                members, ended = runs[:limit], {}
+                try:
+                    population = Population(members, done, width=width, lowering=lowering, failed=failed, memory=memory)
+                    members, ended = population.runs, population.ended
+                    limit = min(limit, population.count)
+                    population.train()
+                except Exception as error:  # of what they share: the device, its memory
+                    for place, run in enumerate(members):
+                        if place not in ended:
+                            failed(run.config, error)
+                records |= {members[place].config.run_id: record for place, record in ended.items() if record}
+                runs = runs[len(members) :]
+                population = None  # type: ignore[assignment]
+                gc.collect()  # so that what it held is free when the next one asks
     return records
+
+
+def _on_the_host() -> contextlib.AbstractContextManager:
+    """Lets what begins a run, a hundred small operations, be done by the processor if JAX was given it."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
 
 
 class Population:
@@ -146,7 +169,7 @@ class Population:
         done: epochs behind them.
         width: members at most; None: as many as memory allows.
         lowering: of their convolutions; None: the faster one.
-        steps: a dispatch; see `Programs`.
+        steps: a dispatch, about; None: STEPS on an accelerator, 1 on a CPU.
         devices: all that JAX finds by default.
         failed: told of a member that cannot be measured; None: its error is raised.
         memory: share of the devices' memory that is this population's.
@@ -168,7 +191,9 @@ class Population:
         first = runs[0]
         self.done, self.last, self.data = done, first.last, first.data
         self.interpolation = first.config.interpolation if augmented(first.config) else None
-        self.steps, self.failed, self.memory = steps, failed, SHARE_OF_MEMORY * memory
+        # On a CPU XLA runs convolutions inside a loop without threads (jax issue 12868).
+        self.steps = steps or (STEPS if self._accelerated else 1)
+        self.failed, self.memory = failed or _raising, SHARE_OF_MEMORY * memory
         self._place(runs, width)
         self._choose(runs, [lowering] if lowering else list(LOWERINGS), width)
         self.ended: dict[int, Record | None] = {}
@@ -185,20 +210,28 @@ class Population:
         self.count = len(self.runs)
         self.width = padded(self.count, width or WIDTHS[-1], len(self.devices))
         # Padding is the first member once more; nothing reads what becomes of it.
-        self.slots = [*self.runs, *[self.runs[0]] * (self.width - self.count)]
+        slots = [*range(self.count), *[0] * (self.width - self.count)]
+        self.slots = [self.runs[slot] for slot in slots]
+        states, hypers = [state_of(run) for run in self.runs], [_hyper(run) for run in self.runs]
+        columns = zip(*(hypers[slot] for slot in slots), strict=True)
+        self._begin = stack([states[slot] for slot in slots])
+        self._hyper = Hyper(*(np.stack(column).astype(np.float32) for column in columns))
+        self._programs: dict[Lowering, Programs] = {}
 
     def _choose(self, runs: Sequence[Run], lowerings: list[Lowering], width: int | None) -> None:
         """Loads the members by the faster lowering; fewer of them where the width is free and they do not fit."""
-        if not self._accelerated or self.done >= self.last:
+        if not self._accelerated:
             self._load(lowerings[0])
             return
         free = self._free()
         while True:
             fitting = [lowering for lowering in lowerings if self._fits(lowering, free)]
-            smaller = [narrower for narrower in (1, *WIDTHS) if narrower < self.width]
-            if fitting or width is not None or not smaller:
+            narrower = [
+                limit for limit in WIDTHS if padded(min(limit, len(runs)), limit, len(self.devices)) < self.width
+            ]
+            if fitting or width is not None or not narrower:
                 break
-            self._place(runs, smaller[-1])
+            self._place(runs, narrower[-1])
         self._load(self._faster(fitting or lowerings))
 
     @property
@@ -206,23 +239,20 @@ class Population:
         return self.devices[0].platform != "cpu"
 
     def _load(self, lowering: Lowering) -> None:
-        """Puts the members' state and data on the devices."""
+        """Puts the members' state, as they begin, and the data on the devices."""
         first = self.runs[0]
-        self.programs = Programs(
-            first.model,
-            first.watch,
-            *self.data.train,
-            interpolation=self.interpolation,
-            width=self.width,
-            lowering=lowering,
-            steps=self.steps,
-            devices=self.devices,
-        )
-        states = {id(run): state_of(run) for run in self.runs}
-        self.state = self.programs.members(stack([states[id(run)] for run in self.slots]))
-        hypers = {id(run): _hyper(run) for run in self.runs}
-        columns = zip(*(hypers[id(run)] for run in self.slots), strict=True)
-        self.hyper = self.programs.members(Hyper(*(np.stack(column).astype(np.float32) for column in columns)))
+        if lowering not in self._programs:
+            self._programs[lowering] = Programs(
+                first.model,
+                first.watch,
+                *self.data.train,
+                interpolation=self.interpolation,
+                width=self.width,
+                lowering=lowering,
+                devices=self.devices,
+            )
+        self.programs = self._programs[lowering]
+        self.state, self.hyper = self.programs.members(self._begin), self.programs.members(self._hyper)
 
     def _free(self) -> int | None:
         """Asks how many bytes of a device's memory are free, before anything of this population is there."""
@@ -230,15 +260,23 @@ class Population:
         return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
 
     def _fits(self, lowering: Lowering, free: int | None) -> bool:
-        """Tells whether the training program needs no more than its share of the free memory; says what it needs."""
-        self._load(lowering)
-        _, feed = next(self._feeds(self.done))
-        memory = self.programs.memory(self.state, self.hyper, feed)
+        """Tells whether the programs need no more than their share of the free memory; says what they need."""
+        try:
+            memory = self.needs(lowering)
+        except jax.errors.JaxRuntimeError as error:  # trying ways to convolve can run out of memory by itself
+            _say(f"{lowering} convolutions, {self.width} wide: {str(error).partition(chr(10))[0]}")
+            return False
         if memory is None or free is None:
             return True
         _say(f"device memory, {lowering}: {memory.member / 2**20:.1f} MiB a member, {memory.total / 2**20:.0f} MiB "
              f"on each device for {self.width}, {self.memory * free / 2**20:.0f} MiB allowed")  # fmt: skip
         return memory.total <= self.memory * free
+
+    def needs(self, lowering: Lowering) -> Memory | None:
+        """Asks what a program with this lowering needs of each device; None where XLA does not tell."""
+        self._load(lowering)
+        _, feed = next(self._feeds(self.done))
+        return self.programs.memory(self.state, self.hyper, feed, next(_batches(*self.data.train)))
 
     def _faster(self, lowerings: list[Lowering]) -> Lowering:
         """Times a dispatch of each lowering, once a process for a net and width, and leaves no trace in a run."""
@@ -247,27 +285,36 @@ class Population:
         if len(lowerings) > 1 and key not in _FASTER:
             seconds: dict[Lowering, float] = {}
             for lowering in lowerings:
-                self._load(lowering)
-                count, feed = next(self._feeds(self.done))
-                for _ in range(2):  # the first one compiles
-                    begun_at = time.perf_counter()
-                    self.state, found = self._train(feed, count)
-                    jax.block_until_ready(found)
-                    seconds[lowering] = time.perf_counter() - begun_at
-            _say("milliseconds a step: " + ", ".join(f"{name} {1e3 * s / count:.2f}" for name, s in seconds.items()))
-            _FASTER[key] = min(seconds, key=seconds.__getitem__)
+                with contextlib.suppress(jax.errors.JaxRuntimeError):
+                    seconds[lowering] = self._step_seconds(lowering)
+            _say("milliseconds a step: " + ", ".join(f"{name} {1e3 * taken:.2f}" for name, taken in seconds.items()))
+            _FASTER[key] = min(seconds, key=seconds.__getitem__, default=lowerings[0])
         return _FASTER.get(key, lowerings[0])
 
+    def _step_seconds(self, lowering: Lowering) -> float:
+        self._load(lowering)
+        count, feed = next(self._feeds(self.done))
+        for _ in range(2):  # the first one compiles
+            begun_at = time.perf_counter()
+            self.state, found = self._train(feed, count)
+            jax.block_until_ready(found)
+            taken = time.perf_counter() - begun_at
+        return taken / count
+
     def _feeds(self, epoch: int) -> Iterator[tuple[int, Feed]]:
-        """Yields the steps of an epoch, from 0, as dispatches: how many, and what is fed, padded to as many as ever."""
+        """Yields the steps of an epoch, from 0, as dispatches: how many, and what is fed.
+
+        All have as many, padded by steps that are not done; a smaller last batch comes by itself.
+        """
         for run in self.runs:
             run.batches.epoch = epoch
-        batches, steps = self.runs[0].batches, self.programs.steps
+        batches = self.runs[0].batches
         full = len(batches.labels) // batches.batch_size
-        starts = [range(start, min(start + steps, full)) for start in range(0, full, steps)]
+        steps = math.ceil(full / math.ceil(full / self.steps))
+        starts = [(range(start, min(start + steps, full)), steps) for start in range(0, full, steps)]
         if full < batches.num_batches:
-            starts.append(range(full, batches.num_batches))
-        for indices in starts:
+            starts.append((range(full, batches.num_batches), 1))
+        for indices, steps in starts:
             # Members of one seed and one augmentation see the same images: arms of a study.
             fed: dict[tuple, Feed] = {}
             for run in self.runs:
@@ -288,17 +335,20 @@ class Population:
         totals, entropies = map(np.asarray, self.programs.parts(self.state, self.hyper, probe))
         weights = self._weights()
         for place, run in enumerate(self.runs):
+            self.ended[place] = None
             by_weight = lambdas(run.model, run.config)
             penalty = penalty_of([values[place] for values in weights], by_weight)
-            hold_against_formula(
-                float(totals[place]), float(entropies[place]), penalty, run.config, bool(by_weight.any())
-            )
+            with _telling(self.failed, run.config):
+                hold_against_formula(
+                    float(totals[place]), float(entropies[place]), penalty, run.config, bool(by_weight.any())
+                )
+                del self.ended[place]
 
     def _weights(self) -> list[NDArray[np.float32]]:
         return [np.asarray(values) for values in self.state.trainable]
 
     def train(self) -> dict[str, Record]:
-        """Trains the epochs that are left and measures; returns the records by run id."""
+        """Trains the epochs that are left and measures; returns the records by run id, of those that were not told."""
         if self.done < self.last:
             self.prove()
         for epoch in range(self.done, self.last):
@@ -369,19 +419,17 @@ class Population:
                 self.ended[place] = diverged(run, Diverged.at(step, epoch, batch, float(losses[place, batch])))
 
     def _save(self, epoch: int) -> None:
-        """Writes the members' state if it is time, and enters the looks that the next epoch will end with, if it does.
-
-        A killed population does the epochs since once more, to the bit, and enters their looks again.
-        """
-        if epoch + 1 == self.last or time.monotonic() - self.saved >= SAVE_SECONDS:
-            state = jax.device_get(self.state)
-            for place, run in self._alive:
-                set_state(run, State(*([values[place] for values in group] for group in state)))
-                write_history(run.reached.history, run.folder / "history.csv")
-                run.save(run.model)
-            self.saved = time.monotonic()
-        for _, run in self._alive:
+        """Writes the members' state if it is time; always where the test split was looked at, to keep it on record."""
+        pause = time.monotonic() - self.saved < SAVE_SECONDS
+        if epoch + 1 < self.last and pause and self.runs[0].monitored != "test":
+            return
+        state = jax.device_get(self.state)
+        for place, run in self._alive:
+            set_state(run, State(*([values[place] for values in group] for group in state)))
+            write_history(run.reached.history, run.folder / "history.csv")
+            run.save(run.model)
             run.announce_look()
+        self.saved = time.monotonic()
 
     def _scores(self, split: Sequence[NDArray]) -> tuple[list[float], list[float]]:
         """Returns the members' cross-entropy in nats and accuracy on a split, in inference mode."""
@@ -398,8 +446,14 @@ class Population:
         alive = dict(self._alive)
         if not alive:
             return
-        looks = {place: run.final_look() for place, run in alive.items()}
-        chosen = {place: state_of(run) for place, run in alive.items()}
+        looks: dict[int, Split] = {}
+        for place, run in alive.items():
+            self.ended[place] = None
+            with _telling(self.failed, run.config):
+                looks[place] = run.final_look()
+        if not looks:
+            return
+        chosen = {place: state_of(alive[place]) for place in looks}
         filler = next(iter(chosen.values()))
         stacked = stack([chosen.get(place, filler) for place in range(self.width)])
         kernels = _kernels(self.runs[0])
@@ -418,25 +472,26 @@ class Population:
             test=self._logits(stacked, next(iter(looks.values()))),
             pruned=[self._logits(stacked._replace(trainable=trainable), split) for trainable in cut],
         )
-        for place, run in alive.items():
+        for place in looks:
+            run = self.runs[place]
             own = Logits(
                 train=answers.train[place],
                 validation=None if answers.validation is None else answers.validation[place],
                 test=answers.test[place],
                 pruned=[logits[place] for logits in answers.pruned],
             )
-            self.ended[place] = None
             # Logits may be infinite where the loss was not: the others are to be measured all the same.
-            with _telling(self.failed or _raising, run.config):
+            with _telling(self.failed, run.config):
                 self.ended[place] = concluded(run, *run.scored(own, looks[place]))
 
     def _logits(self, stacked: State, split: Split) -> NDArray[np.float32]:
         """Returns what the members answer to a split's images, (P, N, K)."""
         state = self.programs.members(stacked)
-        found = [
-            np.asarray(self.programs.logits(state, self.programs.shared(images))) for images, _ in _batches(*split)
-        ]
-        return np.concatenate(found, axis=1)[:, : len(split.labels)]
+        found = np.empty((self.width, len(split.labels), len(self.data.info.labels)), np.float32)
+        for start, (images, _) in zip(range(0, len(split.labels), EVALUATION_BATCH), _batches(*split), strict=True):
+            part = found[:, start : start + EVALUATION_BATCH]
+            part[:] = np.asarray(self.programs.logits(state, self.programs.shared(images)))[:, : part.shape[1]]
+        return found
 
 
 def state_of(run: Run) -> State:

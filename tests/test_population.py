@@ -1,9 +1,10 @@
 """Members of a population against the same runs alone, by `model.fit`; see conftest.py for how these tests are run."""
 
+import errno
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ import jax
 
 from kernorm import checkpoint, grouping, population
 from kernorm.config import TrainConfig, UsageError
-from kernorm.device import Programs
+from kernorm.grouping import Members, train_members
 from kernorm.population import Population, train_population
 from kernorm.record import CHECKPOINT, RECORD, WEIGHTS, read_record
 from kernorm.restore import load_model
@@ -28,6 +29,11 @@ MANY = (
     "conv1=bn", "conv2=gbn", "conv3=brn", "conv4=gn", "conv5=frn", "conv6=ln",
 )  # fmt: skip
 OTHERS = ("conv2=rms", "conv3=cln", "conv4=in", "conv5=none")
+
+
+@dataclass(frozen=True)
+class Job:
+    config: TrainConfig
 
 
 @pytest.fixture
@@ -271,6 +277,51 @@ def test_a_member_that_cannot_be_trained_is_told_and_the_others_are_trained(conf
         train_population([bad], width=2)
 
 
+def test_a_population_that_fails_leaves_the_others_and_what_has_ended(config, monkeypatch):
+    configs = [config(seed=seed, train_size=40) for seed in range(3)]
+    whole = Population.train
+
+    def fail(self):
+        if self.runs[0].config.seed == 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return whole(self)
+
+    monkeypatch.setattr(Population, "train", fail)
+    found = train_members(Members(tuple(map(Job, configs)), 1))
+    assert [(record.status if record else None, error) for record, error in found] == [
+        ("finished", None),
+        (None, "RuntimeError: RESOURCE_EXHAUSTED: Out of memory"),
+        ("finished", None),
+    ]
+
+
+def test_a_member_that_cannot_be_measured_is_told_and_the_others_are_measured(config, monkeypatch):
+    configs = [config(seed=seed, train_size=40) for seed in range(2)]
+    save = population.Run.final_look
+
+    def full(self):
+        if self.config.seed == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(self)
+
+    monkeypatch.setattr(population.Run, "final_look", full)
+    (bad, error), (good, none) = train_members(Members(tuple(map(Job, configs)), 2))
+    assert (bad, error) == (None, "OSError: [Errno 28] No space left on device")
+    assert (good.status, none) == ("finished", None)
+
+
+def test_a_run_that_pauses_keeps_its_test_split_shut_beside_one_that_does_not(config):
+    records = train_population([config(train_size=40), config(train_size=40, seed=1, stop_after=1)], width=2)
+    assert [(record.status, len(record.openings)) for record in records] == [("finished", 1), ("running", 0)]
+
+
+def test_a_run_that_two_arms_have_in_common_is_trained_once(config):
+    twice = Members((Job(config(train_size=40)), Job(config(train_size=40))), 2)
+    (one, _), (other, _) = train_members(twice)
+    assert one == other
+    assert one.environment.population == 1
+
+
 def test_a_run_is_no_member_twice(config):
     with pytest.raises(UsageError, match=r"A population's members differ\. Received: .* twice"):
         train_population([config(), config()], width=2)
@@ -294,17 +345,17 @@ class Cramped(Population):
 
 @pytest.mark.slow
 def test_auto_takes_as_many_members_as_memory_allows_and_the_faster_lowering(config, monkeypatch, capsys):
-    monkeypatch.setattr(grouping, "WIDTHS", (2, 4))
-    monkeypatch.setattr(population, "WIDTHS", (2, 4))
+    monkeypatch.setattr(grouping, "WIDTHS", (1, 2, 4))
+    monkeypatch.setattr(population, "WIDTHS", (1, 2, 4))
     runs = []
     for given in (config(seed=seed, train_size=64) for seed in range(3)):
         folder(given).mkdir(parents=True)
         runs.append(begun(given, folder(given))[0])
     before = [population.state_of(run) for run in runs]
 
-    def taken(room, **settings):
+    def taken(room, devices=1, **settings):
         monkeypatch.setattr(Cramped, "room", room)
-        found = Cramped(runs, 0, devices=jax.devices()[:1], **settings)
+        found = Cramped(runs, 0, devices=jax.devices()[:devices], steps=1, **settings)
         return found, capsys.readouterr().err
 
     ample, told = taken(1 << 40)
@@ -316,10 +367,12 @@ def test_auto_takes_as_many_members_as_memory_allows_and_the_faster_lowering(con
     for run, state in zip(runs, before, strict=True):
         for mine, its in zip(sum(population.state_of(run), []), sum(state, []), strict=True):
             np.testing.assert_array_equal(mine, its)
-    needs = Programs.memory(ample.programs, ample.state, ample.hyper, next(ample._feeds(0))[1])
+    needs = ample.needs(ample.programs.lowering)
     assert needs.total == pytest.approx(needs.member * 4 + ample.programs.shared_bytes, abs=4)
     least, _ = taken(1, lowering="grouped")
     assert (least.count, least.width) == (1, 1)
+    spread, _ = taken(1, lowering="grouped", devices=2)
+    assert (spread.count, spread.width) == (1, 2)  # no narrower one is spread over two devices
     asked, _ = taken(1, lowering="grouped", width=3)
     assert (asked.count, asked.width) == (3, 3)
     cramped, told = taken(int(needs.total / population.SHARE_OF_MEMORY) - 1, lowering=ample.programs.lowering)

@@ -124,10 +124,10 @@ class SearchConfig:
     """CPU threads of a run."""
 
     population: int | Literal["auto"] | None = None
-    """Train trials that differ in λ's or rates alone side by side, as one program. A number: so many at most, and so
-    many are suggested at once, before any of them has a score. auto: a quarter of --max-trials, at most 32 and what an
-    accelerator's memory holds; where there is none, one after another, which is faster there. Needs
-    KERAS_BACKEND=jax."""
+    """Train trials that differ in λ's or rates alone side by side, as one program. A number: so many at most in one
+    program, and so many are suggested at once in all, before any of them has a score. auto: a quarter of --max-trials,
+    at most 32 and what an accelerator's memory holds; where there is none, one after another, which is faster there.
+    Needs KERAS_BACKEND=jax."""
 
     reports_dir: Path = Path("reports")
     """Where searches/<name>/ is written."""
