@@ -372,7 +372,7 @@ def test_auto_takes_as_many_members_as_memory_allows_and_the_faster_lowering(con
     least, _ = taken(1, lowering="grouped")
     assert (least.count, least.width) == (1, 1)
     spread, _ = taken(1, lowering="grouped", devices=2)
-    assert (spread.count, spread.width) == (1, 2)  # no narrower one is spread over two devices
+    assert (spread.count, spread.width) == (2, 2)  # no narrower one is spread over two devices
     asked, _ = taken(1, lowering="grouped", width=3)
     assert (asked.count, asked.width) == (3, 3)
     cramped, told = taken(int(needs.total / population.SHARE_OF_MEMORY) - 1, lowering=ample.programs.lowering)

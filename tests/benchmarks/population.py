@@ -139,8 +139,8 @@ def throughput(asked: argparse.Namespace, net: str, norm: str, peaks: tuple[floa
 def compiled(population: Population) -> dict[str, float]:
     """Asks XLA for a member's memory in MiB and the bytes that one step of all members moves."""
     programs = population.programs
+    memory = population.needs(programs.lowering)
     _, feed = next(population._feeds(0))
-    memory = programs.memory(population.state, population.hyper, feed)
     arguments = (population.state, population.hyper, feed, 1, programs.images, programs.labels)
     cost = programs.train.lower(*arguments).compile().cost_analysis() or {}
     return {"member_mib": memory.member / 2**20 if memory else float("nan"), "bytes": cost.get("bytes accessed", 0.0)}
