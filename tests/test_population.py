@@ -205,12 +205,14 @@ def test_survivors_are_stacked_again_with_their_optimizer(config):
 def test_devices_lowering_and_steps_a_dispatch_change_nothing(config):
     assert len(jax.devices()) == 2
     both, single = [config(seed=seed) for seed in range(3)], [config("single", seed=seed) for seed in range(3)]
-    ways = {"devices": None}, {"devices": jax.devices()[:1], "steps": 3, "lowering": "patches"}
+    # The second device alone: not the one on which runs are begun.
+    ways = {"devices": None}, {"devices": jax.devices()[1:], "steps": 3, "lowering": "patches"}
     for configs, way in zip((both, single), ways, strict=True):
         runs = []
         for given in configs:
             folder(given).mkdir(parents=True)
-            runs.append(begun(given, folder(given))[0])
+            with population._on_the_host():
+                runs.append(begun(given, folder(given))[0])
         trained = Population(runs, 0, width=4, **way)
         places = {shard.device for shard in trained.state.trainable[0].addressable_shards}
         assert len(places) == (1 if way["devices"] else 2)
