@@ -506,3 +506,11 @@ def test_points_durations_and_moments():
     assert times == ["0.4 s", "9.9 s", "10 s", "1 min 0 s", "1 min 52 s", "1 h 0 min", "2 h 1 min"]
     assert moment("2026-03-01T12:00:00+02:00") == moment("2026-03-01T10:00:00") == "2026-03-01 10:00:00 UTC"
     assert moment("yesterday") == "yesterday"
+
+
+@pytest.mark.parametrize(("population", "words"), [(1, None), (2, "side by side with 1 other;"), (5, "with 4 others;")])
+def test_a_member_of_a_population_says_so(finished, page, tmp_path, population, words):
+    assert "side by side" not in page.text
+    record = dataclasses.replace(finished, environment=dataclasses.replace(finished.environment, population=population))
+    text = write(record, tmp_path).text
+    assert words in text if words else "side by side" not in text
