@@ -49,13 +49,8 @@ def static_key(config: TrainConfig) -> str:
     values = {name: value for name, value in config.identity.items() if name not in DYNAMIC}
     # Not the values themselves, but whether there are any: without, the program has another form.
     values["momentum"] = max(config.momentum, config.base_momentum or 0.0) > 0
-    values["augmented"] = augmented(config)
+    values["augmented"] = any((config.rotation, config.shift, config.zoom, config.shear))
     return json.dumps(values, sort_keys=True)
-
-
-def augmented(config: TrainConfig) -> bool:
-    """Tells whether training images are mapped at all."""
-    return any((config.rotation, config.shift, config.zoom, config.shear))
 
 
 def grouped(configs: Sequence[TrainConfig]) -> list[list[TrainConfig]]:

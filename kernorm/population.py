@@ -25,7 +25,7 @@ from kernorm.config import TrainConfig, UsageError
 from kernorm.data import Split, load
 from kernorm.device import LOWERINGS, Feed, Hyper, Lowering, Memory, Programs, State, Steps, stack
 from kernorm.fit import EVALUATION_BATCH, Logits, Run
-from kernorm.grouping import WIDTHS, augmented, grouped, padded
+from kernorm.grouping import WIDTHS, grouped, padded
 from kernorm.penalties import hold_against_formula, lambdas, penalty_of
 from kernorm.record import THRESHOLDS, Epoch, Record
 from kernorm.train import begun, check, claimed, concluded, diverged, finished, train
@@ -121,11 +121,11 @@ def _train_group(
         data = None
         for config in configs:
             with _telling(failed, config), _on_the_host():
-                check(config)
                 if config.track != "none":
                     raise UsageError(
                         f"A tracker follows one run. Received: track={config.track!r} in a population. Leave it away."
                     )
+                check(config)
                 folder = held.enter_context(claimed(config))
                 if record := finished(config, folder):
                     records[config.run_id] = record
@@ -190,7 +190,8 @@ class Population:
         self.devices = devices or jax.devices()
         first = runs[0]
         self.done, self.last, self.data = done, first.last, first.data
-        self.interpolation = first.config.interpolation if augmented(first.config) else None
+        ranges = first.batches.ranges
+        self.interpolation = ranges.interpolation if ranges.active else None
         # On a CPU XLA runs convolutions inside a loop without threads (jax issue 12868).
         self.steps = steps or (STEPS if self._accelerated else 1)
         self.failed, self.memory = failed or _raising, SHARE_OF_MEMORY * memory

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kernorm.augment import BLEND, GRID, VALUES, Affine, augment, inverse_maps, maps_of, warp
+from kernorm.augment import BLEND, GRID, VALUES, Affine, _within, augment, inverse_maps, maps_of, warp
 
 RANGES = Affine(rotation=10, shift=0.1, zoom=0.15, shear=8)
 
@@ -86,6 +86,12 @@ def test_coordinates_are_exact_in_single_precision(rng):
     exact = [np.tensordot(maps[:, axis, :2].astype(np.float64), grid, 1) for axis in (0, 1)]
     single = [np.tensordot(maps[:, axis, :2], grid.astype(np.float32), 1) for axis in (0, 1)]
     np.testing.assert_array_equal(single, exact)
+
+
+def test_values_are_drawn_as_numpy_draws_them():
+    for limit in (0.0, 0.08, 7.0):
+        drawn = np.random.default_rng(3).random(1000)
+        np.testing.assert_array_equal(_within(limit, drawn), np.random.default_rng(3).uniform(-limit, limit, 1000))
 
 
 def test_many_batches_of_maps_are_those_of_each_batch():

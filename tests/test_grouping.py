@@ -100,7 +100,7 @@ class Recorder(Engine):
 
 
 def seeds(members):
-    return [([f"record of {job.config.seed}", None][0], None) for job in members.jobs], None
+    return [(f"record of {job.config.seed}", None) for job in members.jobs], None
 
 
 def shape(recorder):

@@ -23,7 +23,11 @@ study() { python3 -m kernorm.study "$1" --seeds 10 --population auto --workers 3
 
 for part in "${@:-throughput accuracy eva6 eva4}"; do
     for name in $part; do
-        case $name in eva4 | eva6) work=(study "$name") ;; *) work=("$name") ;; esac
+        case $name in
+        eva4 | eva6) work=(study "$name") ;;
+        throughput | accuracy) work=("$name") ;;
+        *) echo "A part is throughput, accuracy, eva6 or eva4. Received: $name." >&2 && exit 2 ;;
+        esac
         began=$SECONDS
         "${work[@]}" 2>&1 | tee "$out/$name.log"
         echo "$name: $((SECONDS - began)) s" | tee -a "$out/seconds.log"
