@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from kernorm.augment import warp
 from kernorm.config import TrainConfig
 from kernorm.feed import Batches
 
@@ -53,3 +54,14 @@ def test_augmentation_changes_training_images_and_not_the_split(split):
     images, labels = Batches(*split, TrainConfig(batch_size=16, rotation=30.0))[0]
     assert (images != split[0][labels]).any()
     np.testing.assert_array_equal(split[0], kept)
+
+
+def test_what_a_device_is_fed_makes_the_same_batches(split):
+    batches = Batches(*split, TrainConfig(batch_size=16, rotation=30.0))
+    batches.epoch = 2
+    chosen, maps = batches.fed(range(3))
+    assert (chosen.shape, maps.shape) == ((3, 16), (3, 16, 2, 3))
+    for index in range(3):
+        images, labels = batches[index]
+        np.testing.assert_array_equal(warp(split[0][chosen[index]], maps[index]), images)
+        np.testing.assert_array_equal(split[1][chosen[index]], labels)

@@ -201,6 +201,12 @@ def test_without_an_accelerator_auto_is_the_ordinary_engine(capsys):
     assert one.slots == 3
 
 
+def test_auto_on_ray_needs_a_share_of_a_gpu(capsys):
+    with pytest.raises(UsageError, match="--workers must be at least 1"):  # so that no Ray is started
+        open_populations(len, "auto", "ray", workers=0, gpus_per_job=0)
+    assert "population: no --gpus-per-job, so runs go one after another" in capsys.readouterr().err
+
+
 def test_workers_that_share_an_accelerator_share_its_memory():
     recorder = Recorder(1, seeds)
     with Populations(recorder, width=None, asked=8, memory=0.25) as populations:
