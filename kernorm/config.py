@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,6 +37,10 @@ PLACES = (
     "retrain",
     "stop_after",
 )
+
+# Settings that came after the first run ids, each with the value that means "as before". A run with that value keeps
+# the id that it had before the setting existed; the value stays here even if the default changes.
+ADDED: dict[str, Any] = {}
 
 
 class UsageError(ValueError):
@@ -299,7 +303,8 @@ class TrainConfig:
     def run_id(self) -> str:
         """Readable name of the run and its folders, for example `eva6-ln-l2_0.0066-bs128-s0-3f2a90c1`.
 
-        Eight digits of the digest: a search holds thousands of runs that share what can be read.
+        Eight digits of the digest: a search holds thousands of runs that share what can be read. A setting of ADDED
+        is part of the digest only where it differs from its value there.
         """
         parts = [self.net, self.norm]
         if self.dataset != "mnist":
@@ -307,8 +312,14 @@ class TrainConfig:
         if self.groups != "auto":
             parts.append(f"g{self.groups}")
         parts += [f"{name}_{getattr(self, name):g}" for name in ("l1", "l2") if getattr(self, name)]
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        decisive = {name: value for name, value in self.identity.items() if name not in ADDED or value != ADDED[name]}
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         return "-".join([*parts, f"bs{self.batch_size}", f"s{self.seed}", digest[:8]])
+
+
+def with_added(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings that an older version wrote, completed by ADDED: an identity, or a whole config as JSON."""
+    return ADDED | dict(settings)
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:

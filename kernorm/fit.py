@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from kernorm import checkpoint, environment
 from kernorm.callbacks import Diverged, Progressed, RunLog, write_history
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig, UsageError, with_added
 from kernorm.data import Dataset, Split, load
 from kernorm.feed import Batches
 from kernorm.metrics import evaluate
@@ -19,7 +19,7 @@ from kernorm.model import build_model
 from kernorm.optimizer import build_optimizer
 from kernorm.penalties import measure, prove
 from kernorm.progress import RunProgress
-from kernorm.record import CHECKPOINT, RECORD, SHOWN, WEIGHTS, Epoch, Opening, Record, write_record
+from kernorm.record import CHECKPOINT, RECORD, REVISION, SHOWN, WEIGHTS, Epoch, Opening, Record, write_record
 from kernorm.schedules import schedule_tables
 from kernorm.tracking import trackers
 from kernorm.watch import Watch
@@ -33,11 +33,15 @@ _OPENINGS = TypeAdapter(list[Opening])
 
 @dataclass(frozen=True, kw_only=True)
 class Logits:
-    """What the selected weights answer, (N, K) a split; `pruned` of the validation split, else of train."""
+    """What the selected weights answer, (N, K) a split; `pruned` of the validation split, else of train.
+
+    `test_last` is what the last epoch's weights answer to the test split, where that split selected; None elsewhere.
+    """
 
     train: NDArray[np.float32]
     validation: NDArray[np.float32] | None
     test: NDArray[np.float32]
+    test_last: NDArray[np.float32] | None
     pruned: list[NDArray[np.float32]]
 
 
@@ -79,6 +83,7 @@ class Run:
         self.reached = Progressed(history=[first])
         self.record = Record(
             run_id=folder.name,
+            revision=REVISION,
             status="running",
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             config=config,
@@ -112,7 +117,7 @@ class Run:
         if not path.exists():
             return 0
         state = checkpoint.load(path)
-        if state.notes["identity"] != self.config.identity:
+        if with_added(state.notes["identity"]) != self.config.identity:
             raise UsageError(
                 f"A run goes on with the config it began with. Received: {path} of another one. "
                 "Give another --reports-dir, or move that folder away."
@@ -211,12 +216,15 @@ class Run:
     def measure(self) -> tuple[Record, NDArray[np.uint8]]:
         """Measures the selected weights on every split; see `scored`."""
         test = self.final_look()
+        test_last = self._predict(test.images) if self.selects_on_test else None
+        self.keep_selected()
         validation = self.data.validation
         return self.scored(
             Logits(
                 train=self._predict(self.data.train.images),
                 validation=self._predict(validation.images) if validation else None,
                 test=self._predict(test.images),
+                test_last=test_last,
                 pruned=pruned_logits(self.model, self.probe[1].images, EVALUATION_BATCH),
             ),
             test,
@@ -230,15 +238,25 @@ class Run:
         """The split that pruning is measured on, and its name."""
         return ("validation", self.data.validation) if self.data.validation else ("train", self.data.train)
 
+    @property
+    def selects_on_test(self) -> bool:
+        """Tells whether the selected epoch is the best on the test split, so that the last one is evaluated too."""
+        return self.config.select == "test"
+
     def final_look(self) -> Split:
-        """Opens the test split, and puts the selected weights into the model and on disk."""
+        """Opens the test split for the evaluation of the selected epoch, and of the last one if test selected."""
+        if self.selects_on_test:
+            self._open_test("evaluation of the last epoch", self.reached.history[-1].epoch)
         test = self._open_test("final evaluation", self.reached.selected)
-        # Entered before it is used, so that a run killed from here on shows this look as well.
+        # Logged before it is used, so that a run killed from here on shows this opening as well.
         self.save(self.model)
+        return test
+
+    def keep_selected(self) -> None:
+        """Puts the selected weights into the model and on disk."""
         if self.reached.kept:
             checkpoint.set_variables(self.model, self.reached.kept)
         save_weights(self.model, self.folder / WEIGHTS)
-        return test
 
     def scored(self, logits: Logits, test: Split) -> tuple[Record, NDArray[np.uint8]]:
         """Scores what the selected weights answer.
@@ -257,6 +275,7 @@ class Run:
                 else None
             ),
             test=measured,
+            test_last=None if logits.test_last is None else evaluate(logits.test_last, test.labels, "test"),
             layers=layer_table(self.model, self.config),
             pruned=prune_table(self.model, logits.pruned, probe.labels, split),
         )

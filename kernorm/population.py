@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -448,15 +448,19 @@ class Population:
         if not alive:
             return
         looks: dict[int, Split] = {}
+        last: dict[int, State] = {}
         for place, run in alive.items():
             self.ended[place] = None
             with _telling(self.failed, run.config):
-                looks[place] = run.final_look()
+                look = run.final_look()
+                if run.selects_on_test:
+                    last[place] = state_of(run)
+                run.keep_selected()
+                looks[place] = look
         if not looks:
             return
         chosen = {place: state_of(alive[place]) for place in looks}
-        filler = next(iter(chosen.values()))
-        stacked = stack([chosen.get(place, filler) for place in range(self.width)])
+        stacked = self._stacked(chosen)
         kernels = _kernels(self.runs[0])
         split = self.runs[0].probe[1]
         cut = [
@@ -466,11 +470,12 @@ class Population:
             ]
             for threshold in THRESHOLDS
         ]
-        train, validation = self.data.train, self.data.validation
+        train, validation, test = self.data.train, self.data.validation, next(iter(looks.values()))
         answers = Logits(
             train=self._logits(stacked, train),
             validation=self._logits(stacked, validation) if validation else None,
-            test=self._logits(stacked, next(iter(looks.values()))),
+            test=self._logits(stacked, test),
+            test_last=self._logits(self._stacked({place: last[place] for place in looks}), test) if last else None,
             pruned=[self._logits(stacked._replace(trainable=trainable), split) for trainable in cut],
         )
         for place in looks:
@@ -479,11 +484,17 @@ class Population:
                 train=answers.train[place],
                 validation=None if answers.validation is None else answers.validation[place],
                 test=answers.test[place],
+                test_last=None if answers.test_last is None else answers.test_last[place],
                 pruned=[logits[place] for logits in answers.pruned],
             )
             # Logits may be infinite where the loss was not: the others are to be measured all the same.
             with _telling(self.failed, run.config):
                 self.ended[place] = concluded(run, *run.scored(own, looks[place]))
+
+    def _stacked(self, states: Mapping[int, State]) -> State:
+        """Stacks states by place; places without one get any of them, which nothing reads."""
+        filler = next(iter(states.values()))
+        return stack([states.get(place, filler) for place in range(self.width)])
 
     def _logits(self, stacked: State, split: Split) -> NDArray[np.float32]:
         """Returns what the members answer to a split's images, (P, N, K)."""

@@ -10,10 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError, with_config
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig, UsageError, with_added
 from kernorm.files import write_atomically
 
 SCHEMA = 1
+# What training computes, raised by hand with every change that alters the result of a config, however little:
+# 1  until 462db31
+# 2  images are augmented to the bit alike on every machine (one pixel in sixteen moved by one grey level)
+# A record without a revision is of 1.
+REVISION = 2
 RECORD, WEIGHTS, CHECKPOINT = "record.json", "model.weights.h5", "checkpoint.npz"
 THRESHOLDS = (1e-4, 1e-3, 1e-2)
 PERCENTILES = (1, 20, 80, 99)
@@ -30,6 +35,11 @@ def _rows(value: Any) -> Any:
 
 def _columns(rows: Sequence[Any]) -> Any:
     return {field.name: [getattr(row, field.name) for row in rows] for field in fields(rows[0])} if rows else []
+
+
+def _config(value: Any) -> Any:
+    """Completes the settings that an older version wrote."""
+    return with_added(value) if isinstance(value, dict) else value
 
 
 # Marks a tuple of dataclasses that a file holds by columns: a third of the size, where a run has thousands of mistakes.
@@ -230,19 +240,23 @@ class Record:
     """Everything a run leaves.
 
     Attributes:
+        revision: REVISION of the code that trained.
         status: `running` between epochs; `diverged` and `failed` carry `message`.
         history: row 0 is the state before the first step.
         monitored: the split behind the history's val_ columns: `validation`, `test` or `none`.
         selected_epoch: the epoch whose weights were kept, by `config.select`.
+        test: of the selected epoch.
+        test_last: of the last epoch, where `config.select` is `test`; None elsewhere, and in records of revision 1.
         penalty_proof: penalty found in the loss of the first step, beside what the formula gives for the same weights.
     """
 
     schema_version: int = SCHEMA
+    revision: int = 1
     run_id: str
     status: Literal["running", "finished", "diverged", "failed"]
     message: str = ""
     started: str
-    config: TrainConfig
+    config: Annotated[TrainConfig, BeforeValidator(_config)]
     data: Data
     environment: Environment
     parameters: int
@@ -254,6 +268,7 @@ class Record:
     train: Evaluation | None = None
     validation: Evaluation | None = None
     test: Evaluation | None = None
+    test_last: Evaluation | None = None
     openings: tuple[Opening, ...] = ()
     layers: tuple[Layer, ...] = ()
     pruned: tuple[Pruned, ...] = ()

@@ -8,7 +8,7 @@ import keras
 from pydantic import TypeAdapter
 
 from kernorm.card import read_card
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig, UsageError, with_added
 from kernorm.model import build_model
 from kernorm.record import Record
 
@@ -41,7 +41,7 @@ def rebuild(path: Path) -> keras.Model:
     import tensorflow as tf
 
     card = read_card(path)
-    model = build_model(TypeAdapter(TrainConfig).validate_python(card.config), card.data)
+    model = build_model(TypeAdapter(TrainConfig).validate_python(with_added(card.config)), card.data)
     stored = tf.saved_model.load(str(path)).variables
     shapes = [[tuple(variable.shape) for variable in variables] for variables in (model.variables, stored)]
     if shapes[0] != shapes[1]:

@@ -231,6 +231,9 @@ def test_members_selected_by_test_accuracy_enter_every_look(config):
             (look.epoch, look.purpose) for look in alone.openings
         ]
         assert record.selected_epoch == alone.selected_epoch
+        found, expected = record.test_last, alone.test_last
+        assert [mistake.index for mistake in found.mistakes] == [mistake.index for mistake in expected.mistakes]
+        assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-4)
         assert_close(member, elsewhere(member, "alone"))
 
 

@@ -293,10 +293,34 @@ def test_selection_on_test_says_so_and_enters_every_look(tiny):
         (1, "selection"),
         (2, "selection"),
         (3, "selection"),
+        (3, "evaluation of the last epoch"),
         (record.selected_epoch, "final evaluation"),
     ]
     assert record.validation is None
     assert record.test.accuracy == pytest.approx(max(row.val_accuracy for row in record.history[1:]), abs=1e-6)
+
+
+def test_a_run_selected_on_test_records_its_last_epoch_by_image_too(tmp_path, boxes_cache):
+    def run(place, **values):
+        return train(TrainConfig(
+            net="eva6", norm="ln", dataset="boxes", validation_size=0, batch_size=8, epochs=3, learning_rate=2.0,
+            pct_start=1.0, div_factor=100.0, export=False, report=False, reports_dir=tmp_path / place, **values,
+        ))  # fmt: skip
+
+    # The rate rises to the end, until nothing is left of what was learned.
+    record = run("whole", select="test")
+    last, row = record.test_last, record.history[-1]
+    assert record.selected_epoch < 3
+    assert last.accuracy == pytest.approx(row.val_accuracy, abs=1e-6) != record.test.accuracy
+    assert last.cross_entropy == pytest.approx(row.val_cross_entropy, rel=1e-5)
+    assert (len(last.mistakes), last.count) == (last.errors, record.test.count)
+    # A run that kept its last epoch has the same weights there.
+    same = run("last", select="last")
+    assert last == same.test
+    assert same.test_last is None
+    # So has one that was interrupted after its last epoch, before it was measured.
+    assert run("paused", select="test", stop_after=3).status == "running"
+    assert run("paused", select="test").test_last == last
 
 
 def test_without_validation_nothing_is_monitored(tiny):
