@@ -5,7 +5,7 @@ Between the ledger and the study's report. Every number that the report shows is
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from statistics import median_low
 from typing import Annotated
@@ -147,7 +147,9 @@ class ArmSummary:
 class StudySummary:
     """A study as far as it has come.
 
-    `selections` are the selection rules of its arms, and `monitored` the splits behind the curves.
+    `selections` are the selection rules of its arms, and `monitored` the splits behind the curves. `revisions` are
+    those of the training code behind the runs, `taken` counts runs that other studies trained, by their names, and
+    `unusable` runs with a result that was not taken, by the reason (see `ledger.Shared`).
     """
 
     name: str
@@ -165,13 +167,16 @@ class StudySummary:
     versions: dict[str, tuple[str, ...]]
     devices: tuple[str, ...]
     commits: tuple[str, ...]
+    revisions: tuple[int, ...] = ()
+    taken: dict[str, int] = field(default_factory=dict)
+    unusable: dict[str, int] = field(default_factory=dict)
 
 
 Runs = dict[int, Record]
 
 
-def analyse(study: Study, results: Mapping[str, Result]) -> StudySummary:
-    """Compares the arms of a study by the results there are, by run id."""
+def analyse(study: Study, results: Mapping[str, Result], unusable: Mapping[str, int] | None = None) -> StudySummary:
+    """Compares the arms of a study by the results there are, by run id; `unusable` as in `ledger.Shared`."""
     found = results_by_arm(study, results)
     runs = {arm: finished(found[arm]) for arm in study.arms}
     compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
@@ -223,6 +228,11 @@ def analyse(study: Study, results: Mapping[str, Result]) -> StudySummary:
         },
         devices=_distinct(record.environment.device for record in records),
         commits=_distinct(record.environment.commit or "unknown" for record in records),
+        revisions=tuple(sorted({record.revision for record in records})),
+        taken=dict(
+            Counter(result.taken_from for by_seed in found.values() for result in by_seed.values() if result.taken_from)
+        ),
+        unusable=dict(unusable or {}),
     )
 
 

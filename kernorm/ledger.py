@@ -1,18 +1,22 @@
 """What the runs of a study left, a line a run in records.jsonl: appended whole, read back without what is damaged.
 
 Between the engine and the analysis. A run is known by its id, which is derived from its config; so a study that is
-changed, extended or renamed finds what it still needs, and leaves the rest alone.
+changed, extended or renamed finds what it still needs, and leaves the rest alone. Runs are shared: what one study has
+trained, another one takes, if today's code would compute the same from today's data.
 """
 
-from dataclasses import dataclass, replace
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from kernorm.config import without_places
 from kernorm.files import append_whole, write_atomically
-from kernorm.record import Record
+from kernorm.record import REVISION, Record
 
 RECORDS, DAMAGED = "records.jsonl", "records.damaged.jsonl"
 
@@ -22,7 +26,8 @@ RECORDS, DAMAGED = "records.jsonl", "records.damaged.jsonl"
 class Result:
     """How a run of a study ended: with a record, or `failed` with a message of one line.
 
-    `attempts` counts how often it was begun by the study that ended it.
+    `attempts` counts how often it was begun by the study that ended it, and `taken_from` names the study that trained
+    it, if that was another one.
     """
 
     arm: str
@@ -31,14 +36,31 @@ class Result:
     status: Literal["finished", "diverged", "failed"]
     message: str = ""
     attempts: int = 1
+    taken_from: str = ""
     record: Record | None = None
 
 
+class Source(NamedTuple):
+    """What a result was computed by and from: the revision of training, and the sha256 of the data's arrays."""
+
+    revision: int
+    data: str
+
+
+def source_of(record: Record) -> Source:
+    """Returns what a record was computed by and from."""
+    return Source(record.revision, record.data.sha256)
+
+
 _ADAPTER = TypeAdapter(Result)
+_RUN_ID = re.compile(rb'"run_id":"([^"]*)"')
 
 
 class Ledger:
     """The results of a study in its folder, by run id; of several lines of one run the last one counts.
+
+    Results of one data set have one source: the highest revision in the file, and of that the data of the last line.
+    Others stay in the file and are not in `results`.
 
     Attributes:
         results: by run id.
@@ -49,6 +71,7 @@ class Ledger:
         self.path = folder / RECORDS
         self.results: dict[str, Result] = {}
         self.damaged: list[int] = []
+        self._sources: dict[str, Source] = {}
         if self.path.exists():
             self._read()
 
@@ -62,7 +85,7 @@ class Ledger:
                 self.damaged.append(number)
                 aside.append(line + b"\n")
                 continue
-            self.results[result.run_id] = result
+            self._enter(result)
             kept.append(line + b"\n")
         if aside:
             append_whole(self.path.with_name(DAMAGED), b"".join(aside))
@@ -75,4 +98,75 @@ class Ledger:
         if record := result.record:
             result = replace(result, record=replace(record, config=without_places(record.config)))
         append_whole(self.path, _ADAPTER.dump_json(result) + b"\n")
+        self._enter(result)
+
+    def _enter(self, result: Result) -> None:
+        if record := result.record:
+            dataset, source = record.config.dataset, source_of(record)
+            before = self._sources.setdefault(dataset, source)
+            if source.revision < before.revision:
+                return
+            if source != before:
+                self._sources[dataset] = source
+                self.results = {
+                    name: other
+                    for name, other in self.results.items()
+                    if other.record is None or other.record.config.dataset != dataset
+                }
         self.results[result.run_id] = result
+
+
+OLD_REVISION, OTHER_DATA = "another revision of the training code", "other data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What the records of all studies in a reports folder hold of some runs.
+
+    Attributes:
+        usable: results that today's code would compute from today's data, by run id.
+        unusable: how many of the runs have a result of OLD_REVISION or OTHER_DATA, by these names.
+    """
+
+    usable: dict[str, Result] = field(default_factory=dict)
+    unusable: dict[str, int] = field(default_factory=dict)
+
+
+def find_shared(ledger: Path, run_ids: Collection[str], digests: Mapping[str, str | None]) -> Shared:
+    """Looks for runs that have ended in a study's own records and in those of the studies next to it.
+
+    Args:
+        ledger: the study's own records.jsonl, which need not exist.
+        run_ids: of the runs that are wanted.
+        digests: the sha256 of today's arrays by the name of the data set; None where it is not known, so that results
+            of any data are usable.
+    """
+    usable: dict[str, Result] = {}
+    unusable: dict[str, str] = {}
+    for result, record in _ended(ledger, frozenset(run_ids)):
+        revision, data = source_of(record)
+        if revision != REVISION:
+            unusable[result.run_id] = OLD_REVISION
+        elif data != (digests[record.config.dataset] or data):
+            unusable[result.run_id] = OTHER_DATA
+        else:
+            usable[result.run_id] = result
+    return Shared(usable=usable, unusable=dict(Counter(unusable.values())))
+
+
+def _ended(ledger: Path, run_ids: frozenset[str]) -> Iterator[tuple[Result, Record]]:
+    """Yields the results that have a record, the study's own last; lines that cannot be read are skipped."""
+    paths = sorted(ledger.parents[1].glob(f"*/{RECORDS}"), key=lambda path: (path == ledger, path))
+    for path in paths:
+        for line in path.read_bytes().splitlines():
+            # A line takes a millisecond to validate, and few are of a run that is wanted.
+            named = _RUN_ID.search(line)
+            if named is None or named[1].decode(errors="replace") not in run_ids:
+                continue
+            try:
+                result = _ADAPTER.validate_json(line)
+            except ValidationError:  # also one that another process is just writing
+                continue
+            trained_by = result.taken_from or (path.parent.name if path != ledger else "")
+            if result.record and result.status != "failed":
+                yield replace(result, taken_from="" if trained_by == ledger.parent.name else trained_by), result.record

@@ -7,6 +7,7 @@ again does only what is missing, and more seeds extend what is there. Without a 
 
 import shlex
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,7 +24,7 @@ from kernorm.plan import Planned, Study, load_study, narrowed, train_run
 if TYPE_CHECKING:
     from kernorm.analysis import StudySummary
     from kernorm.engine import Outcome
-    from kernorm.ledger import Ledger, Result
+    from kernorm.ledger import Ledger, Result, Shared
     from kernorm.record import Record
 
 PROG = "python -m kernorm.study"
@@ -142,13 +143,12 @@ def study(config: StudyConfig) -> int:
     Raises:
         UsageError: the study, its data or the engine cannot be used.
     """
-    from kernorm.ledger import Ledger
     from kernorm.study_tables import show_plan
 
     planned = plan(config)
     require_folder(config.folder, "--reports-dir")
     if config.dry_run:
-        show_plan(planned, _missing(planned, Ledger(config.folder)), config.workers or cores())
+        show_plan(planned, _missing(planned, _shared(planned, config)), config.workers or cores())
         return 0
     summary = conduct(planned, config, command(config), train=not config.report_only)
     failed = sum(arm.states["failed"] for arm in summary.arms)
@@ -199,13 +199,15 @@ def _say(text: str) -> None:
 
 
 def _run(planned: Study, config: StudyConfig, ledger: "Ledger") -> None:
-    """Trains the runs that the ledger has no result of, or a failed one; each result is in it once it is there."""
-    missing = _missing(planned, ledger)
+    """Takes the runs that any study has trained, and trains the others; each result is in the ledger once it ended."""
+    _prepare_data(_missing(planned, _shared(planned, config)))
+    shared = _shared(planned, config)  # once more: now the digests of all data are known
+    missing = _missing(planned, shared)
+    _take(planned, shared, ledger)
     total = len(planned.runs())
     if not missing:
         _say(f"All {total} runs of {planned.name} are there; more --seeds extend it.")
         return
-    _prepare_data(missing)
     from kernorm.progress import StudyProgress
     from kernorm.study_tables import described
 
@@ -230,10 +232,39 @@ def _run(planned: Study, config: StudyConfig, ledger: "Ledger") -> None:
             progress.ended(described(result))
 
 
-def _missing(planned: Study, ledger: "Ledger") -> list[Planned]:
+def _shared(planned: Study, config: StudyConfig) -> "Shared":
+    """Looks for the study's runs in the records of all studies."""
+    from kernorm.cache import prepared_sha256
+    from kernorm.ledger import RECORDS, find_shared
+
+    configs = [run.config for run in planned.runs()]
+    digests = {name: prepared_sha256(name) for name in {config.dataset for config in configs}}
+    return find_shared(config.folder / RECORDS, {config.run_id for config in configs}, digests)
+
+
+def _missing(planned: Study, shared: "Shared") -> list[Planned]:
     """A diverged run would diverge again; a failed one may not."""
-    ended = {name for name, result in ledger.results.items() if result.status != "failed"}
-    return [run for run in planned.runs() if run.config.run_id not in ended]
+    return [run for run in planned.runs() if run.config.run_id not in shared.usable]
+
+
+def _take(planned: Study, shared: "Shared", ledger: "Ledger") -> None:
+    """Copies usable results that the ledger lacks into it, and says what is taken and what is not."""
+    from kernorm.ledger import source_of
+    from kernorm.study_words import not_used, taken
+
+    lacking: dict[str, Result] = {}
+    for run in planned.runs():
+        result, own = shared.usable.get(run.config.run_id), ledger.results.get(run.config.run_id)
+        if result and result.record:
+            same = own and own.record and source_of(own.record) == source_of(result.record)
+            if not same:
+                lacking[result.run_id] = replace(result, arm=run.arm, seed=run.seed)
+    for result in lacking.values():
+        ledger.add(result)
+    counts = Counter(result.taken_from for result in lacking.values() if result.taken_from)
+    for text in (taken(counts), not_used(shared.unusable)):
+        if text:
+            _say(text)
 
 
 def _prepare_data(runs: list[Planned]) -> None:
@@ -271,7 +302,7 @@ def _report(planned: Study, config: StudyConfig, ledger: "Ledger", words: str) -
     from kernorm.study_report import write_study_report
     from kernorm.study_tables import show_verdicts
 
-    summary = analyse(planned, ledger.results)
+    summary = analyse(planned, ledger.results, unusable=_shared(planned, config).unusable)
     path = write_study_report(planned, summary, ledger, config.folder, words)
     show_verdicts(summary)
     print(f"report   {path}")

@@ -16,6 +16,7 @@ from kernorm.config import TrainConfig, UsageError
 from kernorm.data import load_arrays
 from kernorm.figures import Panel
 from kernorm.plots import name_of
+from kernorm.record import Data
 from kernorm.report import mistakes_as_uris
 from kernorm.study_arms import Arm
 from kernorm.study_plots import misclassified
@@ -80,14 +81,14 @@ def grids_of(arms: Sequence[Arm]) -> list[Grid]:
             by_dataset.setdefault(arm.summary.config.dataset, []).append(arm)
     grids = []
     for dataset, group in by_dataset.items():
-        labels = next(iter(group[0].records.values())).data.labels
+        data = next(iter(group[0].records.values())).data
         everywhere = _across([arm.summary for arm in group])
         chosen = [("", everywhere, everywhere[:ACROSS])] if len(group) > 1 else []
         chosen += [(arm.name, arm.summary.hard, arm.summary.hard[:OWN]) for arm in group[:GRIDS]]
-        pictures = _pictures(group[0].summary.config, [image for _, _, shown in chosen for image in shown])
+        pictures = _pictures(group[0].summary.config, data, [image for _, _, shown in chosen for image in shown])
         for name, every, shown in chosen:
             mine = {image.index: pictures[image.index] for image in shown if image.index in pictures}
-            grids.append(Grid(name, dataset, labels, shown, every, every[0].runs, mine))
+            grids.append(Grid(name, dataset, data.labels, shown, every, every[0].runs, mine))
     return sorted(grids, key=lambda grid: bool(grid.arm))
 
 
@@ -108,10 +109,12 @@ def _across(arms: Sequence[ArmSummary]) -> tuple[Hard, ...]:
     return tuple(sorted(hard, key=lambda image: (-image.wrong, image.index)))
 
 
-def _pictures(config: TrainConfig, images: Sequence[Hard]) -> dict[int, NDArray[np.uint8]]:
-    """Returns the test images by index; none where the data set cannot be had here."""
+def _pictures(config: TrainConfig, data: Data, images: Sequence[Hard]) -> dict[int, NDArray[np.uint8]]:
+    """Returns the test images by index; none where the data set cannot be had here, or has other images by now."""
     try:
-        test = load_arrays(config.dataset, manual_dir=config.manual_dir, data_dir=config.data_dir).test_images
+        arrays = load_arrays(config.dataset, manual_dir=config.manual_dir, data_dir=config.data_dir)
     except UsageError:
         return {}
-    return {image.index: test[image.index] for image in images}
+    if arrays.sha256 != data.sha256:
+        return {}
+    return {image.index: arrays.test_images[image.index] for image in images}

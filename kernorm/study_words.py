@@ -4,11 +4,12 @@ Between the analysis and the study's report.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kernorm.analysis import MARGIN, ArmSummary, Claim, StudySummary
 from kernorm.ledger import Ledger
 from kernorm.plan import Study
+from kernorm.record import REVISION
 from kernorm.report import Verdict
 from kernorm.stats import ALPHA, Interval
 
@@ -120,6 +121,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_unfinished(summary, ledger),
         *_openings(summary, looks),
         *_mixture(summary),
+        *_sources(summary),
         _rule(summary),
     ]
     order = ("bad", "warning", "good", "note")
@@ -205,6 +207,35 @@ def _mixture(summary: StudySummary) -> Iterable[Verdict]:
     ]
     if told:
         yield Verdict("warning", "Not all runs were made alike", " ".join(told))
+
+
+def _sources(summary: StudySummary) -> Iterable[Verdict]:
+    if old := [revision for revision in summary.revisions if revision < REVISION]:
+        yield Verdict("warning", "Trained by an earlier revision of the training code",
+                      f"{_count(summary.finished, 'run')} of revision {old[0]}; today it is {REVISION}, which gives "
+                      "other results for the same settings. The same command trains these runs again.")  # fmt: skip
+    elif text := not_used(summary.unusable):
+        yield Verdict("note", "Other results of these runs were not used", text)
+    if text := taken(summary.taken):
+        yield Verdict("note", "Some runs are shared with other studies", text)
+
+
+def taken(counts: Mapping[str, int]) -> str:
+    """Says how many runs were taken from which studies; nothing if none were."""
+    if not counts:
+        return ""
+    total = sum(counts.values())
+    named = ", ".join(f"{count:,} from {study}" for study, count in sorted(counts.items()))
+    return f"{_count(total, 'run')} {'was' if total == 1 else 'were'} trained by other studies: {named}."
+
+
+def not_used(counts: Mapping[str, int]) -> str:
+    """Says how many runs have a result that today's code or data would not give; nothing if none has."""
+    if not counts:
+        return ""
+    total = sum(counts.values())
+    named = ", ".join(f"{count:,} of {reason}" for reason, count in sorted(counts.items()))
+    return f"{_count(total, 'run')} {'has a result' if total == 1 else 'have results'} not used here: {named}."
 
 
 def _rule(summary: StudySummary) -> Verdict:

@@ -80,19 +80,36 @@ def claimed(config: TrainConfig) -> Iterator[Path]:
 
 
 def _run_folder(config: TrainConfig) -> Path:
-    """Returns the run's folder; with `retrain`, the first `<run id>-rN` that has not come to its end."""
+    """Returns the run's folder: `<run id>`, or the first `<run id>-rN` that does not hold another result to be kept.
+
+    That is one of an earlier revision of training or of other data, and with `retrain` any that has ended.
+    """
+    from kernorm.record import RECORD, read_record
+
     folder = config.reports_dir / "runs" / config.run_id
     number = 2
-    while config.retrain and _status(folder) in ENDED:
-        folder = folder.with_name(f"{config.run_id}-r{number}")
-        number += 1
+    while (folder / RECORD).exists():
+        record = read_record(folder / RECORD)
+        difference = _difference(record)
+        if not difference and not (config.retrain and record.status in ENDED):
+            break
+        following = folder.with_name(f"{config.run_id}-r{number}")
+        if difference:
+            _say(f"{folder.name} {difference}; it is kept, and this run is {following.name}.")
+        folder, number = following, number + 1
     return folder
 
 
-def _status(folder: Path) -> str:
-    from kernorm.record import RECORD, read_record
+def _difference(record: "Record") -> str:
+    """Says why today's code would compute another result than a record of the same config; nothing if it would not."""
+    from kernorm.cache import prepared_sha256
+    from kernorm.record import REVISION
 
-    return read_record(folder / RECORD).status if (folder / RECORD).exists() else "new"
+    if record.revision != REVISION:
+        return f"was trained by revision {record.revision} of the training code, which is {REVISION} now"
+    if record.data.sha256 != (prepared_sha256(record.config.dataset) or record.data.sha256):
+        return f"was trained on other data of the name {record.config.dataset}"
+    return ""
 
 
 def finished(config: TrainConfig, folder: Path) -> "Record | None":

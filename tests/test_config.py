@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from kernorm.config import PLACES, TrainConfig, UsageError, layer_settings, parse_penalty
+from kernorm import config as config_module
+from kernorm.config import PLACES, TrainConfig, UsageError, layer_settings, parse_penalty, to_json, with_added
 from kernorm.recipes import RECIPES, recipe, recipe_of_words
+from kernorm.record import Record
 
 REFUSED = [
     ({"norm": "lnn"}, r"--norm takes a known name\. Received: 'lnn'\. Did you mean 'ln'\? Known: none, bn"),
@@ -75,6 +78,52 @@ def test_run_id_names_a_set_other_than_mnist_and_the_groups():
     assert TrainConfig(dataset="emnist/balanced", norm="gn", groups=2).run_id.startswith(
         "emnist_balanced-eva4-gn-g2-bs"
     )
+
+
+# Finished runs are known by these ids, in every user's folders: a change here loses them.
+PINNED = {
+    "eva4-bn-bs64-s0-ca034a58": {},
+    "eva4-ln-l2_0.0066-bs64-s0-262674c1": {"norm": "ln", "l2": 0.0066},
+    "emnist_balanced-eva4-gn-g2-bs64-s7-85313187": {
+        "dataset": "emnist/balanced", "norm": "gn", "groups": 2, "norm_at": ("conv1=ln",), "train_size": 1000, "seed": 7
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("run_id", PINNED)
+def test_run_ids_are_those_of_every_release(run_id):
+    assert TrainConfig(**PINNED[run_id]).run_id == run_id
+
+
+def test_run_ids_of_the_committed_records_are_still_theirs():
+    reports = Path(__file__).parents[1] / "reports"
+    results = [json.loads(line) for path in reports.rglob("records.jsonl") for line in path.read_text().splitlines()]
+    records = [result["record"] for result in results]
+    records += [json.loads(path.read_bytes()) for path in (reports / "examples").glob("*/record.json")]
+    assert len(records) >= 72
+    for record in map(json.dumps, records):
+        read = TypeAdapter(Record).validate_json(record)
+        assert read.config.run_id == read.run_id
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Later(TrainConfig):
+    """The config of a later release, in which the default of a new setting has changed once more."""
+
+    mixup: float = 0.2
+    optimizer: str = "muon"
+
+
+def test_a_setting_added_later_leaves_the_ids_of_runs_before_it(monkeypatch):
+    before = TrainConfig(norm="ln", l2=0.0066)
+    monkeypatch.setattr(config_module, "ADDED", {"mixup": 0.0})
+    values = {"norm": "ln", "l2": 0.0066, "optimizer": "sgd"}
+    assert Later(**values, mixup=0.0).run_id == before.run_id
+    assert Later(**values, mixup=0.0).identity == before.identity | {"mixup": 0.0} == with_added(before.identity)
+    assert len({Later(**values, mixup=mixup).run_id for mixup in (0.0, 0.2, 0.3)}) == 3
+    # What an older version wrote means the value of before, not the default.
+    read = TypeAdapter(Later).validate_python(with_added(to_json(before)))
+    assert (read.mixup, read.run_id) == (0.0, before.run_id)
 
 
 def test_identity_is_plain_json():

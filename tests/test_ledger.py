@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kernorm.ledger import DAMAGED, RECORDS, Ledger, Result
+from kernorm.ledger import DAMAGED, OLD_REVISION, OTHER_DATA, RECORDS, Ledger, Result, find_shared
+from kernorm.record import REVISION
 from tests.test_plots import make_record
 
 
@@ -57,6 +58,66 @@ def test_a_line_without_its_end_but_whole_is_used(tmp_path):
     again = Ledger(tmp_path)
     again.add(result(1))
     assert list(Ledger(tmp_path).results) == ["run-0", "run-1"]
+
+
+TODAY = make_record().data.sha256
+
+
+def of(run_id, revision=REVISION, data=TODAY, status="finished"):
+    record = make_record(run_id=run_id, revision=revision)
+    record = replace(record, data=replace(record.data, sha256=data), status=status)
+    return Result(arm="ln", seed=0, run_id=run_id, status=status, record=record)
+
+
+def write(folder, *results):
+    ledger = Ledger(folder)
+    for each in results:
+        ledger.add(each)
+    return ledger.path
+
+
+def test_results_have_one_source_the_newest(tmp_path):
+    write(tmp_path, of("a", 1), of("b", 1), result(3, "failed"))
+    assert list(Ledger(tmp_path).results) == ["a", "b", "run-3"]
+    write(tmp_path, of("a", 2), of("c", 1))
+    assert {name: r.record and r.record.revision for name, r in Ledger(tmp_path).results.items()} == {
+        "run-3": None, "a": 2,
+    }  # fmt: skip
+    write(tmp_path, of("d", 2, "9f" * 32))
+    assert list(Ledger(tmp_path).results) == ["run-3", "d"]
+    # All lines are still there.
+    assert len((tmp_path / RECORDS).read_text().splitlines()) == 6
+
+
+def test_runs_are_found_in_the_records_of_all_studies(tmp_path):
+    for name in ("own", "eva4", "eva6", "later"):
+        (tmp_path / name).mkdir()
+    own = write(tmp_path / "own", of("a"))
+    write(tmp_path / "eva4", of("a"), of("b"), of("unwanted"), result(0, "failed"))
+    write(tmp_path / "eva6", of("c", status="diverged"), replace(of("d"), taken_from="eva4"))
+    write(tmp_path / "later", replace(of("e"), taken_from="own"))
+    with (tmp_path / "eva4" / RECORDS).open("ab") as file:
+        file.write(b'{"arm":"ln","seed":1,"run_id":"e","sta')
+    before = (tmp_path / "eva4" / RECORDS).read_bytes()
+    shared = find_shared(own, {"a", "b", "c", "d", "e", "run-0", "missing"}, {"mnist": TODAY})
+    assert {name: found.taken_from for name, found in shared.usable.items()} == {
+        "a": "", "b": "eva4", "c": "eva6", "d": "eva4", "e": "",
+    }  # fmt: skip
+    assert shared.unusable == {}
+    assert (tmp_path / "eva4" / RECORDS).read_bytes() == before  # what is another study's is only read
+
+
+def test_runs_that_todays_code_or_data_would_not_give_are_not_usable(tmp_path):
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+    own = write(tmp_path / "own", of("a", REVISION - 1), of("b", data="9f" * 32), of("c"))
+    write(tmp_path / "other", of("a"), of("d", REVISION + 1), of("e", REVISION - 1))
+    wanted = {"a", "b", "c", "d", "e"}
+    shared = find_shared(own, wanted, {"mnist": TODAY})
+    assert set(shared.usable) == {"a", "c"}
+    assert shared.unusable == {OLD_REVISION: 3, OTHER_DATA: 1}
+    # Without the data there is nothing to compare with.
+    assert set(find_shared(own, wanted, {"mnist": None}).usable) == {"a", "b", "c"}
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from kernorm.config import TrainConfig
 from kernorm.figures import PALETTE, Panel, to_png, to_svg
 from kernorm.metrics import evaluate, wilson
 from kernorm.plots import charts, name_of, picture, share
-from kernorm.record import THRESHOLDS, Data, Environment, Epoch, Layer, Opening, Pruned, Record
+from kernorm.record import REVISION, THRESHOLDS, Data, Environment, Epoch, Layer, Opening, Pruned, Record
 
 XLINK = "{http://www.w3.org/1999/xlink}href"
 
@@ -64,6 +64,7 @@ def make_record(classes=10, count=1000, errors=37, epochs=8, labels=None, **chan
     """A plausible finished run; `changes` are fields of Record."""
     config = TrainConfig(norm="ln", l2=0.01, epochs=epochs)
     values = {
+        "revision": REVISION,
         "run_id": config.run_id,
         "status": "finished",
         "started": "2026-03-01T10:00:00+00:00",

@@ -15,6 +15,18 @@ def test_what_the_readme_shows_is_there():
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("study", ["eva4", "eva6", "eva4_as_run", "eva6_as_run", "recipes", "batch_size", "eva6-e3"])
+def test_git_shows_the_evidence_of_committed_studies(study):
+    """What git ignores can be lost unnoticed: `git status` does not show it."""
+    names = ("records.jsonl", "report.html", "summary.json", "tables.csv")
+    paths = [f"reports/studies/{study}/{name}" for name in (*names, "curves.png", "lock", "logs/1.log")]
+    asked = subprocess.run(["git", "check-ignore", "--no-index", *paths], cwd=ROOT, capture_output=True, text=True,
+                           check=False)  # fmt: skip
+    if asked.returncode > 1:
+        pytest.skip("not a git checkout")
+    assert asked.stdout.split() == paths[len(names) :]
+
+
 def test_a_fresh_clone_has_no_run_that_would_count_as_already_trained():
     listed = subprocess.run(["git", "ls-files", "reports/runs"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:

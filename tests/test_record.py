@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from kernorm import config
 from kernorm.config import UsageError
 from kernorm.record import RECORD, Export, read_record, write_record
 from tests.test_plots import make_history, make_record
@@ -37,6 +38,23 @@ def test_the_smallest_record_comes_back_as_it_was(tmp_path):
     record = make_record(history=(), layers=(), pruned=(), openings=(), status="running", **nothing)
     write_record(record, tmp_path / RECORD)
     assert read_record(tmp_path / RECORD) == record
+
+
+def test_a_record_of_before_a_setting_has_the_value_that_meant_as_before(path, monkeypatch):
+    """The first reader that has the setting: its default is another value."""
+    content = json.loads(path.read_text())
+    assert content["config"].pop("dropout") == 0.0
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(config, "ADDED", {"dropout": 0.25})
+    assert read_record(path).config.dropout == 0.25
+
+
+def test_a_record_without_a_revision_or_a_last_epoch_is_read(path):
+    content = json.loads(path.read_text())
+    del content["revision"], content["test_last"]
+    path.write_text(json.dumps(content))
+    read = read_record(path)
+    assert (read.revision, read.test_last) == (1, None)
 
 
 def test_what_is_not_finite_comes_back(tmp_path):

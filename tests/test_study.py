@@ -1,15 +1,19 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kernorm import cli
-from kernorm.ledger import DAMAGED, RECORDS, Ledger
-from kernorm.study import PROG, StudyConfig, command, study
+from kernorm.ledger import DAMAGED, RECORDS, Ledger, Result
+from kernorm.record import REVISION
+from kernorm.study import PROG, StudyConfig, command, plan, study
+from tests.test_plots import make_record
 
 ARMS = """
 from kernorm.config import TrainConfig
@@ -149,6 +153,86 @@ def test_killed_and_started_again_it_loses_nothing(mnist_cache, tmp_path):
     assert "1/4" not in again.stderr
     lines = [json.loads(line) for line in (folder_of(path) / RECORDS).read_text().splitlines()]
     assert len({line["run_id"] for line in lines}) == len(lines) == 4
+
+
+BOXES = ARMS.replace("train_size=600, validation_size=300", 'dataset="boxes", validation_size=32')
+
+
+def fabricate(path, study="other", data=None, **changes):
+    """Writes a record for every run of the study file at `path` into another study's records."""
+    from kernorm.cache import prepared_sha256
+
+    ledger = Ledger(folder_of(path, study))
+    ledger.path.parent.mkdir(parents=True, exist_ok=True)
+    for planned in plan(StudyConfig(study=str(path), reports_dir=path.parent / "reports")).runs():
+        record = make_record(config=planned.config, run_id=planned.config.run_id, count=64, errors=planned.seed + 5)
+        own = replace(record.data, name="boxes", sha256=data or prepared_sha256("boxes"))
+        record = replace(record, data=own, **changes)
+        ledger.add(Result(arm="theirs", seed=9, run_id=record.run_id, status="finished", record=record))
+    return ledger
+
+
+def test_a_run_that_another_study_has_trained_is_taken(tmp_path, boxes_cache, capsys):
+    path = write(tmp_path, '"""Is it better?"""' + BOXES)
+    theirs = fabricate(path).results
+    assert run(path, "--dry-run") == 0
+    assert "0 of 4 runs to do" in capsys.readouterr().out
+    assert run(path) == 0
+    told = capsys.readouterr().err
+    assert "4 runs were trained by other studies: 4 from other." in told
+    assert "All 4 runs of mine are there" in told
+    results = Ledger(folder_of(path)).results
+    assert sorted((result.arm, result.seed, result.taken_from) for result in results.values()) == [
+        (arm, seed, "other") for arm in ("bn", "ln-l2") for seed in (0, 1)
+    ]
+    assert {name: result.record for name, result in results.items()} == {
+        name: result.record for name, result in theirs.items()
+    }
+    assert not (tmp_path / "reports" / "runs").exists()
+    assert "4 runs were trained by other studies: 4 from other." in (folder_of(path) / "report.html").read_text()
+    # It has its own copy: nothing is taken again, and the other study may go.
+    before = (folder_of(path) / RECORDS).read_bytes()
+    shutil.rmtree(folder_of(path, "other"))
+    assert run(path) == 0
+    assert (folder_of(path) / RECORDS).read_bytes() == before
+    assert "trained by other studies: 4 from other" in (folder_of(path) / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"revision": 1}, "4 of another revision of the training code"),
+    ({"data": "9f" * 32}, "4 of other data"),
+])  # fmt: skip
+def test_a_run_that_todays_code_and_data_would_not_give_is_not_taken(tmp_path, boxes_cache, capsys, changes, reason):
+    path = write(tmp_path, '"""Is it better?"""' + BOXES)
+    for name in ("other", "mine"):
+        fabricate(path, name, **changes)
+    assert run(path, "--dry-run") == 0
+    assert "4 of 4 runs to do" in capsys.readouterr().out
+    assert run(path, "--only=bn", "--seeds=1", "--workers=1") == 0
+    told = capsys.readouterr().err
+    assert f"1 run has a result not used here: {reason.replace('4', '1')}." in told
+    assert "1/1" in told
+    (result,) = Ledger(folder_of(path)).results.values()
+    assert (result.arm, result.seed, result.taken_from, result.record.revision) == ("bn", 0, "", REVISION)
+    assert (
+        f"1 run has a result not used here: {reason.replace('4', '1')}."
+        in (folder_of(path) / "report.html").read_text()
+    )
+
+
+@pytest.mark.parametrize("data", [None, "9f" * 32])
+def test_an_old_page_is_written_again_from_its_old_records(tmp_path, boxes_cache, data):
+    path = write(tmp_path, '"""Is it better?"""' + BOXES)
+    fabricate(path, "mine", data, revision=1)
+    assert run(path, "--report-only") == 0
+    # Pictures of other images than those that were mistaken would be wrong.
+    assert (folder_of(path) / "misclassified.png").exists() == (data is None)
+    summary = json.loads((folder_of(path) / "summary.json").read_text())
+    assert summary["revisions"] == [1]
+    assert summary["arms"][0]["scores"]["accuracy"]["mean"] == pytest.approx(1 - 5.5 / 64)
+    page = (folder_of(path) / "report.html").read_text()
+    assert "Trained by an earlier revision of the training code" in page
+    assert f"4 runs of revision 1; today it is {REVISION}" in page
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, capsys):

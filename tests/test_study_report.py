@@ -19,6 +19,7 @@ from kernorm.plan import Published
 from kernorm.study_report import write_study_report
 from kernorm.study_words import answers, cautions, half, listed, p_value, points, score, sentence, signed
 from tests.test_analysis import COUNT, a_study
+from tests.test_plots import make_record
 from tests.test_report import Page
 from tests.test_study_plots import arms_from, of, some_results
 
@@ -55,7 +56,7 @@ def test_images():
 
     def load(name, **folders):
         loaded.append(name)
-        return SimpleNamespace(test_images=pictures())
+        return SimpleNamespace(test_images=pictures(), sha256=make_record().data.sha256)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_mistakes, "load_arrays", load)

@@ -14,7 +14,7 @@ import pytest
 from kernorm.callbacks import RunLog
 from kernorm.config import TrainConfig, UsageError
 from kernorm.data import load
-from kernorm.record import read_record
+from kernorm.record import read_record, write_record
 from kernorm.restore import load_model
 from kernorm.train import main, summary, train
 
@@ -344,6 +344,27 @@ def test_other_norms_train_and_report(tiny, settings):
     first, last = record.history[1], record.history[2]
     assert last.cross_entropy < first.cross_entropy
     assert {layer.norm for layer in record.layers} >= {settings["norm"]}
+
+
+@pytest.mark.parametrize("change", ["revision", "data"])
+def test_a_result_that_is_no_longer_what_would_be_computed_is_kept_and_not_taken(tmp_path, boxes_cache, capsys, change):
+    config = TrainConfig(net="eva6", dataset="boxes", validation_size=32, batch_size=80, epochs=1, export=False,
+                         report=False, reports_dir=tmp_path)  # fmt: skip
+    first = train(config)
+    path = tmp_path / "runs" / config.run_id / "record.json"
+    old = replace(first, revision=1) if change == "revision" else replace(
+        first, data=replace(first.data, sha256="9f" * 32)
+    )  # fmt: skip
+    write_record(old, path)
+    capsys.readouterr()
+    again = train(config)
+    assert again.run_id == f"{config.run_id}-r2"
+    assert (again.revision, again.data.sha256, again.test) == (first.revision, first.data.sha256, first.test)
+    told = capsys.readouterr().err
+    assert f"{config.run_id} was trained " in told
+    assert f"it is kept, and this run is {config.run_id}-r2." in told
+    assert read_record(path) == old
+    assert train(config) == again
 
 
 def test_one_process_at_a_time_trains_a_run(tiny):
