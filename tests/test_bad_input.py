@@ -20,7 +20,7 @@ from kernorm import train as command
 from kernorm.config import TrainConfig
 from kernorm.files import locked
 from kernorm.recipes import recipe_of_words
-from kernorm.record import Data, Environment, Record, read_record, write_record
+from kernorm.record import REVISION, Data, Environment, Record, read_record, write_record
 
 ROOT = Path(kernorm.__file__).parents[1]
 SMALL = ["--dataset", "small", "--validation-size", "100", "--batch-size", "50", "--epochs", "1"]
@@ -89,11 +89,12 @@ def run_folder(*words):
 
 
 def record_of(config, **values):
-    data = Data(name="small", version="1.0.0", sha256="0" * 64, labels=("0", "1"), image_shape=(28, 28, 1), mean=(1.0,),
+    digest = cache.prepared_sha256("small") or "0" * 64
+    data = Data(name="small", version="1.0.0", sha256=digest, labels=("0", "1"), image_shape=(28, 28, 1), mean=(1.0,),
                 std=(1.0,), train=200, validation=100, test=20)  # fmt: skip
     environment = Environment(backend="tensorflow", device="cpu", threads=1, versions={})
-    return Record(run_id=config.run_id, config=config, data=data, environment=environment, parameters=1,
-                  parameters_total=1, started="2024-01-01T00:00:00+00:00", **values)  # fmt: skip
+    return Record(run_id=config.run_id, revision=REVISION, config=config, data=data, environment=environment,
+                  parameters=1, parameters_total=1, started="2024-01-01T00:00:00+00:00", **values)  # fmt: skip
 
 
 def half_a_record():

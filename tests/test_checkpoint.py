@@ -1,13 +1,18 @@
+import dataclasses
+import hashlib
+import io
+import json
 import resource
 
 import keras
 import numpy as np
 import pytest
 
-from kernorm import checkpoint
+from kernorm import checkpoint, config
 from kernorm.config import TrainConfig, UsageError
 from kernorm.model import build_model
 from kernorm.optimizer import ScheduledSGD
+from kernorm.train import train
 
 NOTES = {"identity": {"seed": 3}, "history": [{"epoch": 1, "loss": 0.1 + 0.2}], "selected": 1}
 SCHEDULE = (np.linspace(0.1, 0.01, 9), np.full(9, 0.9))
@@ -35,6 +40,34 @@ def assert_equal(ours, theirs):
     assert len(ours) == len(theirs)
     for first, second in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_a_run_begun_before_a_setting_existed_goes_on(tmp_path, boxes_cache, monkeypatch):
+    given = TrainConfig(net="eva6", dataset="boxes", validation_size=32, batch_size=80, epochs=2, export=False,
+                        report=False, reports_dir=tmp_path)  # fmt: skip
+    paused = train(dataclasses.replace(given, stop_after=1))
+    path = tmp_path / "runs" / given.run_id / "checkpoint.npz"
+    state = checkpoint.load(path)
+    identity = {name: value for name, value in state.notes["identity"].items() if name != "shear"}
+    rewrite(path, state, identity)
+    with pytest.raises(UsageError, match=r"^A run goes on with the config it began with\. Received: "):
+        train(given)
+    monkeypatch.setattr(config, "ADDED", {"shear": 0.0})
+    # As a run of a release without the setting was called.
+    (tmp_path / "runs" / paused.run_id).rename(tmp_path / "runs" / given.run_id)
+    ended = train(given)
+    assert ended.history[:2] == paused.history
+    assert ended.status == "finished"
+
+
+def rewrite(path, state, identity):
+    """Writes a checkpoint with another identity in its notes."""
+    arrays = {f"{group}_{index}": array for group in ("variables", "optimizer", "kept")
+              for index, array in enumerate(getattr(state, group))}  # fmt: skip
+    buffer = io.BytesIO()
+    notes = json.dumps(state.notes | {"identity": identity}).encode()
+    np.savez(buffer, notes=np.frombuffer(notes, np.uint8), **arrays)
+    path.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
 
 
 def test_a_restored_run_goes_on_exactly_as_the_saved_one(make, digits, tmp_path):

@@ -16,9 +16,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
+from kernorm import config as config_module
+from kernorm.config import TrainConfig, UsageError
 from kernorm.engine import open_engine
-from kernorm.record import read_record
+from kernorm.record import REVISION, read_record
 from kernorm.train import train
+from tuner import search
+from tuner.config import SearchConfig
 from tuner.plots import expected_best
 from tuner.search import main
 from tuner.trials import Trials
@@ -295,3 +299,27 @@ def test_the_expected_best_is_the_mean_over_all_draws(rng):
         draws = rng.choice(scores, size=(40_000, budget))
         assert found == pytest.approx(np.mean(draws.min(axis=1)), abs=0.006)
     assert expected_best([3.0, 3.0]) == pytest.approx([3.0, 3.0])
+
+
+def test_a_search_begun_before_a_setting_existed_goes_on_and_one_of_another_revision_is_only_reported(
+    tmp_path, monkeypatch
+):
+    config = SearchConfig(train=TrainConfig(), reports_dir=tmp_path)
+    settings = search._settings(config)
+    config.folder.mkdir(parents=True)
+
+    def begun_with(**changes):
+        (config.folder / search.SETTINGS).write_text(json.dumps(settings | changes))
+
+    begun_with(train={name: value for name, value in settings["train"].items() if name != "shear"})
+    with pytest.raises(UsageError, match=r"^A resumed search keeps its settings\. Received: train="):
+        search._check_same(config)
+    monkeypatch.setattr(config_module, "ADDED", {"shear": 0.0})
+    search._check_same(config)
+    begun_with()
+    written = json.loads((config.folder / search.SETTINGS).read_text())
+    del written["revision"]
+    (config.folder / search.SETTINGS).write_text(json.dumps(written))
+    with pytest.raises(UsageError, match=rf"Received: revision={REVISION}, begun with 1 in "):
+        search._check_same(config)
+    search._check_same(replace(config, report_only=True))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernorm import cli, environment
-from kernorm.config import TrainConfig, UsageError, nearest
+from kernorm.config import TrainConfig, UsageError, nearest, with_added
 from kernorm.engine import cores
 from kernorm.files import locked, make_folder, require_folder, write_json
 from kernorm.recipes import recipe, recipe_named
@@ -197,6 +197,8 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
     """Returns what a resumed search must have in common with the one that it goes on with."""
     from keras_tuner import __version__
 
+    from kernorm.record import REVISION
+
     base = {name: value for name, value in config.base.identity.items() if name not in ("norm", "threads")}
     return {
         "oracle": config.oracle,
@@ -204,6 +206,7 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
         "repeats": config.repeats,
         "space": json.loads(json.dumps(dataclasses.asdict(config.space))),
         "train": base,
+        "revision": REVISION,
         "keras_tuner": __version__,
     }
 
@@ -216,7 +219,10 @@ def _check_same(config: SearchConfig) -> None:
             f"A worker sees its chief's folder. Received: {config.folder} without {SETTINGS}. Give the chief's --name "
             "and --reports-dir."
         ) from None
+    before = {"revision": 1} | before | {"train": with_added(before["train"])}
     now = _settings(config)
+    if config.report_only:  # trains nothing, so that an old search is reported as it was
+        del now["revision"]
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         name = changed[0]
