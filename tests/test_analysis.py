@@ -7,26 +7,9 @@ from scipy import stats as scipy_stats
 from kernorm.analysis import METRICS, analyse
 from kernorm.config import TrainConfig
 from kernorm.ledger import Result
-from kernorm.metrics import evaluate
-from kernorm.plan import Published, Study
+from kernorm.plan import Published
 from kernorm.record import Epoch
-from tests.test_plots import make_history, make_record
-
-COUNT = 1000
-LABELS = np.arange(COUNT) % 10
-
-
-def evaluation(wrong):
-    """The scores of a net that takes the images `wrong` for the next class and is right elsewhere."""
-    logits = np.zeros((COUNT, 10), np.float32)
-    logits[np.arange(COUNT), LABELS] = 4
-    logits[wrong, (LABELS[wrong] + 1) % 10] = 5
-    return evaluate(logits, LABELS, "test")
-
-
-def a_study(arms, seeds=3, **changes):
-    values = {"name": "s", "text": "Which?", "arms": arms, "baselines": dict.fromkeys(arms, next(iter(arms)))}
-    return Study(**values | {"seeds": tuple(range(seeds))} | changes)
+from tests.builders import COUNT, a_study, evaluation, make_history, make_record
 
 
 def results_of(study, wrong, **changes):

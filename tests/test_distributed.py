@@ -11,8 +11,7 @@ import threading
 import pytest
 
 from kernorm.config import UsageError
-from tests.test_oracles import end, opened
-from tests.test_search import folder_of, words
+from tests.builders import end_trial, open_oracle, search_folder, search_words
 from tuner import distributed
 from tuner.distributed import ID, IP, PORT, ask_chief, role, serve
 from tuner.search import main
@@ -51,15 +50,15 @@ def test_the_variables_say_what_a_process_is(port, monkeypatch):
 )
 def test_refuses_variables_that_do_not_fit(port, monkeypatch, tmp_path, capsys, name, value, message):
     monkeypatch.setenv(name, value)
-    assert main(words(tmp_path)) == 2
+    assert main(search_words(tmp_path)) == 2
     assert message in capsys.readouterr().err
-    assert not folder_of(tmp_path).exists()
+    assert not search_folder(tmp_path).exists()
 
 
 def test_a_worker_without_a_chief_says_so(port, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv(ID, "worker0")
     monkeypatch.setattr(distributed, "REACH_SECONDS", 0.1)
-    assert main(words(tmp_path)) == 2
+    assert main(search_words(tmp_path)) == 2
     assert f"A worker needs its chief. Received: nothing at 127.0.0.1:{port} for 0.1 s." in capsys.readouterr().err
 
 
@@ -68,11 +67,11 @@ def test_a_chief_refuses_an_address_that_is_taken(port, tmp_path):
         taken.bind(("127.0.0.1", int(port)))
         taken.listen()
         with pytest.raises(UsageError, match=rf"^A chief listens at .* Received: 127\.0\.0\.1:{port}, which is taken"):
-            serve(opened(tmp_path / "s"))
+            serve(open_oracle(tmp_path / "s"))
 
 
 def test_workers_share_the_trials_of_a_chief_and_it_ends_with_them(port, tmp_path):
-    oracle = opened(tmp_path / "s")
+    oracle = open_oracle(tmp_path / "s")
     chief = threading.Thread(target=serve, args=(oracle,))
     chief.start()
     found: dict[str, list[str]] = {"a": [], "b": []}
@@ -80,7 +79,7 @@ def test_workers_share_the_trials_of_a_chief_and_it_ends_with_them(port, tmp_pat
     def work(name, client):
         while (trial := client.create_trial(name)).status == "RUNNING":
             found[name].append(trial.trial_id)
-            end(client, trial)
+            end_trial(client, trial)
 
     workers = [
         threading.Thread(target=ask_chief, args=(lambda client, name=name: work(name, client),)) for name in found
@@ -94,7 +93,7 @@ def test_workers_share_the_trials_of_a_chief_and_it_ends_with_them(port, tmp_pat
 
 
 def test_a_worker_whose_chief_is_lost_says_so(port, tmp_path):
-    oracle = opened(tmp_path / "s")
+    oracle = open_oracle(tmp_path / "s")
     oracle.populate_space = lambda trial_id: 1 / 0  # what KerasTuner's chief answers any error with
     chief = threading.Thread(target=serve, args=(oracle,))
     chief.start()
@@ -112,7 +111,7 @@ def test_a_search_over_processes_survives_the_loss_of_a_worker(port, tmp_path, m
 
     def started(name):
         env = {**os.environ, "KERNORM_CACHE_DIR": str(mnist), ID: name}
-        command = [sys.executable, "-m", "tuner.search", *words(tmp_path, *more)]
+        command = [sys.executable, "-m", "tuner.search", *search_words(tmp_path, *more)]
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
         )
@@ -131,9 +130,9 @@ def test_a_search_over_processes_survives_the_loss_of_a_worker(port, tmp_path, m
     text, _ = chief.communicate()
     assert chief.returncode == 0, text
     assert "chief at 127.0.0.1:" in text
-    trials = Trials(folder_of(tmp_path)).ended
+    trials = Trials(search_folder(tmp_path)).ended
     assert sorted(trial.number for trial in trials) == [0, 1, 2]
     assert [trial.status for trial in trials] == ["completed"] * 3
-    oracle = json.loads((folder_of(tmp_path) / "oracle.json").read_text())
+    oracle = json.loads((search_folder(tmp_path) / "oracle.json").read_text())
     assert sorted(oracle["end_order"]) == ["0", "1", "2"]
-    assert (folder_of(tmp_path) / "report.html").exists()
+    assert (search_folder(tmp_path) / "report.html").exists()

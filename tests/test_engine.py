@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,65 +16,10 @@ import pytest
 from kernorm.config import TrainConfig, UsageError
 from kernorm.engine import JOBS_PER_WORKER, Outcome, open_engine
 from kernorm.train import train
+from tests.jobs import die, die_once, hold, hold_once, not_picklable, pid, refuse_odd, square
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 180
-
-
-def square(number):
-    print("squaring", number)
-    os.write(2, b"natively\n")
-    return number**2
-
-
-def refuse_odd(number):
-    if number == 3:
-        sys.exit("three")
-    if number % 2:
-        raise ValueError(f"{number} is\nodd")
-    return number
-
-
-def not_picklable(_):
-    return threading.Lock()
-
-
-def pid(_):
-    return os.getpid()
-
-
-def die_once(path):
-    """Kills its worker the first time, if the marker's folder is there."""
-    marker = Path(path)
-    if marker.parent.exists() and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return path
-
-
-def die(number):
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def hold(fifo):
-    """Says in the FIFO who it is, with its child, then holds it open until both are killed."""
-    descriptor = os.open(fifo, os.O_WRONLY)
-    child = subprocess.Popen(["sleep", "1000"], pass_fds=[descriptor])
-    os.write(descriptor, f"{os.getpid()} {child.pid}\n".encode())
-    signal.pause()
-
-
-def hold_once(path):
-    """Holds the FIFO `path` the first time; returns its worker's node the second."""
-    import ray
-
-    marker = Path(f"{path}.begun")
-    if not marker.exists():
-        marker.touch()
-        hold(path)
-    return ray.get_runtime_context().get_node_id()
 
 
 class Fifo:
@@ -248,7 +192,7 @@ def test_leaving_ends_what_runs_and_what_is_queued(engine, fifo):
 
 DRIVER = """
 import sys
-from tests.test_engine import hold
+from tests.jobs import hold
 from kernorm.config import UsageError
 from kernorm import cli, engine
 from dataclasses import dataclass
@@ -324,7 +268,7 @@ def test_the_jobs_of_a_lost_node_move(cluster, fifo):
 
 def test_what_hands_out_the_jobs_stays_light():
     code = (
-        "import sys; from tests.test_engine import square; from kernorm.engine import open_engine\n"
+        "import sys; from tests.jobs import square; from kernorm.engine import open_engine\n"
         "if __name__ == '__main__':\n"
         "    with open_engine(square) as opened:\n"
         "        opened.submit(3); print(*(outcome.result for outcome in opened.outcomes()))\n"

@@ -1,9 +1,6 @@
 """python -m kernorm.evaluate on the model that comes with the repository, with real digits."""
 
 import json
-import shutil
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,12 +18,11 @@ from kernorm.evaluate import (
     require_whole,
     unblessed,
 )
-from kernorm.files import UNHASHED, tree_sha256
+from kernorm.files import tree_sha256
 from kernorm.latency import Latency, Timed, write_latency
 from kernorm.metrics import evaluate
+from tests.builders import MNIST_THRESHOLDS, candidate
 
-SHOWN = next(path for path in (Path(__file__).parent.parent / "saved_models" / "kernorm").iterdir() if path.is_dir())
-THRESHOLDS = Path(str(resources.files("kernorm") / "thresholds.json"))
 LATENCY = Latency(
     command="by hand",
     created="2026-01-01T00:00:00+00:00",
@@ -34,15 +30,6 @@ LATENCY = Latency(
     cores=2,
     rows=(Timed(runtime="OpenVINO", batch=1, requests=9, p50_ms=1.25, p99_ms=2.5, images_per_second=800.0),),
 )
-
-
-def candidate(path):
-    """Copies the model, as it was when it was exported."""
-    shutil.copytree(SHOWN, path)
-    for name in UNHASHED:
-        if not name.endswith("tree.sha256"):
-            (path / name).unlink(missing_ok=True)
-    return path
 
 
 def evaluated(*words):
@@ -55,7 +42,7 @@ def model(tmp_path):
 
 
 def test_the_reloaded_model_is_measured_and_blessed(model, mnist_cache, capsys):
-    assert evaluated(model, "--thresholds", THRESHOLDS, "--no-robustness") == 0
+    assert evaluated(model, "--thresholds", MNIST_THRESHOLDS, "--no-robustness") == 0
     assert "BLESSED" in capsys.readouterr().out.splitlines()
     found = read_evaluation(model)
     arrays = load_arrays()
@@ -81,7 +68,7 @@ def test_without_thresholds_there_is_no_blessing(model, mnist_cache, capsys):
 
 def test_what_is_not_reached_is_not_blessed_and_takes_a_blessing_away(model, mnist_cache, tmp_path, capsys):
     (model / FOLDER / "BLESSED").write_text("")
-    content = json.loads(THRESHOLDS.read_text())
+    content = json.loads(MNIST_THRESHOLDS.read_text())
     content["metricsSpecs"][0]["metrics"][0]["perSliceThresholds"][0]["threshold"]["valueThreshold"]["lowerBound"] = (
         0.995
     )
@@ -99,11 +86,11 @@ def test_the_latest_blessed_version_is_the_baseline(model, mnist_cache, tmp_path
     base = model.parent
     root = ["--saved-models-dir", base.parent, "--no-robustness"]
     assert latest_blessed(base) is None
-    assert evaluated(model, "--baseline", "latest", "--thresholds", THRESHOLDS, *root) == 0
+    assert evaluated(model, "--baseline", "latest", "--thresholds", MNIST_THRESHOLDS, *root) == 0
     assert "baseline: none; no version under" in capsys.readouterr().err
     assert latest_blessed(base) == model
     candidate(base / "2000")
-    assert evaluated(base / "2000", "--baseline", "latest", "--thresholds", THRESHOLDS, *root) == 0
+    assert evaluated(base / "2000", "--baseline", "latest", "--thresholds", MNIST_THRESHOLDS, *root) == 0
     found = read_evaluation(base / "2000")
     assert (found.baseline.version, found.baseline.mcnemar.p) == (1000, 1.0)
     assert {change.value for change in found.changes} == {0.0}

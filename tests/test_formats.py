@@ -13,7 +13,7 @@ from kernorm.cli import run
 from kernorm.config import TrainConfig, UsageError
 from kernorm.formats import FORMATS, PROG, FormatsConfig, convert, main, saved_model
 from kernorm.versions import versions
-from tests.test_evaluate import candidate
+from tests.builders import candidate
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from kernorm.ledger import DAMAGED, OLD_REVISION, OTHER_DATA, RECORDS, Ledger, Result, find_shared
 from kernorm.record import REVISION
-from tests.test_plots import make_record
+from tests.builders import make_record
 
 
 def result(seed, status="finished"):

@@ -11,36 +11,12 @@ import pytest
 from keras_tuner.src.engine import oracle as engine
 from keras_tuner.src.engine.trial import TrialStatus
 
-from kernorm.config import TrainConfig, UsageError
-from tuner.config import SearchConfig
-from tuner.oracles import HOPELESS, ORACLES
+from kernorm.config import UsageError
+from tests.builders import end_trial, open_oracle, oracle_score
+from tuner.oracles import HOPELESS
 
-TRAIN = TrainConfig(epochs=9)
 # KerasTuner asks the current thread for its name in a way that Python 3.10 deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
-
-
-def opened(folder, oracle="random", points=(), **words):
-    """Returns an oracle whose files lie in `folder`, with what is there read back."""
-    config = SearchConfig(oracle=oracle, train=TRAIN, **{"max_trials": 12, "batch_sizes": "16,64", **words})
-    found = ORACLES[oracle](config)
-    found.points = list(points)
-    found._set_project_dir(str(folder.parent), folder.name)
-    found.reload()
-    return found
-
-
-def score(values):
-    """An objective with its best at l1 = 0, l2 = 1e-4 and batches of 16."""
-    far = abs(np.log10(values["l2"]) + 4) if "l2" in values else 1.5
-    return 0.05 + 0.01 * (far + values.get("l1_on", False) + (values["batch_size"] == 64))
-
-
-def end(oracle, trial, status="COMPLETED"):
-    if status == "COMPLETED":
-        oracle.update_trial(trial.trial_id, {"val_cross_entropy": score(trial.hyperparameters.values)})
-    trial.status = status
-    oracle.end_trial(trial)
 
 
 def run(oracle, most=200):
@@ -51,14 +27,14 @@ def run(oracle, most=200):
         if trial.status != "RUNNING":
             break
         found.append(trial.hyperparameters.values)
-        end(oracle, trial)
+        end_trial(oracle, trial)
     return found
 
 
 @pytest.mark.parametrize("name", ["random", "optuna", "hyperband"])
 def test_the_same_seed_gives_the_same_trials_and_zero_is_a_seed(tmp_path, name):
     first, again, other = (
-        run(opened(tmp_path / folder, name, seed=seed), most=8) for folder, seed in (("a", 0), ("b", 0), ("c", 1))
+        run(open_oracle(tmp_path / folder, name, seed=seed), most=8) for folder, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert first == again
     assert first != other
@@ -67,44 +43,44 @@ def test_the_same_seed_gives_the_same_trials_and_zero_is_a_seed(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["random", "grid", "optuna"])
 def test_trials_are_distinct_and_their_number_is_kept(tmp_path, name):
-    found = run(opened(tmp_path / "s", name))
+    found = run(open_oracle(tmp_path / "s", name))
     assert len(found) == 12
     assert len({json.dumps(values, sort_keys=True) for values in found}) == 12
 
 
 def test_values_are_active_ones_only(tmp_path):
-    for values in run(opened(tmp_path / "s", "optuna")):
+    for values in run(open_oracle(tmp_path / "s", "optuna")):
         assert ("l1" in values) == values["l1_on"]
         assert ("l2" in values) == values["l2_on"]
 
 
 def test_optuna_finds_what_is_good(tmp_path):
     """After its random start the estimator's trials are better than random ones of the same space."""
-    random = [score(values) for values in run(opened(tmp_path / "r", "random", max_trials=40))]
-    learned = [score(values) for values in run(opened(tmp_path / "o", "optuna", max_trials=40))]
+    random = [oracle_score(values) for values in run(open_oracle(tmp_path / "r", "random", max_trials=40))]
+    learned = [oracle_score(values) for values in run(open_oracle(tmp_path / "o", "optuna", max_trials=40))]
     assert np.mean(learned[20:]) < np.mean(random) - 0.004
 
 
 def test_a_grid_is_the_product_of_its_values_also_when_resumed_after_every_trial(tmp_path):
     words = {"l1": "off", "l2": "1e-4:1e-3", "batch_sizes": "16,64", "norms": "bn,ln", "max_trials": 99}
-    whole = run(opened(tmp_path / "whole", "grid", **words))
+    whole = run(open_oracle(tmp_path / "whole", "grid", **words))
     expected = set(itertools.product(("bn", "ln"), (None, 1e-4, 1e-3), (16, 64)))
     assert {(values["norm"], values.get("l2"), values["batch_size"]) for values in whole} == expected
     assert len(whole) == len(expected)
     resumed = []
-    while found := run(opened(tmp_path / "resumed", "grid", **words), most=1):
+    while found := run(open_oracle(tmp_path / "resumed", "grid", **words), most=1):
         resumed += found
     assert resumed == whole
 
 
 def test_bayesian_suggests_after_its_random_start(tmp_path):
     pytest.importorskip("sklearn")
-    oracle = opened(tmp_path / "s", "bayesian", l1="off", max_trials=14)
+    oracle = open_oracle(tmp_path / "s", "bayesian", l1="off", max_trials=14)
     assert len(run(oracle)) == 14
 
 
 def test_hyperband_promotes_the_best_with_their_values(tmp_path):
-    oracle = opened(tmp_path / "s", "hyperband")
+    oracle = open_oracle(tmp_path / "s", "hyperband")
     found = run(oracle)
     rungs = [values["tuner/epochs"] for values in found]
     assert set(rungs) == {1, 3, 9}
@@ -124,7 +100,7 @@ def test_points_given_come_first_and_once(tmp_path, name):
         {"l1_on": False, "l2_on": True, "l2": 0.0033, "batch_size": 64},
         {"l1_on": True, "l1": 1e-4, "l2_on": False, "batch_size": 16},
     ]
-    found = run(opened(tmp_path / "s", name, points), most=4)
+    found = run(open_oracle(tmp_path / "s", name, points), most=4)
     plain = [{key: value for key, value in values.items() if not key.startswith("tuner/")} for values in found]
     assert plain[:2] == points
     assert not [values for values in plain[2:] if values in points]
@@ -144,14 +120,14 @@ def test_killed_anywhere_a_search_has_the_same_number_of_trials_none_twice(tmp_p
 
     monkeypatch.setattr(tuner.oracles, "write_atomically", write_and_keep)
     words = {"max_trials": 6, "l1": "off"}
-    begun = opened(live, name, **words)
+    begun = open_oracle(live, name, **words)
     whole = run(begun, most=30)
     monkeypatch.setattr(tuner.oracles, "write_atomically", write)
     assert next(taken) > 3 * len(whole)
     for folder in sorted(shots.iterdir())[:24]:
         ended = {path.parent.name for path in folder.glob("trial_*/trial.json")
                  if json.loads(path.read_text())["status"] == "COMPLETED"}  # fmt: skip
-        oracle = opened(folder, name, **words)
+        oracle = open_oracle(folder, name, **words)
         again = run(oracle, most=60)
         assert len(oracle.trials) == len(begun.trials)
         assert len(again) == len(begun.trials) - len(ended)
@@ -160,26 +136,26 @@ def test_killed_anywhere_a_search_has_the_same_number_of_trials_none_twice(tmp_p
 
 
 def test_a_trial_under_way_is_handed_out_again_with_its_values(tmp_path):
-    before = opened(tmp_path / "s")
+    before = open_oracle(tmp_path / "s")
     trials = [before.create_trial(f"slot{number}") for number in range(3)]
-    end(before, trials[1])
-    after = opened(tmp_path / "s")
+    end_trial(before, trials[1])
+    after = open_oracle(tmp_path / "s")
     found = [after.create_trial("slot0")]
-    end(after, found[0])
+    end_trial(after, found[0])
     found.append(after.create_trial("slot0"))
     assert [trial.trial_id for trial in found] == [trials[0].trial_id, trials[2].trial_id]
     assert [t.hyperparameters.values for t in found] == [trials[n].hyperparameters.values for n in (0, 2)]
 
 
 def test_an_ended_trial_is_no_longer_written_as_ongoing(tmp_path):
-    oracle = opened(tmp_path / "s")
-    end(oracle, oracle.create_trial("slot0"))
+    oracle = open_oracle(tmp_path / "s")
+    end_trial(oracle, oracle.create_trial("slot0"))
     assert json.loads((tmp_path / "s" / "oracle.json").read_text())["ongoing_trials"] == {}
 
 
 def test_a_write_that_fails_leaves_the_old_state(tmp_path, monkeypatch):
-    oracle = opened(tmp_path / "s")
-    end(oracle, oracle.create_trial("slot0"))
+    oracle = open_oracle(tmp_path / "s")
+    end_trial(oracle, oracle.create_trial("slot0"))
     before = (tmp_path / "s" / "oracle.json").read_bytes()
 
     def full(*_):
@@ -193,7 +169,7 @@ def test_a_write_that_fails_leaves_the_old_state(tmp_path, monkeypatch):
 
 
 def test_an_error_frees_the_oracles_lock(tmp_path):
-    oracle = opened(tmp_path / "s")
+    oracle = open_oracle(tmp_path / "s")
     with pytest.raises(KeyError):
         oracle.update_trial("no such trial", {"val_cross_entropy": 1.0})
     assert not engine.LOCKS[oracle].locked()
@@ -205,7 +181,7 @@ def test_an_error_frees_the_oracles_lock(tmp_path):
 
 def test_refuses_points_for_a_grid(tmp_path):
     with pytest.raises(UsageError, match=r"^A grid has its own order\. Received: --enqueue with --oracle grid\."):
-        opened(tmp_path / "s", "grid", enqueue="published")
+        open_oracle(tmp_path / "s", "grid", enqueue="published")
 
 
 @pytest.mark.parametrize(("name", "module"), [("optuna", "tuner.optuna_oracle"), ("bayesian", "")])
@@ -217,31 +193,31 @@ def test_refuses_an_oracle_that_is_not_installed(tmp_path, monkeypatch, name, mo
 
         monkeypatch.setattr(bayesian, "sklearn", None)
     with pytest.raises(UsageError, match=rf"^--oracle {name} needs .*Install the extra {name}\."):
-        opened(tmp_path / "s", name)
+        open_oracle(tmp_path / "s", name)
 
 
 @pytest.mark.parametrize(
     ("name", "words"), [("grid", {"norms": "bn,gn", "groups": "2,4", "l1": "off"}), ("hyperband", {})]
 )
 def test_the_number_of_trials_to_come_is_known(tmp_path, name, words):
-    oracle = opened(tmp_path / "s", name, max_trials=200, **words)
+    oracle = open_oracle(tmp_path / "s", name, max_trials=200, **words)
     assert oracle.most_trials() == len(run(oracle)) > 20
 
 
 def test_three_failures_and_nothing_else_end_a_search(tmp_path):
-    oracle = opened(tmp_path / "s")
+    oracle = open_oracle(tmp_path / "s")
     for _ in range(HOPELESS):
-        end(oracle, oracle.create_trial("slot0"), "FAILED")
+        end_trial(oracle, oracle.create_trial("slot0"), "FAILED")
     assert oracle.create_trial("slot0").status == TrialStatus.STOPPED
     assert not oracle.tuner_ids
-    other = opened(tmp_path / "t")
+    other = open_oracle(tmp_path / "t")
     for status in ("FAILED", "COMPLETED", "FAILED", "FAILED", "FAILED"):
-        end(other, other.create_trial("slot0"), status)
+        end_trial(other, other.create_trial("slot0"), status)
     assert len(run(other)) == 7
 
 
 def test_after_the_deadline_no_trial_is_begun_but_one_under_way_is_there(tmp_path):
-    oracle = opened(tmp_path / "s")
+    oracle = open_oracle(tmp_path / "s")
     trial = oracle.create_trial("slot0")
     oracle.deadline = 0
     assert oracle.create_trial("slot0") is trial
@@ -249,32 +225,32 @@ def test_after_the_deadline_no_trial_is_begun_but_one_under_way_is_there(tmp_pat
 
 
 def test_a_chief_that_comes_back_gives_each_worker_its_own_trial(tmp_path):
-    before = opened(tmp_path / "s")
+    before = open_oracle(tmp_path / "s")
     mine, other = before.create_trial("a.0"), before.create_trial("b.0")
-    oracle = opened(tmp_path / "s")
+    oracle = open_oracle(tmp_path / "s")
     oracle.leave_with_workers()
     assert oracle.create_trial("c.0").trial_id not in (mine.trial_id, other.trial_id)
     assert oracle.create_trial("b.0").trial_id == other.trial_id
-    end(oracle, oracle.create_trial("a.0"))
+    end_trial(oracle, oracle.create_trial("a.0"))
     assert oracle.create_trial("a.0").trial_id not in (mine.trial_id, other.trial_id)
 
 
 def test_a_trial_ended_while_it_waits_to_be_run_again_is_not(tmp_path):
-    trial = opened(tmp_path / "s").create_trial("slot0")
-    oracle = opened(tmp_path / "s")
+    trial = open_oracle(tmp_path / "s").create_trial("slot0")
+    oracle = open_oracle(tmp_path / "s")
     assert oracle._retry_queue == [trial.trial_id]
-    end(oracle, trial)
+    end_trial(oracle, trial)
     assert oracle.create_trial("slot0").trial_id != trial.trial_id
 
 
 def test_between_chief_and_worker_nothing_is_printed_and_nothing_lost(tmp_path, capsys):
     from keras_tuner.src.engine.trial import Trial
 
-    oracle = opened(tmp_path / "s", norms="bn,gn", groups="2,4")
+    oracle = open_oracle(tmp_path / "s", norms="bn,gn", groups="2,4")
     for _ in range(6):
         trial = oracle.create_trial("slot0")
         copied = Trial.from_proto(trial.to_proto())
         assert copied.hyperparameters.values == pytest.approx(trial.hyperparameters.values)
         assert copied.trial_id == trial.trial_id
-        end(oracle, trial)
+        end_trial(oracle, trial)
     assert capsys.readouterr().out == ""

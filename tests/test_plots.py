@@ -3,125 +3,19 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
-from kernorm.config import TrainConfig
-from kernorm.figures import PALETTE, Panel, to_png, to_svg
+from kernorm.figures import PALETTE, to_png, to_svg
 from kernorm.metrics import evaluate, wilson
 from kernorm.plots import charts, name_of, picture, share
-from kernorm.record import REVISION, THRESHOLDS, Data, Environment, Epoch, Layer, Opening, Pruned, Record
+from kernorm.record import Epoch
+from tests.builders import drawn, lines_of, make_history, make_mistakes, make_record
 
 XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
-def make_evaluation(split="test", classes=10, count=1000, errors=37, seed=0):
-    """Scores of a net that is mostly sure, and wrong on exactly `errors` images."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count) % classes
-    logits = generator.normal(0, 1, (count, classes)).astype(np.float32)
-    logits[np.arange(count), labels] = logits.max(1) + generator.gamma(4, 1.5, count)
-    wrong = generator.choice(count, errors, replace=False)
-    logits[wrong, (labels[wrong] + 1) % classes] = logits[wrong].max(1) + 1 + generator.exponential(1.5, errors)
-    return evaluate(logits, labels, split, keep_mistakes=split != "train")
-
-
-def make_history(epochs=8, watched=True, l2=0.01):
-    rows = [Epoch(epoch=0, l1_penalty=0.0, l2_penalty=50 * l2, val_accuracy=0.1, val_cross_entropy=2.4)]
-    for epoch in range(1, epochs + 1):
-        error = 0.1 / epoch
-        rows.append(
-            Epoch(
-                epoch=epoch,
-                loss=3 * error + 50 * l2 / (1 + epoch),
-                cross_entropy=3 * error,
-                l1_penalty=0.0,
-                l2_penalty=50 * l2 / (1 + epoch),
-                accuracy=1 - error,
-                val_cross_entropy=2 * error if watched else None,
-                val_accuracy=1 - error / 2 if watched else None,
-                learning_rate=0.1 / epoch,
-                momentum=0.9,
-                seconds=10.0 + epoch,
-                cpu_seconds=20.0,
-            )
-        )
-    return tuple(rows)
-
-
-def make_layers(l2=0.01):
-    shape = (26, 26, 8)
-    kernel = {"kind": "Conv2D", "output_shape": shape, "l1": 0.0, "l2": l2, "kernel_norm": 2.5}
-    norm = {"norm": "ln", "axes": "H,W,C", "groups": 1}
-    return (
-        Layer(name="conv1", parameters=72, near_zero=(0.0, 0.125, 0.5), **kernel),
-        Layer(name="norm1", kind="GroupNormalization", output_shape=shape, parameters=16, **norm),
-        Layer(name="conv2", parameters=576, near_zero=(0.0, 0.0, 0.25), **kernel),
-    )
-
-
-def make_record(classes=10, count=1000, errors=37, epochs=8, labels=None, **changes):
-    """A plausible finished run; `changes` are fields of Record."""
-    config = TrainConfig(norm="ln", l2=0.01, epochs=epochs)
-    values = {
-        "revision": REVISION,
-        "run_id": config.run_id,
-        "status": "finished",
-        "started": "2026-03-01T10:00:00+00:00",
-        "config": config,
-        "data": Data(
-            name="mnist",
-            version="3.0.1",
-            sha256="5d" * 32,
-            labels=labels or tuple(map(str, range(classes))),
-            image_shape=(28, 28, 1),
-            mean=(33.3,),
-            std=(78.6,),
-            train=5 * count,
-            validation=count,
-            test=count,
-        ),
-        "environment": Environment(
-            backend="tensorflow", device="CPU", threads=2, versions={"keras": "3.15.1"}, peak_memory=1_500_000_000
-        ),
-        "parameters": 7288,
-        "parameters_total": 7288,
-        "penalty_proof": (0.5, 0.5),
-        "history": make_history(epochs),
-        "selected_epoch": epochs,
-        "train": make_evaluation("train", classes, 5 * count, errors, seed=2),
-        "validation": make_evaluation("validation", classes, count, errors, seed=1),
-        "test": make_evaluation("test", classes, count, errors),
-        "openings": (Opening(time="2026-03-01T10:02:00+00:00", epoch=epochs, purpose="final evaluation"),),
-        "layers": make_layers(),
-        "pruned": tuple(
-            Pruned(threshold=t, count=round(72_880 * t), share=10 * t, accuracy=0.95, split="validation")
-            for t in THRESHOLDS
-        ),
-        "seconds": 112.4,
-        "cpu_seconds": 211.6,
-    }
-    return Record(**(values | changes))
-
-
-def make_mistakes(record, channels=1, side=28):
-    shown = min(25, len(record.test.mistakes)) if record.test else 0
-    return np.random.default_rng(0).integers(0, 256, (shown, side, side, channels)).astype(np.uint8)
-
-
 def panels_of(record):
     return {panel.name: panel for group in charts(record, make_mistakes(record)).values() for panel in group}
-
-
-def drawn(panel: Panel) -> Figure:
-    figure = Figure(figsize=panel.size, layout="constrained")
-    panel.draw(figure)
-    figure.canvas.draw()
-    return figure
-
-
-def lines_of(axes):
-    return {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
 
 
 def test_curves_show_the_history():

@@ -21,7 +21,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictResponse
 from kernorm import predict as module
 from kernorm.cli import run
 from kernorm.predict import PROG, PredictConfig, main
-from tests.test_evaluate import SHOWN
+from tests.builders import SHOWN
 
 
 def asked(*words):

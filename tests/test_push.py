@@ -22,7 +22,7 @@ from kernorm.files import locked, tree_sha256
 from kernorm.push import CONFIG, PROG, PushConfig, main
 from kernorm.validate import validate_model
 from kernorm.versions import versions
-from tests.test_evaluate import THRESHOLDS, candidate
+from tests.builders import MNIST_THRESHOLDS, candidate
 
 
 def pushed(*words):
@@ -35,7 +35,7 @@ def blessed(tmp_path_factory, mnist):
     path = candidate(tmp_path_factory.mktemp("candidates") / "run" / "1000")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERNORM_CACHE_DIR", str(mnist))
-        assert evaluate_model(EvaluateConfig(path=path, thresholds=THRESHOLDS, robustness=False)).blessed
+        assert evaluate_model(EvaluateConfig(path=path, thresholds=MNIST_THRESHOLDS, robustness=False)).blessed
     assert validate_model(path).blessed
     return path
 

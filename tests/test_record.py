@@ -7,7 +7,7 @@ import pytest
 from kernorm import config
 from kernorm.config import UsageError
 from kernorm.record import RECORD, Export, read_record, write_record
-from tests.test_plots import make_history, make_record
+from tests.builders import make_history, make_record
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ import dataclasses
 import io
 import re
 import shlex
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -16,73 +15,9 @@ from kernorm.metrics import resolution, wilson
 from kernorm.recipes import recipe, recipe_of_words
 from kernorm.record import Export, Opening, read_record, write_record
 from kernorm.report import command, duration, moment, percent, points, verdicts, write_report
-from tests.test_plots import make_evaluation, make_history, make_mistakes, make_record
+from tests.builders import Page, make_evaluation, make_history, make_mistakes, make_record
 
 NOTHING = {"history": (), "train": None, "validation": None, "test": None, "openings": (), "layers": (), "pruned": ()}
-VOID = {"meta", "img", "br", "hr", "link", "input", "path", "rect", "use"}
-TEXTS = {
-    "text",
-    "h1",
-    "h2",
-    "h3",
-    "p",
-    "dt",
-    "dd",
-    "td",
-    "th",
-    "summary",
-    "div",
-    "code",
-    "span",
-    "small",
-    "title",
-    "style",
-}
-
-
-class Page(HTMLParser):
-    """What a browser finds in a page: its texts, ids, links and tables; refuses tags that do not close in order."""
-
-    def __init__(self, html):
-        super().__init__(convert_charrefs=True)
-        self.open, self.ids, self.tags, self.words, self.rows, self.cell = [], [], [], [], [], None
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.ids += [value for name, value in attributes if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.ids += [value for name, value in attributes if name == "id"]
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
-
-    def handle_data(self, data):
-        if {"style", "title"} & set(self.open):
-            return
-        self.words.append(data)
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
-
-    @property
-    def text(self):
-        return re.sub(r"\s+", " ", " ".join(self.words))
-
-    def row(self, *start):
-        """Returns the table row that begins with these cells."""
-        (found,) = [row for row in self.rows if [cell.strip() for cell in row[: len(start)]] == list(start)]
-        return [re.sub(r"\s+", " ", cell).strip() for cell in found]
 
 
 def write(record, folder):

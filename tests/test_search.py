@@ -21,6 +21,7 @@ from kernorm.config import TrainConfig, UsageError
 from kernorm.engine import open_engine
 from kernorm.record import REVISION, read_record
 from kernorm.train import train
+from tests.builders import search_folder, search_words
 from tuner import search
 from tuner.config import SearchConfig
 from tuner.plots import expected_best
@@ -28,24 +29,11 @@ from tuner.search import main
 from tuner.trials import Trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
-TINY = [
-    "--net=eva6", "--epochs=1", "--train-size=600", "--validation-size=300", "--batch-sizes=50,100", "--oracle=random",
-    "--max-trials=4", "--top-k=1", "--confirm-seeds=2", "--no-final", "--keep-checkpoints=2", "--workers=2",
-]  # fmt: skip
-
-
-def words(folder, *more):
-    places = [f"--reports-dir={folder / 'reports'}", f"--saved-models-dir={folder / 'saved_models'}"]
-    return [*TINY, *places, *more]
-
-
-def folder_of(folder, name="search"):
-    return folder / "reports" / "searches" / name
 
 
 def started(folder, mnist, *more):
     return subprocess.Popen(
-        [sys.executable, "-m", "tuner.search", *words(folder, *more)],
+        [sys.executable, "-m", "tuner.search", *search_words(folder, *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -67,11 +55,11 @@ def done(tmp_path_factory, mnist):
 @pytest.mark.slow
 def test_a_search_scores_its_trials_on_validation_with_the_test_split_shut(done):
     root, text = done
-    trials = Trials(folder_of(root)).ended
+    trials = Trials(search_folder(root)).ended
     assert sorted(trial.number for trial in trials) == [0, 1, 2, 3]
     for trial in trials:
         (repeat,) = trial.repeats
-        record = read_record(folder_of(root) / "runs" / repeat.run_id / "record.json")
+        record = read_record(search_folder(root) / "runs" / repeat.run_id / "record.json")
         assert trial.score == repeat.cross_entropy == record.history[1].val_cross_entropy
         assert (record.test, record.openings, record.config.seed) == (None, (), 0)
         assert {name: getattr(record.config, name) for name in ("l1", "l2", "batch_size")} == trial.settings
@@ -80,7 +68,7 @@ def test_a_search_scores_its_trials_on_validation_with_the_test_split_shut(done)
 
 @pytest.mark.slow
 def test_only_the_best_keep_their_checkpoints(done):
-    folder = folder_of(done[0])
+    folder = search_folder(done[0])
     kept = {path.parent.name for path in (folder / "runs").glob("*/checkpoint.npz")}
     assert kept == {trial.repeats[0].run_id for trial in Trials(folder).best()[:2]}
 
@@ -88,7 +76,7 @@ def test_only_the_best_keep_their_checkpoints(done):
 @pytest.mark.slow
 def test_the_best_is_confirmed_on_fresh_seeds_and_exported(done):
     root, _ = done
-    folder, (best, *_) = folder_of(root), Trials(folder_of(root)).best()
+    folder, (best, *_) = search_folder(root), Trials(search_folder(root)).best()
     lines = [json.loads(line) for line in (folder / "studies" / "confirm" / "records.jsonl").read_text().splitlines()]
     arms = {(line["arm"], line["record"]["config"]["seed"]) for line in lines}
     expected = {(f"trial {best.number + 1}", 1000), (f"trial {best.number + 1}", 1001)}
@@ -104,7 +92,7 @@ def test_the_best_is_confirmed_on_fresh_seeds_and_exported(done):
 def test_the_exported_one_is_handed_over_to_be_published(done, mnist_cache, monkeypatch, capsys):
     root, _ = done
     monkeypatch.setattr("kernorm.evaluate.ROBUSTNESS_IMAGES", 50)
-    assert main(words(root, "--report-only", "--push")) == 1
+    assert main(search_words(root, "--report-only", "--push")) == 1
     told = capsys.readouterr().out
     assert "not passed: accuracy overall" in told  # of one epoch on 600 images
     assert "NOT_BLESSED" in told
@@ -114,7 +102,7 @@ def test_the_exported_one_is_handed_over_to_be_published(done, mnist_cache, monk
 
 @pytest.mark.slow
 def test_the_results_have_the_form_of_tfx(done):
-    folder = folder_of(done[0])
+    folder = search_folder(done[0])
     rows = json.loads((folder / "tuner_results.json").read_text())
     best = Trials(folder).best()
     assert [(row["trial_id"], row["score"]) for row in rows] == [(trial.trial_id, trial.score) for trial in best]
@@ -125,7 +113,7 @@ def test_the_results_have_the_form_of_tfx(done):
 
 @pytest.mark.slow
 def test_the_report_shows_every_trial_and_the_command(done):
-    folder = folder_of(done[0])
+    folder = search_folder(done[0])
     page = (folder / "report.html").read_text()
     for trial in Trials(folder).ended:
         assert f"{trial.score:.4f}" in page
@@ -136,7 +124,7 @@ def test_the_report_shows_every_trial_and_the_command(done):
 
 @pytest.mark.slow
 def test_tensorboard_finds_every_trial_with_its_settings(done):
-    folder = folder_of(done[0])
+    folder = search_folder(done[0])
     for trial in Trials(folder).best():
         events = EventAccumulator(str(folder / "tensorboard" / trial.trial_id))
         events.Reload()
@@ -152,13 +140,13 @@ def test_tensorboard_finds_every_trial_with_its_settings(done):
 @pytest.mark.slow
 def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, mnist_cache):
     """A promoted trial has trained as if it had never been stopped."""
-    assert main(words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0")) == 0
-    trials = Trials(folder_of(tmp_path)).ended
+    assert main(search_words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0")) == 0
+    trials = Trials(search_folder(tmp_path)).ended
     assert {trial.epochs for trial in trials} == {1, 3}
     promoted = next(trial for trial in trials if trial.values["tuner/initial_epoch"])
     assert promoted.new_epochs == 2
     (repeat,) = promoted.repeats
-    record = read_record(folder_of(tmp_path) / "runs" / repeat.run_id / "record.json")
+    record = read_record(search_folder(tmp_path) / "runs" / repeat.run_id / "record.json")
     with open_engine(train, workers=1) as engine:  # a process that has as many threads
         engine.submit(replace(record.config, stop_after=None, reports_dir=tmp_path / "at_once"))
         (outcome,) = engine.outcomes()
@@ -177,32 +165,34 @@ def test_a_worker_killed_under_ray_costs_no_trial(tmp_path, mnist):
         seen.append(line)
         if "trial 1 " in line:
             break
-    (log,) = (folder_of(tmp_path) / "logs").glob("ray-*.log")
+    (log,) = (search_folder(tmp_path) / "logs").glob("ray-*.log")
     os.kill(int(log.stem.rpartition("-")[2]), signal.SIGKILL)
     text, _ = process.communicate()
     assert process.returncode == 0, [*seen, text]
-    trials = Trials(folder_of(tmp_path)).ended
+    trials = Trials(search_folder(tmp_path)).ended
     assert [(trial.number, trial.status) for trial in trials] == [(number, "completed") for number in range(3)]
-    assert len(list((folder_of(tmp_path) / "logs").glob("ray-*.log"))) == 2
+    assert len(list((search_folder(tmp_path) / "logs").glob("ray-*.log"))) == 2
 
 
 @pytest.mark.slow
 def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, mnist_cache, capsys):
     root, _ = done
-    assert main(words(root)) == 2
+    assert main(search_words(root)) == 2
     assert "A search is begun once. Received: " in capsys.readouterr().err
-    assert main(words(root, "--resume", "--l1=1e-5:1e-4")) == 2
+    assert main(search_words(root, "--resume", "--l1=1e-5:1e-4")) == 2
     assert "A resumed search keeps its settings. Received: space=" in capsys.readouterr().err
-    before = (folder_of(root) / "trials.jsonl").read_bytes()
-    assert main(words(root, "--resume", "--top-k=0", "--max-trials=5")) == 0
-    after = (folder_of(root) / "trials.jsonl").read_bytes()
+    before = (search_folder(root) / "trials.jsonl").read_bytes()
+    assert main(search_words(root, "--resume", "--top-k=0", "--max-trials=5")) == 0
+    after = (search_folder(root) / "trials.jsonl").read_bytes()
     assert after.startswith(before)
     assert len(after.splitlines()) == 5
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_a_search_loses_nothing_and_repeats_nothing(tmp_path, mnist, done):
-    whole = {json.dumps(trial.values, sort_keys=True) for trial in Trials(folder_of(done[0])).ended if trial.number < 4}
+    whole = {
+        json.dumps(trial.values, sort_keys=True) for trial in Trials(search_folder(done[0])).ended if trial.number < 4
+    }
     chance = random.Random(0)  # noqa: S311
     kills = 0
     while True:
@@ -215,16 +205,16 @@ def test_killed_at_any_moment_a_search_loses_nothing_and_repeats_nothing(tmp_pat
             process.communicate()
             kills += 1
             # Killed before it had begun, it is begun anew.
-            if not (folder_of(tmp_path) / "search.json").exists():
+            if not (search_folder(tmp_path) / "search.json").exists():
                 kills = 0
         if kills == 3:
             text, _ = (process := started(tmp_path, mnist, "--top-k=0", "--resume")).communicate()
             break
     assert process.returncode == 0, text
-    trials = Trials(folder_of(tmp_path)).ended
+    trials = Trials(search_folder(tmp_path)).ended
     assert sorted(trial.number for trial in trials) == [0, 1, 2, 3]
     assert {json.dumps(trial.values, sort_keys=True) for trial in trials} == whole
-    oracle = json.loads((folder_of(tmp_path) / "oracle.json").read_text())
+    oracle = json.loads((search_folder(tmp_path) / "oracle.json").read_text())
     assert sorted(oracle["end_order"]) == ["0", "1", "2", "3"]
 
 
@@ -239,16 +229,16 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path, mnist):
     assert process.returncode == 143
     assert "Interrupted. Ended trials and finished epochs are kept; the same command with --resume goes on" in text
     assert "Traceback" not in text
-    assert Trials(folder_of(tmp_path)).ended
+    assert Trials(search_folder(tmp_path)).ended
 
 
 @pytest.mark.slow
 def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, mnist_cache, capsys):
-    assert main(words(tmp_path, "--norms=gn", "--groups=7", "--max-trials=9")) == 1
+    assert main(search_words(tmp_path, "--norms=gn", "--groups=7", "--max-trials=9")) == 1
     told = capsys.readouterr().err
     assert "No trial completed." in told
     assert "groups" in told
-    assert 3 <= len(Trials(folder_of(tmp_path)).ended) <= 4
+    assert 3 <= len(Trials(search_folder(tmp_path)).ended) <= 4
 
 
 @pytest.mark.parametrize(
@@ -264,11 +254,11 @@ def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, mnist_
     ],
 )
 def test_refuses_in_one_line(tmp_path, mnist_cache, capsys, more, message):
-    assert main(words(tmp_path, *more)) == 2
+    assert main(search_words(tmp_path, *more)) == 2
     told = capsys.readouterr().err
     assert message in told
     assert "Traceback" not in told
-    assert not folder_of(tmp_path).exists()
+    assert not search_folder(tmp_path).exists()
 
 
 @pytest.mark.parametrize(
@@ -281,12 +271,12 @@ def test_refuses_in_one_line(tmp_path, mnist_cache, capsys, more, message):
 )
 def test_refuses_points_that_are_none(tmp_path, capsys, content, message):
     (tmp_path / "points.json").write_text(content)
-    assert main(words(tmp_path, f"--enqueue={tmp_path / 'points.json'}")) == 2
+    assert main(search_words(tmp_path, f"--enqueue={tmp_path / 'points.json'}")) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_is_searched_and_its_cost(tmp_path, capsys):
-    assert main(words(tmp_path, "--dry-run", "--enqueue=published")) == 0
+    assert main(search_words(tmp_path, "--dry-run", "--enqueue=published")) == 0
     told = capsys.readouterr().out
     assert "l1             off, or 1e-06 to 0.001, log scale" in told
     assert "random: up to 4 trials of " in told

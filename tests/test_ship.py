@@ -14,7 +14,7 @@ from kernorm.ship import ship, validation_score
 from kernorm.study import StudyConfig, study
 from kernorm.train import main
 from kernorm.versions import versions
-from tests.test_evaluate import candidate
+from tests.builders import candidate
 
 TINY = TrainConfig(net="eva6", train_size=400, validation_size=200, epochs=1, batch_size=50, report=False, push=True)
 

@@ -13,7 +13,7 @@ from kernorm import cli
 from kernorm.ledger import DAMAGED, RECORDS, Ledger, Result
 from kernorm.record import REVISION
 from kernorm.study import PROG, StudyConfig, command, plan, study
-from tests.test_plots import make_record
+from tests.builders import make_record
 
 ARMS = """
 from kernorm.config import TrainConfig

@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kernorm.analysis import analyse
 from kernorm.config import TrainConfig
 from kernorm.figures import PALETTE, plain, to_png, to_svg
-from kernorm.ledger import Result
 from kernorm.plan import load_study
-from kernorm.record import Opening, Watched
-from kernorm.study_arms import COLOURED, arms_of, compared_groups, readable
+from kernorm.study_arms import COLOURED, compared_groups, readable
 from kernorm.study_plots import batch_lines, charts, misclassified
-from tests.test_analysis import COUNT, a_study, evaluation
-from tests.test_plots import drawn, lines_of, make_history, make_record
+from tests.builders import a_study, arm_named, arms_from, drawn, lines_of, some_results
 
 ARMS = {
     "bn": TrainConfig(epochs=6),
@@ -24,54 +20,6 @@ ARMS = {
 }
 # How many test images each seed gets wrong.
 ERRORS = {"bn": (20, 22, 25), "gn": (20, 25, 24), "ln": (31, 34, 38)}
-
-
-def a_history(config, error, seed):
-    """Curves that end at the error, a little apart between seeds, with what was watched."""
-    rows = make_history(config.epochs, l2=config.l2)
-    made = []
-    for row in rows:
-        share = error * (1 + 3 * (1 - row.epoch / config.epochs)) * (1 + 0.1 * seed)
-        watched = Watched(
-            layer="conv6",
-            kernel_norm=7.0 + 0.1 * seed - config.l2 * row.epoch,
-            near_zero=(0.001, 0.01, 0.1 + 0.01 * row.epoch),
-            activations=(-2.0 - seed, -0.5, 0.4, 1.5 + row.epoch),
-        )
-        values = {"val_accuracy": 1 - share, "val_cross_entropy": 3 * share, "accuracy": 1 - 2 * share}
-        values = values if row.epoch else dict.fromkeys(values)
-        made.append(replace(row, l1_penalty=config.l1 * (400 - row.epoch), watched=watched, **values))
-    return tuple(made)
-
-
-def some_results(study, errors=ERRORS, **changes):
-    """A finished result for each run whose arm and seed `errors` has; None there is a run that diverged."""
-    found = {}
-    for run in study.runs():
-        if run.seed >= len(errors.get(run.arm, ())):
-            continue
-        wrong, name = errors[run.arm][run.seed], run.config.run_id
-        history = a_history(run.config, (wrong or 0) / COUNT, run.seed)
-        record = make_record(count=COUNT, config=run.config, run_id=name, history=history, **changes)
-        status, message = "finished", ""
-        if wrong is None:
-            status, message = "diverged", "diverged at step 9: the loss is nan"
-            record = replace(record, status=status, message=message, test=None, history=history[:1], openings=())
-        else:
-            record = replace(
-                record, test=evaluation([7 * image % COUNT for image in range(wrong)]), selected_epoch=run.config.epochs
-            )
-        if run.config.select == "test":
-            looks = [Opening(time="2026-03-01T10:00:00+00:00", epoch=n, purpose="selection") for n in range(1, 7)]
-            record = replace(record, monitored="test", openings=(*looks, *record.openings))
-        found[name] = Result(
-            arm=run.arm, seed=run.seed, run_id=name, status=status, message=message, record=record
-        )  # fmt: skip
-    return found
-
-
-def arms_from(study, results):
-    return arms_of(study, analyse(study, results), results)
 
 
 def panels_from(arms):
@@ -87,10 +35,6 @@ def arms():
 @pytest.fixture(scope="module")
 def panels(arms):
     return panels_from(arms)
-
-
-def of(arms, name):
-    return next(arm for arm in arms if arm.name == name)
 
 
 def history_of(arm, field):
@@ -177,9 +121,9 @@ def test_forest_shows_differences_and_intervals(arms, panels, metric, factor):
 
 
 def test_forest_marks_verdicts_by_form_and_colour(arms, panels):
-    ln = of(arms, "ln")
+    ln = arm_named(arms, "ln")
     assert ln.summary.verdicts["accuracy"].name == "worse"
-    assert of(arms, "gn").summary.verdicts["accuracy"].name == "not resolved"
+    assert arm_named(arms, "gn").summary.verdicts["accuracy"].name == "not resolved"
     marks = [line for line in drawn(panels["difference-accuracy"]).axes[0].get_lines()
              if line.get_label() == "difference"]  # fmt: skip
     assert [(mark.get_marker(), mark.get_color()) for mark in marks] == [
@@ -254,7 +198,7 @@ def test_accuracy_against_batch_size():
     lines = lines_of(axes)
     assert list(lines) == ["bn", "ln"]
     np.testing.assert_allclose(
-        lines["ln"].get_ydata(), [of(arms, f"ln-{size}").summary.scores["accuracy"].mean for size in sizes]
+        lines["ln"].get_ydata(), [arm_named(arms, f"ln-{size}").summary.scores["accuracy"].mean for size in sizes]
     )
     np.testing.assert_allclose(lines["ln"].get_xdata(), sizes, rtol=0.03)
     assert axes.get_xscale() == "log"
@@ -292,7 +236,7 @@ def test_a_panel_a_baseline_where_there_are_several():
     assert [panel.title for panel in panels] == ["500-bn", "1000-bn"]
     lines = lines_of(drawn(panels[1]).axes[0])
     for name in ("1000-bn", "1000-ln"):
-        np.testing.assert_allclose(lines[name].get_ydata(), history_of(of(arms, name), "val_accuracy").mean(0))
+        np.testing.assert_allclose(lines[name].get_ydata(), history_of(arm_named(arms, name), "val_accuracy").mean(0))
 
 
 def test_without_a_watched_split_the_training_curves_are_left():

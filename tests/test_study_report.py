@@ -18,10 +18,7 @@ from kernorm.ledger import Ledger
 from kernorm.plan import Published
 from kernorm.study_report import write_study_report
 from kernorm.study_words import answers, cautions, half, listed, p_value, points, score, sentence, signed
-from tests.test_analysis import COUNT, a_study
-from tests.test_plots import make_record
-from tests.test_report import Page
-from tests.test_study_plots import arms_from, of, some_results
+from tests.builders import COUNT, Page, a_study, arm_named, arms_from, make_record, some_results
 
 COMMAND = "python -m kernorm.study mine.py --seeds 3"
 MESSAGE = "diverged at step 9: the loss is nan"
@@ -467,4 +464,4 @@ def test_words_and_numbers():
 
 
 def test_arms_share_their_look_with_the_report(study, results):
-    assert of(arms_from(study, results), "none").look.label == "none (baseline)"
+    assert arm_named(arms_from(study, results), "none").look.label == "none (baseline)"

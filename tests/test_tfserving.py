@@ -9,8 +9,8 @@ import pytest
 from kernorm import tfserving
 from kernorm.card import read_card
 from kernorm.formats import saved_model
+from tests.builders import SHOWN, candidate
 from tests.serving_twin import Twin
-from tests.test_evaluate import SHOWN, candidate
 
 VERSION = int(SHOWN.name)
 

@@ -14,8 +14,8 @@ from kernorm.files import tree_sha256
 from kernorm.runtimes import NEEDS
 from kernorm.validate import PROG, ValidateConfig, main, unvalidated
 from kernorm.warmup import PATH, PredictionLog
+from tests.builders import candidate
 from tests.serving_twin import Twin
-from tests.test_evaluate import candidate
 
 SERVING = "tensorflow_serving"
 

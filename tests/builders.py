@@ -1,0 +1,318 @@
+"""What several tests build: records, studies and their pages, exported models, oracles and searches."""
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from kernorm.config import TrainConfig
+from kernorm.files import UNHASHED
+from kernorm.ledger import Result
+from kernorm.metrics import evaluate
+from kernorm.plan import Study
+from kernorm.record import (
+    REVISION,
+    THRESHOLDS,
+    Data,
+    Environment,
+    Epoch,
+    Layer,
+    Opening,
+    Pruned,
+    Record,
+    Watched,
+)
+
+COUNT = 1000
+
+
+LABELS = np.arange(COUNT) % 10
+
+
+def make_evaluation(split="test", classes=10, count=1000, errors=37, seed=0):
+    """Scores of a net that is mostly sure, and wrong on exactly `errors` images."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    logits = generator.normal(0, 1, (count, classes)).astype(np.float32)
+    logits[np.arange(count), labels] = logits.max(1) + generator.gamma(4, 1.5, count)
+    wrong = generator.choice(count, errors, replace=False)
+    logits[wrong, (labels[wrong] + 1) % classes] = logits[wrong].max(1) + 1 + generator.exponential(1.5, errors)
+    return evaluate(logits, labels, split, keep_mistakes=split != "train")
+
+
+def make_history(epochs=8, watched=True, l2=0.01):
+    rows = [Epoch(epoch=0, l1_penalty=0.0, l2_penalty=50 * l2, val_accuracy=0.1, val_cross_entropy=2.4)]
+    for epoch in range(1, epochs + 1):
+        error = 0.1 / epoch
+        rows.append(
+            Epoch(
+                epoch=epoch,
+                loss=3 * error + 50 * l2 / (1 + epoch),
+                cross_entropy=3 * error,
+                l1_penalty=0.0,
+                l2_penalty=50 * l2 / (1 + epoch),
+                accuracy=1 - error,
+                val_cross_entropy=2 * error if watched else None,
+                val_accuracy=1 - error / 2 if watched else None,
+                learning_rate=0.1 / epoch,
+                momentum=0.9,
+                seconds=10.0 + epoch,
+                cpu_seconds=20.0,
+            )
+        )
+    return tuple(rows)
+
+
+def make_layers(l2=0.01):
+    shape = (26, 26, 8)
+    kernel = {"kind": "Conv2D", "output_shape": shape, "l1": 0.0, "l2": l2, "kernel_norm": 2.5}
+    norm = {"norm": "ln", "axes": "H,W,C", "groups": 1}
+    return (
+        Layer(name="conv1", parameters=72, near_zero=(0.0, 0.125, 0.5), **kernel),
+        Layer(name="norm1", kind="GroupNormalization", output_shape=shape, parameters=16, **norm),
+        Layer(name="conv2", parameters=576, near_zero=(0.0, 0.0, 0.25), **kernel),
+    )
+
+
+def make_record(classes=10, count=1000, errors=37, epochs=8, labels=None, **changes):
+    """A plausible finished run; `changes` are fields of Record."""
+    config = TrainConfig(norm="ln", l2=0.01, epochs=epochs)
+    values = {
+        "revision": REVISION,
+        "run_id": config.run_id,
+        "status": "finished",
+        "started": "2026-03-01T10:00:00+00:00",
+        "config": config,
+        "data": Data(
+            name="mnist",
+            version="3.0.1",
+            sha256="5d" * 32,
+            labels=labels or tuple(map(str, range(classes))),
+            image_shape=(28, 28, 1),
+            mean=(33.3,),
+            std=(78.6,),
+            train=5 * count,
+            validation=count,
+            test=count,
+        ),
+        "environment": Environment(
+            backend="tensorflow", device="CPU", threads=2, versions={"keras": "3.15.1"}, peak_memory=1_500_000_000
+        ),
+        "parameters": 7288,
+        "parameters_total": 7288,
+        "penalty_proof": (0.5, 0.5),
+        "history": make_history(epochs),
+        "selected_epoch": epochs,
+        "train": make_evaluation("train", classes, 5 * count, errors, seed=2),
+        "validation": make_evaluation("validation", classes, count, errors, seed=1),
+        "test": make_evaluation("test", classes, count, errors),
+        "openings": (Opening(time="2026-03-01T10:02:00+00:00", epoch=epochs, purpose="final evaluation"),),
+        "layers": make_layers(),
+        "pruned": tuple(
+            Pruned(threshold=t, count=round(72_880 * t), share=10 * t, accuracy=0.95, split="validation")
+            for t in THRESHOLDS
+        ),
+        "seconds": 112.4,
+        "cpu_seconds": 211.6,
+    }
+    return Record(**(values | changes))
+
+
+def make_mistakes(record, channels=1, side=28):
+    shown = min(25, len(record.test.mistakes)) if record.test else 0
+    return np.random.default_rng(0).integers(0, 256, (shown, side, side, channels)).astype(np.uint8)
+
+
+def evaluation(wrong):
+    """The scores of a net that takes the images `wrong` for the next class and is right elsewhere."""
+    logits = np.zeros((COUNT, 10), np.float32)
+    logits[np.arange(COUNT), LABELS] = 4
+    logits[wrong, (LABELS[wrong] + 1) % 10] = 5
+    return evaluate(logits, LABELS, "test")
+
+
+def a_study(arms, seeds=3, **changes):
+    values = {"name": "s", "text": "Which?", "arms": arms, "baselines": dict.fromkeys(arms, next(iter(arms)))}
+    return Study(**values | {"seeds": tuple(range(seeds))} | changes)
+
+
+def a_history(config, error, seed):
+    """Curves that end at the error, a little apart between seeds, with what was watched."""
+    rows = make_history(config.epochs, l2=config.l2)
+    made = []
+    for row in rows:
+        share = error * (1 + 3 * (1 - row.epoch / config.epochs)) * (1 + 0.1 * seed)
+        watched = Watched(
+            layer="conv6",
+            kernel_norm=7.0 + 0.1 * seed - config.l2 * row.epoch,
+            near_zero=(0.001, 0.01, 0.1 + 0.01 * row.epoch),
+            activations=(-2.0 - seed, -0.5, 0.4, 1.5 + row.epoch),
+        )
+        values = {"val_accuracy": 1 - share, "val_cross_entropy": 3 * share, "accuracy": 1 - 2 * share}
+        values = values if row.epoch else dict.fromkeys(values)
+        made.append(replace(row, l1_penalty=config.l1 * (400 - row.epoch), watched=watched, **values))
+    return tuple(made)
+
+
+# How many test images each seed gets wrong.
+ERRORS = {"bn": (20, 22, 25), "gn": (20, 25, 24), "ln": (31, 34, 38)}
+
+
+def some_results(study, errors=ERRORS, **changes):
+    """A finished result for each run whose arm and seed `errors` has; None there is a run that diverged."""
+    found = {}
+    for run in study.runs():
+        if run.seed >= len(errors.get(run.arm, ())):
+            continue
+        wrong, name = errors[run.arm][run.seed], run.config.run_id
+        history = a_history(run.config, (wrong or 0) / COUNT, run.seed)
+        record = make_record(count=COUNT, config=run.config, run_id=name, history=history, **changes)
+        status, message = "finished", ""
+        if wrong is None:
+            status, message = "diverged", "diverged at step 9: the loss is nan"
+            record = replace(record, status=status, message=message, test=None, history=history[:1], openings=())
+        else:
+            record = replace(
+                record, test=evaluation([7 * image % COUNT for image in range(wrong)]), selected_epoch=run.config.epochs
+            )
+        if run.config.select == "test":
+            looks = [Opening(time="2026-03-01T10:00:00+00:00", epoch=n, purpose="selection") for n in range(1, 7)]
+            record = replace(record, monitored="test", openings=(*looks, *record.openings))
+        found[name] = Result(
+            arm=run.arm, seed=run.seed, run_id=name, status=status, message=message, record=record
+        )  # fmt: skip
+    return found
+
+
+def arms_from(study, results):
+    from kernorm.analysis import analyse
+    from kernorm.study_arms import arms_of
+
+    return arms_of(study, analyse(study, results), results)
+
+
+def arm_named(arms, name):
+    return next(arm for arm in arms if arm.name == name)
+
+
+def drawn(panel):
+    """Draws a panel; returns its matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=panel.size, layout="constrained")
+    panel.draw(figure)
+    figure.canvas.draw()
+    return figure
+
+
+def lines_of(axes):
+    return {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
+
+
+VOID = {"meta", "img", "br", "hr", "link", "input", "path", "rect", "use"}
+
+
+class Page(HTMLParser):
+    """What a browser finds in a page: its texts, ids, links and tables; refuses tags that do not close in order."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.open, self.ids, self.tags, self.words, self.rows, self.cell = [], [], [], [], [], None
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data):
+        if {"style", "title"} & set(self.open):
+            return
+        self.words.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def row(self, *start):
+        """Returns the table row that begins with these cells."""
+        (found,) = [row for row in self.rows if [cell.strip() for cell in row[: len(start)]] == list(start)]
+        return [re.sub(r"\s+", " ", cell).strip() for cell in found]
+
+
+SHOWN = next(path for path in (Path(__file__).parent.parent / "saved_models" / "kernorm").iterdir() if path.is_dir())
+
+MNIST_THRESHOLDS = Path(str(resources.files("kernorm") / "thresholds.json"))
+
+
+def candidate(path):
+    """Copies the model, as it was when it was exported."""
+    shutil.copytree(SHOWN, path)
+    for name in UNHASHED:
+        if not name.endswith("tree.sha256"):
+            (path / name).unlink(missing_ok=True)
+    return path
+
+
+def open_oracle(folder, oracle="random", points=(), **words):
+    """Returns an oracle whose files lie in `folder`, with what is there read back."""
+    from tuner.config import SearchConfig
+    from tuner.oracles import ORACLES
+
+    config = SearchConfig(
+        oracle=oracle, train=TrainConfig(epochs=9), **{"max_trials": 12, "batch_sizes": "16,64", **words}
+    )
+    found = ORACLES[oracle](config)
+    found.points = list(points)
+    found._set_project_dir(str(folder.parent), folder.name)
+    found.reload()
+    return found
+
+
+def oracle_score(values):
+    """An objective with its best at l1 = 0, l2 = 1e-4 and batches of 16."""
+    far = abs(np.log10(values["l2"]) + 4) if "l2" in values else 1.5
+    return 0.05 + 0.01 * (far + values.get("l1_on", False) + (values["batch_size"] == 64))
+
+
+def end_trial(oracle, trial, status="COMPLETED"):
+    if status == "COMPLETED":
+        oracle.update_trial(trial.trial_id, {"val_cross_entropy": oracle_score(trial.hyperparameters.values)})
+    trial.status = status
+    oracle.end_trial(trial)
+
+
+TINY_SEARCH = [
+    "--net=eva6", "--epochs=1", "--train-size=600", "--validation-size=300", "--batch-sizes=50,100", "--oracle=random",
+    "--max-trials=4", "--top-k=1", "--confirm-seeds=2", "--no-final", "--keep-checkpoints=2", "--workers=2",
+]  # fmt: skip
+
+
+def search_words(folder, *more):
+    places = [f"--reports-dir={folder / 'reports'}", f"--saved-models-dir={folder / 'saved_models'}"]
+    return [*TINY_SEARCH, *places, *more]
+
+
+def search_folder(folder, name="search"):
+    return folder / "reports" / "searches" / name
