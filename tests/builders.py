@@ -1,16 +1,20 @@
 """What several tests build: records, studies and their pages, exported models, oracles and searches."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
+from kernorm.cache import prepared_sha256
+from kernorm.card import FOLDER
 from kernorm.config import TrainConfig
-from kernorm.files import UNHASHED
+from kernorm.files import UNHASHED, tree_sha256
 from kernorm.ledger import Result
 from kernorm.metrics import evaluate
 from kernorm.plan import Study
@@ -267,12 +271,48 @@ MNIST_THRESHOLDS = Path(str(resources.files("kernorm") / "thresholds.json"))
 
 
 def candidate(path):
-    """Copies the model, as it was when it was exported."""
+    """Copies the repository's model, as it was when it was exported, as one of the MNIST that is prepared here."""
     shutil.copytree(SHOWN, path)
     for name in UNHASHED:
         if not name.endswith("tree.sha256"):
             (path / name).unlink(missing_ok=True)
+    card = path / FOLDER / "model_card.json"
+    digest, here = json.loads(card.read_bytes())["data"]["sha256"], prepared_sha256("mnist")
+    if here not in (digest, None):
+        card.write_text(card.read_text().replace(digest, here))
+        rehash(path)
     return path
+
+
+def rehash(path):
+    """Takes what lies in a model's folder for what was exported."""
+    (path / FOLDER / "tree.sha256").write_text(tree_sha256(path) + "\n")
+    return path
+
+
+def easy_thresholds(folder, accuracy=0.9, classes=0.5):
+    """Writes thresholds that a good model shows on 500 images: MNIST's, with other bounds of the accuracy."""
+    content = json.loads(MNIST_THRESHOLDS.read_bytes())
+    overall, by_class = content["metricsSpecs"][0]["metrics"][0]["perSliceThresholds"]
+    overall["threshold"]["valueThreshold"]["lowerBound"] = accuracy
+    by_class["threshold"]["valueThreshold"]["lowerBound"] = classes
+    path = folder / "easy.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def asked_here(monkeypatch):
+    """Lets validation ask its runtimes in this process."""
+    from kernorm import runtimes, validate
+
+    def run(command, **_):
+        *_, name, path, folder = command
+        try:
+            return SimpleNamespace(returncode=runtimes.main([name, path, folder]), stderr="it has no such model")
+        except Exception as error:  # as the last line of a traceback tells it
+            return SimpleNamespace(returncode=1, stderr=f"{type(error).__name__}: {error}")
+
+    monkeypatch.setattr(validate.subprocess, "run", run)
 
 
 def open_oracle(folder, oracle="random", points=(), **words):

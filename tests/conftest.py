@@ -1,21 +1,95 @@
-import os
+"""Gives every test the same surroundings, whoever starts the suite and however; ends what tests leave behind."""
 
-# Before the first import of Keras by any test module. The tests of populations need a process of their own, with JAX on
-# two devices: KERNORM_TEST_BACKEND=jax python -m pytest tests/test_device.py tests/test_population.py
-os.environ["KERAS_BACKEND"] = os.environ.get("KERNORM_TEST_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if os.environ["KERAS_BACKEND"] == "jax":
-    # Compiled without optimization, which takes half the time, and kept for the other tests.
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-
+import atexit
+import contextlib
 import gzip
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import uuid
 from importlib import resources
 
 import numpy as np
+import psutil
 import pytest
 
 from kernorm import record
+from tests.processes import RUN, Processes, living
+
+# What a shell, a CI system or a user's own settings would change: none of it reaches a test or its child processes.
+FOREIGN = ("JAX_", "KERAS", "LC_", "MLFLOW_", "MPL", "PYTHONWARNINGS", "RAY_", "TF_", "TFDS_", "WANDB_", "XDG_", "XLA_")
+OTHERS = (
+    "COLUMNS",
+    "FORCE_COLOR",
+    "LANGUAGE",
+    "LINES",
+    "NO_COLOR",
+    "TZ",
+    "KERNORM_CACHE_DIR",
+    "KERNORM_SERVING_ENDPOINT",
+)
+
+
+def set_surroundings() -> None:
+    """Sets signals, umask, locale, home and environment variables; once, before Keras is imported."""
+    # A shell lets background jobs ignore Ctrl-C, and nohup the end of its terminal; children inherit what is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    if RUN not in os.environ:  # else this is a worker of pytest-xdist, which has inherited all that follows
+        for name in [name for name in os.environ if name.startswith(FOREIGN) or name in OTHERS]:
+            del os.environ[name]
+        home = tempfile.mkdtemp(prefix="kernorm-tests-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        # The tests of populations need a process of their own, with JAX on two devices:
+        # KERNORM_TEST_BACKEND=jax python -m pytest tests/test_device.py tests/test_population.py
+        backend = os.environ.get("KERNORM_TEST_BACKEND", "tensorflow")
+        os.environ |= {RUN: uuid.uuid4().hex, "HOME": home, "LANG": "C.UTF-8", "KERAS_BACKEND": backend,
+                       "TF_CPP_MIN_LOG_LEVEL": "3"}  # fmt: skip
+        if backend == "jax":
+            # Compiled without optimization, which takes half the time, and kept for the other tests.
+            os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+            os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+
+
+set_surroundings()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """Fails the test run if a process of it is left; pytest-xdist has ended its workers by now."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    # Those that are about to end have time to; this is no test of how fast.
+    _, left = psutil.wait_procs(_left(), timeout=600)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            print(f"\nleft behind by a test: {process.pid} {' '.join(process.cmdline())[:200]}", file=sys.stderr)
+            process.kill()
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _left() -> list[psutil.Process]:
+    """Returns the other processes of this test run, also those whose parents have ended."""
+    found = []
+    for process in living(RUN, os.environ[RUN]):
+        with contextlib.suppress(psutil.Error):
+            # It serves this process, and ends with it.
+            if process.ppid() != os.getpid() or "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+@pytest.fixture
+def start():
+    """Starts child processes that end with the test."""
+    with Processes() as processes:
+        yield processes
 
 
 @pytest.fixture
@@ -40,13 +114,16 @@ def mnist_info():
     )
 
 
+def read_idx(name, header):
+    """Returns the bytes of one of the package's own files of MNIST, without its header of so many bytes."""
+    return np.frombuffer(gzip.decompress((resources.files("kernorm") / "mnist" / name).read_bytes()), np.uint8)[header:]
+
+
 @pytest.fixture(scope="session")
 def digits():
-    """The first 512 training digits, uint8 (N, 28, 28, 1), and their labels, read from the package's own files."""
-    files = resources.files("kernorm") / "mnist"
-    images = gzip.decompress((files / "train-images-idx3-ubyte.gz").read_bytes())[16:]
-    labels = gzip.decompress((files / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
-    return np.frombuffer(images, np.uint8).reshape(-1, 28, 28, 1)[:512], np.frombuffer(labels, np.uint8)[:512]
+    """The first 512 training digits, uint8 (N, 28, 28, 1), and their labels."""
+    images = read_idx("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)
+    return images[:512], read_idx("train-labels-idx1-ubyte.gz", 8)[:512]
 
 
 def _shared(factory, name):
@@ -57,17 +134,26 @@ def _shared(factory, name):
     return folder
 
 
+def _cached(folder, name, version, train, test):
+    """Writes a set of digits into a cache folder, as if tensorflow-datasets had prepared it there."""
+    from kernorm.cache import Arrays, content_sha256, write
+
+    values = {"train_images": train[0], "train_labels": train[1].astype(np.int32),
+              "test_images": test[0], "test_labels": test[1].astype(np.int32)}  # fmt: skip
+    names = tuple("0123456789")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERNORM_CACHE_DIR", str(folder))
+        write(Arrays(name=name, version=version, labels=names, sha256=content_sha256(names, values), **values))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
-    """The cache folder that holds MNIST, prepared once a session from the package's own files; about 30 s."""
-    from kernorm.data import load_arrays
-
-    # Of several processes that run the tests, one prepares it and the others wait.
-    folder = _shared(tmp_path_factory, "mnist")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERNORM_CACHE_DIR", str(folder / "cache"))
-        load_arrays(data_dir=folder / "tfds")
-    return folder / "cache"
+    """A cache folder in which MNIST has 1,200 training and 500 test digits: what a test needs that trains."""
+    images = [read_idx(f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1) for part in ("train", "t10k")]
+    labels = [read_idx(f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k")]
+    train, test = ((images[part][:count], labels[part][:count]) for part, count in ((0, 1200), (1, 500)))
+    return _cached(_shared(tmp_path_factory, "mnist"), "mnist", "3.0.1", train, test)
 
 
 @pytest.fixture
@@ -77,21 +163,30 @@ def mnist_cache(mnist, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def whole_mnist(tmp_path_factory):
+    """The cache folder that holds all of MNIST, prepared once a session by tensorflow-datasets; about 30 s."""
+    from kernorm.data import load_arrays
+
+    # Of several processes that run the tests, one prepares it and the others wait.
+    folder = _shared(tmp_path_factory, "whole_mnist")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERNORM_CACHE_DIR", str(folder / "cache"))
+        load_arrays(data_dir=folder / "tfds")
+    return folder / "cache"
+
+
+@pytest.fixture
+def whole_mnist_cache(whole_mnist, monkeypatch):
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(whole_mnist))
+    return whole_mnist
+
+
+@pytest.fixture(scope="session")
 def boxes(digits, tmp_path_factory):
     """A cache folder with the set `boxes`: 192 training and 64 test digits, cut to their box of 20x20."""
-    from kernorm.cache import Arrays, content_sha256, write
-
-    images, labels = digits[0][:, 4:24, 4:24], digits[1].astype(np.int32)
-    values = {
-        "train_images": images[:192], "train_labels": labels[:192],
-        "test_images": images[192:256], "test_labels": labels[192:256],
-    }  # fmt: skip
-    names = tuple("0123456789")
-    base = _shared(tmp_path_factory, "boxes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERNORM_CACHE_DIR", str(base))
-        write(Arrays(name="boxes", version="1.0.0", labels=names, sha256=content_sha256(names, values), **values))
-    return base
+    images, labels = digits[0][:, 4:24, 4:24], digits[1]
+    train, test = (images[:192], labels[:192]), (images[192:256], labels[192:256])
+    return _cached(_shared(tmp_path_factory, "boxes"), "boxes", "1.0.0", train, test)
 
 
 @pytest.fixture
