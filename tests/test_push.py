@@ -1,12 +1,8 @@
 """python -m kernorm.push: what may be published, that it is published whole, and what is served."""
 
-import itertools
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,7 +13,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 import kernorm.push
 from kernorm.card import FOLDER
 from kernorm.cli import run
-from kernorm.evaluate import EvaluateConfig, evaluate_model, read_evaluation, require_whole
+from kernorm.evaluate import EvaluateConfig, evaluate_model, read_evaluation
 from kernorm.files import locked, tree_sha256
 from kernorm.push import CONFIG, PROG, PushConfig, main
 from kernorm.runtimes import NEEDS
@@ -195,49 +191,52 @@ def test_refuses_a_models_config_that_tf_serving_could_not_read(root, capsys):
     assert "models.config is what TF Serving reads. Received: " in capsys.readouterr().err
 
 
-PUSHER = """
-import sys
+# Forks a push for each operation on files that a push does, which ends itself by SIGKILL right before that operation.
+KILLED = """
+import os, signal, sys
 from pathlib import Path
+from kernorm.files import tree_sha256
 from kernorm.push import PushConfig, push
-for _ in range(1000):
-    push(PushConfig(path=Path(sys.argv[1]), saved_models_dir=Path(sys.argv[2])))
-    print("pushed", flush=True)
+
+OPERATIONS = ("open", "os.", "shutil.")
+config = PushConfig(path=Path(sys.argv[1]), saved_models_dir=Path(sys.argv[2]))
+base, digest = config.saved_models_dir / config.model, tree_sha256(config.path)
+push(config)  # whatever is imported late is there now
+whole, moment, status = set(), 0, signal.SIGKILL
+while status == signal.SIGKILL:
+    if not (child := os.fork()):
+        left = [moment]
+        def kill(event, arguments):
+            if event.startswith(OPERATIONS):
+                left[0] -= 1
+                if left[0] == -1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(kill)
+        push(config)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    # As TF Serving looks at the base path: any name that is a number counts.
+    for path in base.iterdir():
+        if path.name.isdecimal() and path.name not in whole:
+            assert tree_sha256(path) == digest, f"{path} of the push killed at {moment}"
+            whole.add(path.name)
+    moment += 1
+print(moment, status, len(whole))
 """
 
 
-@pytest.mark.slow
-def test_killed_at_thirty_moments_there_is_never_a_version_that_is_not_whole(blessed, root):
-    """A poller looks at the base path as TF Serving does, where any name that is a number counts, all the while."""
-    base, over, seen, broken = root / "kernorm", threading.Event(), set(), []
-    digest = require_whole(blessed)[1]
-
-    def poll():
-        for _ in itertools.takewhile(lambda _: not over.is_set(), itertools.count()):
-            for path in base.iterdir() if base.exists() else ():
-                if path.name.isdecimal() and path.name not in seen:
-                    seen.add(path.name)
-                    if tree_sha256(path) != digest:
-                        broken.append(path)
-
-    poller = threading.Thread(target=poll)
-    poller.start()
-    chance = random.Random(0)  # noqa: S311
-    for _ in range(30):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PUSHER, str(blessed), str(root)], stdout=subprocess.PIPE, text=True
-        )
-        process.stdout.readline()  # it is at work: kill it within the next ones
-        wait = threading.Event()
-        wait.wait(chance.uniform(0, 0.12))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    over.set()
-    poller.join()
-    assert broken == []
-    assert len(seen) >= 30
-    assert {str(number) for number in versions(base)} >= seen
+def test_killed_before_any_operation_on_files_there_is_never_a_version_that_is_not_whole(blessed, root, start):
+    process = start([sys.executable, "-c", KILLED, blessed, root])
+    told, error = process.communicate()
+    assert process.returncode == 0, error
+    moments, status, whole = map(int, told.split())
+    assert (moments > 50, status) == (True, 0), error
+    # One before the kills, one that nothing killed, and those that were killed after their version was in place.
+    assert 2 <= whole < moments
+    assert len(versions(root / "kernorm")) == whole
+    # What the killed ones left is cleaned up.
     assert pushed(blessed, "--saved-models-dir", root) == 0
-    assert not [path.name for path in base.iterdir() if not path.name.isdecimal()]
+    assert not [path.name for path in (root / "kernorm").iterdir() if not path.name.isdecimal()]
 
 
 def test_two_pushers_at_once_publish_one_after_the_other_or_are_told(blessed, root):
