@@ -312,7 +312,7 @@ def asked_here(monkeypatch):
         except Exception as error:  # as the last line of a traceback tells it
             return SimpleNamespace(returncode=1, stderr=f"{type(error).__name__}: {error}")
 
-    monkeypatch.setattr(validate.subprocess, "run", run)
+    monkeypatch.setattr(validate, "subprocess", SimpleNamespace(run=run))
 
 
 def open_oracle(folder, oracle="random", points=(), **words):

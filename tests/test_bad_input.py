@@ -452,16 +452,17 @@ def test_streams_that_are_closed_or_full(place, shell, code, said):
     assert asked.stderr.count("\n") == bool(said)
 
 
-def test_sigterm_leaves_a_run_in_order(place):
+def test_sigterm_leaves_a_run_in_order(place, start):
     folder = made(run_folder("--epochs", "100"))
     (folder / ".record.json.1.tmp").write_text("left by a process that was killed")
-    command, settings = python(*SMALL, "--epochs", "100", "--no-export")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=settings["env"]) as process:
-        for line in process.stderr:
-            if line.startswith("epoch 2/"):
-                process.terminate()
-                break
-        rest = process.stderr.read()
+    process = start([sys.executable, "-m", "kernorm.train", *SMALL, "--epochs", "100", "--no-export"],
+                    PYTHONPATH=str(ROOT))  # fmt: skip
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            process.terminate()
+            break
+    rest = process.stderr.read()
+    process.wait()
     assert process.returncode == 143
     assert rest.endswith("\nInterrupted. Finished epochs are kept; the same command goes on from there.\n")
     assert "Traceback" not in rest
@@ -470,20 +471,18 @@ def test_sigterm_leaves_a_run_in_order(place):
     assert read_record(folder / "record.json").status == "running"
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_while_data_is_prepared_leaves_nothing(place, stop):
-    command, settings = python("--dataset", "mnist", "--data-dir", "tfds")
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupt_while_data_is_prepared_leaves_nothing(place, stop, start):
     before = tree(place)
-    streams = {"stderr": subprocess.PIPE, "text": True, "env": settings["env"], "start_new_session": True}
-    # A shell's background job inherits that SIGINT is ignored.
-    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    with subprocess.Popen(command, **streams, **listening) as process:
-        assert process.stderr.readline().startswith("Preparing mnist")
-        while not (place / "tfds").exists():  # the child that prepares is at work
-            assert process.poll() is None
-        # A terminal sends Ctrl-C to both, kill sends SIGTERM to one.
-        (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
-        told = process.stderr.read()
+    process = start([sys.executable, "-m", "kernorm.train", "--dataset", "mnist", "--data-dir", "tfds"],
+                    PYTHONPATH=str(ROOT))  # fmt: skip
+    assert process.stderr.readline().startswith("Preparing mnist")
+    while not (place / "tfds").exists():  # the child that prepares is at work
+        assert process.poll() is None
+    # A terminal sends Ctrl-C to both, kill sends SIGTERM to one.
+    (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
+    told = process.stderr.read()
+    process.wait()
     assert process.returncode == 128 + stop
     assert told == "\nInterrupted. Finished epochs are kept; the same command goes on from there.\n"
     assert tree(place) == before

@@ -491,6 +491,7 @@ except SystemExit as stop:
     assert said.splitlines()[-1] == "0 []"
 
 
+@pytest.mark.slow
 def test_another_backend_exports_in_a_process_of_its_own(copied, tmp_path):
     pytest.importorskip("torch")
     code = """

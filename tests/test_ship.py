@@ -5,22 +5,32 @@ from pathlib import Path
 
 import pytest
 
+from kernorm.cache import prepared_sha256
 from kernorm.cli import run
 from kernorm.config import TrainConfig, UsageError
 from kernorm.evaluate import read_evaluation
-from kernorm.ledger import Ledger
+from kernorm.ledger import Ledger, Result
 from kernorm.record import Environment, Record
+from kernorm.runtimes import NEEDS
 from kernorm.ship import ship, validation_score
-from kernorm.study import StudyConfig, study
+from kernorm.study import StudyConfig, plan, study
 from kernorm.train import main
 from kernorm.versions import versions
-from tests.builders import candidate
+from tests.builders import asked_here, candidate, easy_thresholds, make_record
 
 TINY = TrainConfig(net="eva6", train_size=400, validation_size=200, epochs=1, batch_size=50, report=False, push=True)
 
 
-def test_a_good_model_is_published_and_is_the_next_ones_baseline(tmp_path, mnist_cache, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    """Runtimes answer in this process, robustness is measured on few images, which the thresholds allow for."""
     monkeypatch.setattr("kernorm.evaluate.ROBUSTNESS_IMAGES", 50)
+    monkeypatch.setattr("kernorm.ship.THRESHOLDS", easy_thresholds(tmp_path))
+    monkeypatch.setattr("kernorm.validate.NEEDS", {name: NEEDS[name] for name in ("graph", "tensorflow")})
+    asked_here(monkeypatch)
+
+
+def test_a_good_model_is_published_and_is_the_next_ones_baseline(tmp_path, mnist_cache, capsys):
     config = replace(TINY, saved_models_dir=tmp_path / "saved_models")
     assert ship(candidate(tmp_path / "run" / "1"), config) == 0
     assert ship(candidate(tmp_path / "run" / "2"), config) == 0
@@ -30,8 +40,7 @@ def test_a_good_model_is_published_and_is_the_next_ones_baseline(tmp_path, mnist
     assert read_evaluation(tmp_path / "run" / "2").baseline.version == first
 
 
-def test_a_poor_model_is_trained_and_refused(tmp_path, mnist_cache, monkeypatch, capsys):
-    monkeypatch.setattr("kernorm.evaluate.ROBUSTNESS_IMAGES", 50)
+def test_a_poor_model_is_trained_and_refused(tmp_path, mnist_cache, capsys):
     config = replace(
         TINY, reports_dir=tmp_path / "reports", saved_models_dir=tmp_path / "saved_models", format=("openvino",)
     )
@@ -58,8 +67,28 @@ SEEDS = 2
 """
 
 
-def test_a_study_hands_over_the_best_run_of_its_best_arm(tmp_path, mnist_cache, monkeypatch, capsys):
-    monkeypatch.setattr("kernorm.evaluate.ROBUSTNESS_IMAGES", 50)
+def test_what_a_study_hands_over_is_the_best_run_of_its_best_arm(tmp_path, mnist_cache, monkeypatch):
+    """Of records whose scores are known; the arm of the lowest mean wins, not that of the lowest run."""
+    (tmp_path / "mine.py").write_text(STUDY)
+    config = StudyConfig(study=str(tmp_path / "mine.py"), push=True, reports_dir=tmp_path / "reports")
+    scores = {("short", 0): 0.10, ("short", 1): 0.90, ("long", 0): 0.30, ("long", 1): 0.20}
+    ledger, digest = Ledger(config.folder), prepared_sha256("mnist")
+    config.folder.mkdir(parents=True)
+    for planned in plan(config).runs():
+        record = make_record(config=planned.config, run_id=planned.config.run_id, count=500)
+        validation = replace(record.validation, cross_entropy=scores[planned.arm, planned.seed])
+        record = replace(record, validation=validation, data=replace(record.data, sha256=digest))
+        ledger.add(Result(arm=planned.arm, seed=planned.seed, run_id=record.run_id, status="finished", record=record))
+    monkeypatch.setattr("kernorm.study_report.charts", lambda arms: {})  # which others look at
+    monkeypatch.setattr("kernorm.study_report.grids_of", lambda arms: [])
+    handed = []
+    monkeypatch.setattr("kernorm.train.train", lambda given: handed.append(given) or replace(record, export=None))
+    assert study(config) == 1
+    assert [(given.epochs, given.seed, given.export, given.report) for given in handed] == [(2, 1, True, True)]
+
+
+@pytest.mark.slow
+def test_a_study_hands_over_the_best_run_of_its_best_arm(tmp_path, mnist_cache, capsys):
     (tmp_path / "mine.py").write_text(STUDY)
     argv = [str(tmp_path / "mine.py"), "--push", "--workers=2", f"--reports-dir={tmp_path / 'reports'}",
             f"--saved-models-dir={tmp_path / 'saved_models'}"]  # fmt: skip
