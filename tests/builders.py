@@ -344,8 +344,9 @@ def end_trial(oracle, trial, status="COMPLETED"):
 
 
 TINY_SEARCH = [
-    "--net=eva6", "--epochs=1", "--train-size=600", "--validation-size=300", "--batch-sizes=50,100", "--oracle=random",
-    "--max-trials=4", "--top-k=1", "--confirm-seeds=2", "--no-final", "--keep-checkpoints=2", "--workers=2",
+    "--net=eva6", "--dataset=boxes", "--epochs=1", "--train-size=160", "--validation-size=32", "--batch-sizes=40,80",
+    "--oracle=random", "--max-trials=4", "--top-k=1", "--confirm-seeds=2", "--no-final", "--keep-checkpoints=2",
+    "--workers=2",
 ]  # fmt: skip
 
 

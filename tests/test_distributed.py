@@ -106,15 +106,12 @@ def test_a_worker_whose_chief_is_lost_says_so(port, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_over_processes_survives_the_loss_of_a_worker(port, tmp_path, mnist):
-    more = ["--max-trials=3", "--top-k=0", "--workers=1"]
+def test_a_search_over_processes_survives_the_loss_of_a_worker(port, tmp_path, boxes, start):
+    words = search_words(tmp_path, "--max-trials=3", "--top-k=0", "--workers=1")
 
     def started(name):
-        env = {**os.environ, "KERNORM_CACHE_DIR": str(mnist), ID: name}
-        command = [sys.executable, "-m", "tuner.search", *search_words(tmp_path, *more)]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
-        )
+        command = [sys.executable, "-m", "tuner.search", *words]
+        return start(command, stderr=subprocess.STDOUT, KERNORM_CACHE_DIR=str(boxes), **{ID: name})
 
     chief = started("chief")
     lost = started("worker0")

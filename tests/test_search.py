@@ -2,7 +2,7 @@
 
 import json
 import os
-import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from kernorm.engine import open_engine
 from kernorm.record import REVISION, read_record
 from kernorm.train import train
 from tests.builders import search_folder, search_words
+from tests.processes import Processes
 from tuner import search
 from tuner.config import SearchConfig
 from tuner.plots import expected_best
@@ -31,23 +32,22 @@ from tuner.trials import Trials
 pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
 
 
-def started(folder, mnist, *more):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tuner.search", *search_words(folder, *more)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "KERNORM_CACHE_DIR": str(mnist)},
-        start_new_session=True,
-    )
+# How a search tells that a trial has ended.
+ENDED = re.compile(r"\d+/\d+  trial \d+ ")
+
+
+def started(start, folder, boxes, *more):
+    command = [sys.executable, "-m", "tuner.search", *search_words(folder, *more)]
+    return start(command, stderr=subprocess.STDOUT, KERNORM_CACHE_DIR=str(boxes))
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, mnist):
+def done(tmp_path_factory, boxes):
     """A search that has ended: its root folder and what it printed."""
     root = tmp_path_factory.mktemp("search")
-    process = started(root, mnist)
-    text, _ = process.communicate()
+    with Processes() as start:
+        process = started(start, root, boxes)
+        text, _ = process.communicate()
     assert process.returncode == 0, text
     return root, text
 
@@ -89,7 +89,7 @@ def test_the_best_is_confirmed_on_fresh_seeds_and_exported(done):
 
 
 @pytest.mark.slow
-def test_the_exported_one_is_handed_over_to_be_published(done, mnist_cache, monkeypatch, capsys):
+def test_the_exported_one_is_handed_over_to_be_published(done, boxes_cache, monkeypatch, capsys):
     root, _ = done
     monkeypatch.setattr("kernorm.evaluate.ROBUSTNESS_IMAGES", 50)
     assert main(search_words(root, "--report-only", "--push")) == 1
@@ -138,7 +138,7 @@ def test_tensorboard_finds_every_trial_with_its_settings(done):
 
 
 @pytest.mark.slow
-def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, mnist_cache):
+def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, boxes_cache):
     """A promoted trial has trained as if it had never been stopped."""
     assert main(search_words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0")) == 0
     trials = Trials(search_folder(tmp_path)).ended
@@ -157,9 +157,9 @@ def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, mnist_cache):
 
 
 @pytest.mark.slow
-def test_a_worker_killed_under_ray_costs_no_trial(tmp_path, mnist):
+def test_a_worker_killed_under_ray_costs_no_trial(tmp_path, boxes, start):
     pytest.importorskip("ray")
-    process = started(tmp_path, mnist, "--engine=ray", "--workers=1", "--top-k=0", "--max-trials=3")
+    process = started(start, tmp_path, boxes, "--engine=ray", "--workers=1", "--top-k=0", "--max-trials=3")
     seen = []
     for line in process.stdout:
         seen.append(line)
@@ -167,15 +167,15 @@ def test_a_worker_killed_under_ray_costs_no_trial(tmp_path, mnist):
             break
     (log,) = (search_folder(tmp_path) / "logs").glob("ray-*.log")
     os.kill(int(log.stem.rpartition("-")[2]), signal.SIGKILL)
-    text, _ = process.communicate()
-    assert process.returncode == 0, [*seen, text]
+    text = process.stdout.read()
+    assert process.wait() == 0, [*seen, text]
     trials = Trials(search_folder(tmp_path)).ended
     assert [(trial.number, trial.status) for trial in trials] == [(number, "completed") for number in range(3)]
     assert len(list((search_folder(tmp_path) / "logs").glob("ray-*.log"))) == 2
 
 
 @pytest.mark.slow
-def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, mnist_cache, capsys):
+def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, boxes_cache, capsys):
     root, _ = done
     assert main(search_words(root)) == 2
     assert "A search is begun once. Received: " in capsys.readouterr().err
@@ -189,28 +189,23 @@ def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, mnist_c
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_a_search_loses_nothing_and_repeats_nothing(tmp_path, mnist, done):
-    whole = {
-        json.dumps(trial.values, sort_keys=True) for trial in Trials(search_folder(done[0])).ended if trial.number < 4
-    }
-    chance = random.Random(0)  # noqa: S311
-    kills = 0
-    while True:
-        process = started(tmp_path, mnist, "--top-k=0", *(["--resume"] if kills else []))
-        try:
-            text, _ = process.communicate(timeout=chance.uniform(3, 14))
-            break
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            # Killed before it had begun, it is begun anew.
-            if not (search_folder(tmp_path) / "search.json").exists():
-                kills = 0
-        if kills == 3:
-            text, _ = (process := started(tmp_path, mnist, "--top-k=0", "--resume")).communicate()
-            break
-    assert process.returncode == 0, text
+def test_killed_after_every_trial_a_search_loses_nothing_and_repeats_nothing(tmp_path, boxes, start, done):
+    """Kills before and after each single write are in test_oracles.py; this kills whole searches with their workers."""
+    ended = Trials(search_folder(done[0])).ended
+    whole = {json.dumps(trial.values, sort_keys=True) for trial in ended if trial.number < 4}
+    seen, killed = 0, 0
+    while seen < 4:
+        process = started(start, tmp_path, boxes, "--top-k=0", *(["--resume"] if killed else []))
+        text = []
+        for line in process.stdout:
+            text.append(line)
+            if ENDED.match(line) and (seen := seen + 1) < 4:
+                os.killpg(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+        process.stdout.read()
+        assert process.wait() == (-signal.SIGKILL if seen < 4 else 0), text
+    assert killed == 3
     trials = Trials(search_folder(tmp_path)).ended
     assert sorted(trial.number for trial in trials) == [0, 1, 2, 3]
     assert {json.dumps(trial.values, sort_keys=True) for trial in trials} == whole
@@ -219,21 +214,21 @@ def test_killed_at_any_moment_a_search_loses_nothing_and_repeats_nothing(tmp_pat
 
 
 @pytest.mark.slow
-def test_an_interrupted_search_says_how_to_go_on(tmp_path, mnist):
-    process = started(tmp_path, mnist)
+def test_an_interrupted_search_says_how_to_go_on(tmp_path, boxes, start):
+    process = started(start, tmp_path, boxes)
     for line in process.stdout:
-        if line.startswith("trial "):
+        if ENDED.match(line):
             break
     process.send_signal(signal.SIGTERM)
-    text, _ = process.communicate()
-    assert process.returncode == 143
+    text = process.stdout.read()
+    assert process.wait() == 143
     assert "Interrupted. Ended trials and finished epochs are kept; the same command with --resume goes on" in text
     assert "Traceback" not in text
     assert Trials(search_folder(tmp_path)).ended
 
 
 @pytest.mark.slow
-def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, mnist_cache, capsys):
+def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, boxes_cache, capsys):
     assert main(search_words(tmp_path, "--norms=gn", "--groups=7", "--max-trials=9")) == 1
     told = capsys.readouterr().err
     assert "No trial completed." in told
@@ -250,10 +245,10 @@ def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, mnist_
         (["--oracle=tpe"], "--oracle takes a known name. Received: 'tpe'."),
         (["--enqueue=nothing.json"], "--enqueue takes 'published' or a file. Received: nothing.json: No such file"),
         (["--report-only"], "--report-only needs a search. Received: "),
-        (["--train-size=50"], "A batch is at most the training split. Received: 100 of --batch-sizes"),
+        (["--train-size=50"], "A batch is at most the training split. Received: 80 of --batch-sizes"),
     ],
 )
-def test_refuses_in_one_line(tmp_path, mnist_cache, capsys, more, message):
+def test_refuses_in_one_line(tmp_path, boxes_cache, capsys, more, message):
     assert main(search_words(tmp_path, *more)) == 2
     told = capsys.readouterr().err
     assert message in told
