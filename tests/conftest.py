@@ -17,6 +17,7 @@ import pytest
 
 from kernorm import record
 from tests.processes import RUN, Processes, living
+from tests.progress_by_file import ProgressByFile
 
 # What a shell, a CI system or a user's own settings would change: none of it reaches a test or its child processes.
 FOREIGN = ("JAX_", "KERAS", "LC_", "MLFLOW_", "MPL", "PYTHONWARNINGS", "RAY_", "TF_", "TFDS_", "WANDB_", "XDG_", "XLA_")
@@ -57,6 +58,12 @@ def set_surroundings() -> None:
 
 
 set_surroundings()
+
+
+def pytest_configure(config):
+    """Tells the progress by file; `-v` lists every test."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and config.option.verbose <= 0 and not config.option.collectonly:
+        config.pluginmanager.register(ProgressByFile(config))
 
 
 @pytest.hookimpl(trylast=True)
