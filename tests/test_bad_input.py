@@ -471,7 +471,8 @@ def test_sigterm_leaves_a_run_in_order(place, start):
     assert read_record(folder / "record.json").status == "running"
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_data_is_prepared_leaves_nothing(place, stop, start):
     before = tree(place)
     process = start([sys.executable, "-m", "kernorm.train", "--dataset", "mnist", "--data-dir", "tfds"],

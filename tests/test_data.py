@@ -190,19 +190,28 @@ print(load(TrainConfig(validation_size=200)).info.train)
     assert command("-c", code).stdout == "1000\n"
 
 
-def test_a_set_is_prepared_once_and_a_damaged_one_again_by_one_of_two(prepared, cache_folder, capsys):
+def damage(path, image):
+    """Changes a pixel of the first of these images in a prepared set's file."""
+    content = path.read_bytes()
+    pixel = content.index(image.tobytes())
+    path.write_bytes(content[:pixel] + b"\xff" + content[pixel + 1 :])
+
+
+def test_a_set_is_prepared_once(prepared, cache_folder, capsys):
     first = load_arrays("tiny_set", data_dir=prepared)
     assert capsys.readouterr().err == "Preparing tiny_set with tensorflow-datasets (once) ...\n"
     assert (len(first.train_labels), first.labels) == (9, ("0", "1"))
     assert load_arrays("tiny_set").sha256 == first.sha256
     assert capsys.readouterr().err == ""
 
+
+@pytest.mark.slow
+def test_a_damaged_set_is_prepared_again_by_one_of_two(prepared, cache_folder, start):
+    first = load_arrays("tiny_set", data_dir=prepared)
     path = cache_folder / "tiny_set-1.0.0.npz"
-    content = path.read_bytes()
-    pixel = content.index(first.train_images[0].tobytes())
-    path.write_bytes(content[:pixel] + b"\xff" + content[pixel + 1 :])
-    words = [sys.executable, "-m", "kernorm.data", "tiny_set", "--data-dir", str(prepared)]
-    both = [subprocess.Popen(words, cwd=ROOT, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+    damage(path, first.train_images[0])
+    words = [sys.executable, "-m", "kernorm.data", "tiny_set", "--data-dir", prepared]
+    both = [start(words, PYTHONPATH=str(ROOT)) for _ in range(2)]
     told = "".join(process.communicate()[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert told.count(f"The prepared set {path} is damaged (BadZipFile: Bad CRC-32") == 1

@@ -73,10 +73,11 @@ def test_a_grid_is_the_product_of_its_values_also_when_resumed_after_every_trial
     assert resumed == whole
 
 
-def test_bayesian_suggests_after_its_random_start(tmp_path):
+@pytest.mark.parametrize("most", [8, pytest.param(14, marks=pytest.mark.slow)])
+def test_bayesian_suggests_after_its_random_start(tmp_path, most):
     pytest.importorskip("sklearn")
-    oracle = open_oracle(tmp_path / "s", "bayesian", l1="off", max_trials=14)
-    assert len(run(oracle)) == 14
+    oracle = open_oracle(tmp_path / "s", "bayesian", l1="off", max_trials=most)
+    assert len(run(oracle)) == most
 
 
 def test_hyperband_promotes_the_best_with_their_values(tmp_path):

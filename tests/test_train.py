@@ -211,7 +211,7 @@ def uninterrupted(tmp_path_factory, boxes):
 @pytest.mark.parametrize("moment", [
     "in the middle of an epoch",
     pytest.param("between epoch and state", marks=pytest.mark.slow),
-    "after the last epoch",
+    pytest.param("after the last epoch", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_an_interrupted_run_ends_with_the_same_weights(uninterrupted, tiny, monkeypatch, moment):
     straight, whole, folder = uninterrupted
@@ -285,7 +285,7 @@ def test_a_diverged_run_stops_names_the_step_and_is_recorded(tiny, capsys):
 
 def test_selection_on_validation_keeps_the_best_epoch(tiny):
     # A rate that stays high makes accuracies go up and down, so that the last epoch is rarely the best.
-    record = train(tiny(select="validation", schedule="constant", learning_rate=0.3, epochs=5, report=False))
+    record = train(tiny(select="validation", schedule="constant", learning_rate=0.3, report=False))
     accuracies = [row.val_accuracy for row in record.history[1:]]
     assert record.selected_epoch == 1 + int(np.argmax(accuracies))
     assert record.validation.accuracy == pytest.approx(max(accuracies), abs=1e-6)
@@ -321,6 +321,14 @@ def test_a_run_selected_on_test_logs_every_opening_and_records_its_last_epoch_by
     assert last == same.test
     assert (same.test_last, same.monitored, same.history[-1].val_accuracy) == (None, "none", None)
     assert same.pruned[0].split == "train"
+
+
+@pytest.mark.slow
+def test_a_paused_run_pauses_again_and_is_still_unmeasured(tiny):
+    config = tiny(report=False)
+    paused = train(replace(config, stop_after=2))
+    assert train(replace(config, stop_after=2)).history == paused.history
+    assert train(replace(config, stop_after=99)).test is None
 
 
 @pytest.mark.slow
@@ -434,8 +442,6 @@ def test_a_paused_run_keeps_the_test_split_shut_and_goes_on_to_the_same_weights(
     assert (paused.status, paused.test, paused.openings) == ("running", None, ())
     assert [row.epoch for row in paused.history] == [0, 1, 2]
     assert paused.history[2].val_cross_entropy == record.history[2].val_cross_entropy
-    # Asked again it is there; it goes on, and is still unmeasured.
-    assert train(replace(config, stop_after=99)).history[:3] == paused.history
     ended = train(config)
     assert ended.status == "finished"
     assert [opening.purpose for opening in ended.openings] == ["final evaluation"]
