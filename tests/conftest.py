@@ -32,6 +32,9 @@ OTHERS = (
     "KERNORM_SERVING_ENDPOINT",
 )
 
+# Seconds that processes which are about to end have at the end of a test run; waited for if one is left, and only then.
+GRACE = 600
+
 
 def set_surroundings() -> None:
     """Sets signals, umask, locale, home and environment variables; once, before Keras is imported."""
@@ -71,8 +74,7 @@ def pytest_sessionfinish(session):
     """Fails the test run if a process of it is left; pytest-xdist has ended its workers by now."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    # Those that are about to end have time to; this is no test of how fast.
-    _, left = psutil.wait_procs(_left(), timeout=600)
+    _, left = psutil.wait_procs(_left(), timeout=GRACE)
     for process in left:
         with contextlib.suppress(psutil.Error):
             print(f"\nleft behind by a test: {process.pid} {' '.join(process.cmdline())[:200]}", file=sys.stderr)

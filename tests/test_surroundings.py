@@ -1,0 +1,60 @@
+"""The suite itself: the same surroundings however it is started, and nothing left of it when it ends."""
+
+import sys
+from pathlib import Path
+
+from tests.processes import RUN
+
+ROOT = Path(__file__).parents[1]
+SEEN = """
+import os, signal
+import tests.conftest
+print([signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)] == [signal.SIG_DFL] * 2)
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+print(oct(os.umask(0)), os.environ["KERAS_BACKEND"], os.environ["LANG"], os.environ["HOME"] == "/nowhere")
+print({"LC_ALL", "TF_XLA_FLAGS", "KERNORM_CACHE_DIR", "COLUMNS"} & set(os.environ))
+"""
+LEAVING = """
+import subprocess
+import tests.conftest
+
+def test_leaves_a_process_behind():
+    tests.conftest.GRACE = 0
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+"""
+
+
+def test_signals_umask_home_and_variables_are_the_suites_own(start):
+    """As a background job of a shell, or after nohup, in a user's own environment."""
+    shell = f'trap "" INT HUP QUIT; umask 077; exec env -u {RUN} {sys.executable} -c "$0"'
+    process = start(
+        ["bash", "-c", shell, SEEN], PYTHONPATH=str(ROOT), KERAS_BACKEND="torch", HOME="/nowhere", LC_ALL="C",
+        TF_XLA_FLAGS="--tf_xla_auto_jit=2", KERNORM_CACHE_DIR="/nowhere", COLUMNS="20",
+    )  # fmt: skip
+    told, error = process.communicate()
+    assert process.returncode == 0, error
+    assert told.splitlines() == ["True", "True set()", "0o22 tensorflow C.UTF-8 False", "set()"]
+
+
+def test_a_process_left_behind_fails_the_run_and_is_ended(start, tmp_path):
+    (tmp_path / "test_leaving.py").write_text(LEAVING)
+    words = [
+        "-m",
+        "pytest",
+        "-n",
+        "0",
+        "-p",
+        "tests.conftest",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+        "-c",
+        "/dev/null",
+    ]
+    process = start(["env", "-u", RUN, sys.executable, *words, tmp_path], PYTHONPATH=str(ROOT))
+    told, error = process.communicate()
+    assert "1 passed" in told
+    assert "left behind by a test: " in error
+    assert "sleep 1000" in error
+    assert process.returncode == 1
