@@ -176,8 +176,7 @@ def test_an_error_frees_the_oracles_lock(tmp_path):
     assert not engine.LOCKS[oracle].locked()
     other = threading.Thread(target=oracle.create_trial, args=("slot0",))
     other.start()
-    other.join(timeout=20)
-    assert not other.is_alive()
+    other.join()
 
 
 def test_refuses_points_for_a_grid(tmp_path):

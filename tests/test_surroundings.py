@@ -52,7 +52,9 @@ def test_a_process_left_behind_fails_the_run_and_is_ended(start, tmp_path):
         "-c",
         "/dev/null",
     ]
-    process = start(["env", "-u", RUN, sys.executable, *words, tmp_path], PYTHONPATH=str(ROOT))
+    process = start(
+        ["env", "-u", RUN, "-u", "PYTEST_XDIST_WORKER", sys.executable, *words, tmp_path], PYTHONPATH=str(ROOT)
+    )
     told, error = process.communicate()
     assert "1 passed" in told
     assert "left behind by a test: " in error
