@@ -147,7 +147,7 @@ def find_shared(ledger: Path, run_ids: Collection[str], digests: Mapping[str, st
         revision, data = source_of(record)
         if revision != REVISION:
             unusable[result.run_id] = OLD_REVISION
-        elif data != (digests[record.config.dataset] or data):
+        elif data != (digests.get(record.config.dataset) or data):
             unusable[result.run_id] = OTHER_DATA
         else:
             usable[result.run_id] = result
