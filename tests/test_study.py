@@ -27,7 +27,7 @@ SEEDS = 2
 STUDY = '"""Is it better?"""' + ARMS
 WILD = (
     STUDY
-    + 'ARMS["wild"] = tiny(norm="none", learning_rate=1e3, div_factor=1.0, clip_ratio=None, initializer="he_normal")\n'
+    + 'ARMS["wild"] = tiny(norm="none", l2=1e3, learning_rate=1e3, clip_ratio=None, initializer="he_normal")\n'
 )
 
 
