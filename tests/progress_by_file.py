@@ -30,8 +30,9 @@ class ProgressByFile:
             self.expect(ids)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Leaves the dot out; failures keep their letter."""
-        return ("passed", "", "") if report.when == "call" and report.passed else None
+        """Leaves dots out; failures keep their letter."""
+        silent = report.skipped or (report.when == "call" and report.passed)
+        return (report.outcome, "", "") if silent and not hasattr(report, "wasxfail") else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Prints a line when the last test of a file has ended."""
