@@ -25,10 +25,7 @@ ARMS = {"bn": tiny(), "ln-l2": tiny(norm="ln", l2=1e-3)}
 SEEDS = 2
 """
 STUDY = '"""Is it better?"""' + ARMS
-WILD = (
-    STUDY
-    + 'ARMS["wild"] = tiny(norm="none", l2=1e3, learning_rate=1e3, clip_ratio=None, initializer="he_normal")\n'
-)
+WILD = STUDY + 'ARMS["wild"] = tiny(norm="none", l2=1e3, learning_rate=1e3, clip_ratio=None, initializer="he_normal")\n'
 
 
 def write(folder, text=STUDY):
