@@ -331,8 +331,10 @@ def _times(records: Sequence[Record]) -> dict[str, stats.TimeTo]:
         budgets: dict[str, list[float]] = {"epochs": [], "CPU-seconds": []}
         for record in records:
             rows = record.history[1:]
-            clocks = {"epochs": [float(row.epoch) for row in rows],
-                      "CPU-seconds": list(accumulate(row.cpu_seconds for row in rows))}  # fmt: skip
+            clocks = {
+                "epochs": [float(row.epoch) for row in rows],
+                "CPU-seconds": list(accumulate(row.cpu_seconds for row in rows)),
+            }
             first = next((place for place, row in enumerate(rows) if (row.val_accuracy or 0) >= target), None)
             for clock, at in clocks.items():
                 reached[clock].append(None if first is None else at[first])

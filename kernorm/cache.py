@@ -77,8 +77,10 @@ def parse_name(name: str) -> tuple[str, str | None]:
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise UsageError("--dataset takes a tensorflow-datasets name, NAME, NAME/CONFIG or NAME:1.2.3. "
-                         f"Received: dataset={name!r}. Give for example mnist or emnist/balanced.")  # fmt: skip
+        raise UsageError(
+            "--dataset takes a tensorflow-datasets name, NAME, NAME/CONFIG or NAME:1.2.3. "
+            f"Received: dataset={name!r}. Give for example mnist or emnist/balanced."
+        )
     return match["base"], match["version"]
 
 
@@ -115,8 +117,10 @@ def read(path: Path) -> Arrays:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise UsageError(f"The cache of prepared sets must be readable. Received: {path}: {error.strerror}. "
-                         "Set KERNORM_CACHE_DIR to another folder.") from None  # fmt: skip
+        raise UsageError(
+            f"The cache of prepared sets must be readable. Received: {path}: {error.strerror}. "
+            "Set KERNORM_CACHE_DIR to another folder."
+        ) from None
     with file:
         try:
             return _parse(file, path)
@@ -133,8 +137,13 @@ def write(arrays: Arrays) -> Path:
         UsageError: the disk is full or the folder cannot be written; nothing half-written stays.
     """
     path = cache_dir() / f"{arrays.name.replace('/', '+')}-{arrays.version}.npz"
-    metadata = {"schema": SCHEMA, "name": arrays.name, "version": arrays.version,
-                "labels": list(arrays.labels), "sha256": arrays.sha256}  # fmt: skip
+    metadata = {
+        "schema": SCHEMA,
+        "name": arrays.name,
+        "version": arrays.version,
+        "labels": list(arrays.labels),
+        "sha256": arrays.sha256,
+    }
     content: dict[str, Any] = {"metadata": np.frombuffer(json.dumps(metadata).encode(), np.uint8), **arrays.values}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -215,5 +224,7 @@ def _identity(path: Path) -> tuple[str, str]:
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(f"The cache of prepared sets must be writable and have room. Received: {folder}: "
-                      f"{error.strerror or error}. Make room, or set KERNORM_CACHE_DIR to another folder.")  # fmt: skip
+    return UsageError(
+        f"The cache of prepared sets must be writable and have room. Received: {folder}: "
+        f"{error.strerror or error}. Make room, or set KERNORM_CACHE_DIR to another folder."
+    )

@@ -155,24 +155,32 @@ def read_card(folder: Path) -> Card:
         UsageError: there is no SavedModel, or none of kernorm's, or its card is damaged or of another schema.
     """
     if not (folder / "saved_model.pb").is_file():
-        raise UsageError(f"An exported model is a folder with a saved_model.pb. Received: {folder}, which has none. "
-                         "Give saved_models/<run id>/<version>.")  # fmt: skip
+        raise UsageError(
+            f"An exported model is a folder with a saved_model.pb. Received: {folder}, which has none. "
+            "Give saved_models/<run id>/<version>."
+        )
     path = folder / FOLDER / "model_card.json"
     try:
         content = path.read_bytes()
         version = _VERSION.validate_json(content).schema_version
         if version != SCHEMA:
-            raise UsageError(f"A model card must be of schema {SCHEMA}. Received: {path} of schema {version}. "
-                             "Read it with the kernorm that wrote it.")  # fmt: skip
+            raise UsageError(
+                f"A model card must be of schema {SCHEMA}. Received: {path} of schema {version}. "
+                "Read it with the kernorm that wrote it."
+            )
         return _ADAPTER.validate_json(content)
     except FileNotFoundError:
-        raise UsageError(f"A SavedModel must be one that kernorm exported. Received: {folder}, without "
-                         f"{FOLDER}/model_card.json. Export it by python -m kernorm.export.") from None  # fmt: skip
+        raise UsageError(
+            f"A SavedModel must be one that kernorm exported. Received: {folder}, without "
+            f"{FOLDER}/model_card.json. Export it by python -m kernorm.export."
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UsageError(f"A model card must be whole and of schema {SCHEMA}. Received: {path}, {where}: "
-                         f"{first['msg']}. Export the run again.") from None  # fmt: skip
+        raise UsageError(
+            f"A model card must be whole and of schema {SCHEMA}. Received: {path}, {where}: "
+            f"{first['msg']}. Export the run again."
+        ) from None
 
 
 def _scores(evaluation: Evaluation | None) -> Scores | None:

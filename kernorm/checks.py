@@ -35,13 +35,17 @@ def check_answers(
             # The model itself cannot take an empty batch on every machine; the exported one must.
             reference = np.asarray(model(images[:1] if not size else batch, training=False), np.float32)[:size]
             if not np.isfinite(reference).all():
-                raise RuntimeError("A model must answer with finite numbers to be exported. Received: logits that are "
-                                   "not. Train with a lower --learning-rate.")  # fmt: skip
+                raise RuntimeError(
+                    "A model must answer with finite numbers to be exported. Received: logits that are "
+                    "not. Train with a lower --learning-rate."
+                )
             answers = [reference, *_logits(signatures, labels, batch)]
         spread = float(np.ptp(np.stack(answers), axis=0).max(initial=0.0))
         if spread > TOLERANCE * max(1.0, float(np.abs(reference).max(initial=0.0))):
-            raise RuntimeError(f"An exported model must answer as the trained one. Received: logits that differ by "
-                               f"{spread:.3g} at batch size {size}. Report this.")  # fmt: skip
+            raise RuntimeError(
+                f"An exported model must answer as the trained one. Received: logits that differ by "
+                f"{spread:.3g} at batch size {size}. Report this."
+            )
         largest = max(largest, spread)
     return largest
 
@@ -83,8 +87,9 @@ def _agree(output: str, received: NDArray[Any], wanted: NDArray[Any]) -> None:
     elif same:
         same = bool((received == wanted).all())
     if not same:
-        raise RuntimeError(f"An exported model's outputs must follow from its logits. Received: {output} that do not. "
-                           "Report this.")  # fmt: skip
+        raise RuntimeError(
+            f"An exported model's outputs must follow from its logits. Received: {output} that do not. Report this."
+        )
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

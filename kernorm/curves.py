@@ -109,6 +109,14 @@ def _line(axes: Axes, rows: Iterable[Epoch], field: str, colour: str, label: str
 
 def _test_point(axes: Axes, test: Evaluation, epoch: int) -> list[float]:
     low, high = test.interval
-    axes.errorbar([epoch], [test.accuracy], [[test.accuracy - low], [high - test.accuracy]], fmt="D", markersize=5,
-                  color=PALETTE["green"], capsize=3, label="test, 95 % interval")  # fmt: skip
+    axes.errorbar(
+        [epoch],
+        [test.accuracy],
+        [[test.accuracy - low], [high - test.accuracy]],
+        fmt="D",
+        markersize=5,
+        color=PALETTE["green"],
+        capsize=3,
+        label="test, 95 % interval",
+    )
     return [low, high]

@@ -70,9 +70,11 @@ def load(config: TrainConfig) -> Dataset:
         arrays.train_labels, validation_size=config.validation_size, train_size=config.train_size
     )
     if config.batch_size > len(train_indices):
-        raise UsageError("--batch-size must not be larger than the training split. Received: "
-                         f"batch_size={config.batch_size} for {len(train_indices)} images. "
-                         f"Give at most {len(train_indices)}.")  # fmt: skip
+        raise UsageError(
+            "--batch-size must not be larger than the training split. Received: "
+            f"batch_size={config.batch_size} for {len(train_indices)} images. "
+            f"Give at most {len(train_indices)}."
+        )
     train, validation = _take(arrays, train_indices), _take(arrays, validation_indices)
     mean, std = pixel_moments(train.images)
     info = Data(
@@ -102,8 +104,10 @@ def load_arrays(name: str = "mnist", *, manual_dir: Path | None = None, data_dir
     cache.parse_name(name)
     for flag, folder in (("--manual-dir", manual_dir), ("--data-dir", data_dir)):
         if folder is not None and not folder.is_dir() and (folder.exists() or flag == "--manual-dir"):
-            raise UsageError(f"{flag} takes a folder. Received: {folder}, which is "
-                             f"{'a file' if folder.exists() else 'not there'}. Give an existing folder.")  # fmt: skip
+            raise UsageError(
+                f"{flag} takes a folder. Received: {folder}, which is "
+                f"{'a file' if folder.exists() else 'not there'}. Give an existing folder."
+            )
     try:
         if path := cache.cached_path(name):
             return cache.read(path)
@@ -177,9 +181,11 @@ def main(config: DataConfig) -> None:
         if path is not None:
             print(describe(path))
     if not config.names:
-        print(f"{'Others are' if paths else 'No set is prepared yet. Sets are'} prepared by "
-              "python -m kernorm.data NAME: mnist (without network), fashion_mnist, kmnist, emnist/balanced, cifar10 "
-              "and more (from the net, or with --manual-dir from a folder).")  # fmt: skip
+        print(
+            f"{'Others are' if paths else 'No set is prepared yet. Sets are'} prepared by "
+            "python -m kernorm.data NAME: mnist (without network), fashion_mnist, kmnist, emnist/balanced, cifar10 "
+            "and more (from the net, or with --manual-dir from a folder)."
+        )
 
 
 def describe(path: Path) -> str:
@@ -190,9 +196,11 @@ def describe(path: Path) -> str:
     except cache.DamagedError as error:
         return f"{path.stem}: DAMAGED, {error}; its next use prepares it again; {size}, {path}"
     shape = "x".join(map(str, arrays.train_images.shape[1:]))
-    return (f"{arrays.name} {arrays.version}: {len(arrays.train_labels):,} training and {len(arrays.test_labels):,} "
-            f"test images of {shape}, {len(arrays.labels)} classes; checked, sha256 {arrays.sha256[:12]}…; "
-            f"{size}, {path}")  # fmt: skip
+    return (
+        f"{arrays.name} {arrays.version}: {len(arrays.train_labels):,} training and {len(arrays.test_labels):,} "
+        f"test images of {shape}, {len(arrays.labels)} classes; checked, sha256 {arrays.sha256[:12]}…; "
+        f"{size}, {path}"
+    )
 
 
 if __name__ == "__main__":

@@ -275,8 +275,10 @@ def _baseline_path(config: EvaluateConfig) -> Path | None:
 
 def _require_comparable(card: Card, other: Card, path: Path) -> None:
     if (card.data.name, card.data.labels, card.data.image_shape) != (
-        other.data.name, other.data.labels, other.data.image_shape
-    ):  # fmt: skip
+        other.data.name,
+        other.data.labels,
+        other.data.image_shape,
+    ):
         raise UsageError(
             f"Models are compared on the same data. Received: {path}, of {other.data.name}, for a model of "
             f"{card.data.name}. Give another --baseline or --beside."

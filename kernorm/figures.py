@@ -127,9 +127,15 @@ def legend(axes: Axes, room: int = 64) -> None:
     if labels:
         by_label = dict(zip(labels, handles, strict=True))
         axes.legend(
-            by_label.values(), by_label.keys(), loc="lower left", bbox_to_anchor=(0, 1),
-            ncols=legend_columns(list(by_label), room), borderaxespad=0.1, handlelength=1.2, columnspacing=0.8,
-        )  # fmt: skip
+            by_label.values(),
+            by_label.keys(),
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=legend_columns(list(by_label), room),
+            borderaxespad=0.1,
+            handlelength=1.2,
+            columnspacing=0.8,
+        )
 
 
 def legend_columns(labels: Sequence[str], room: int = 64) -> int:

@@ -99,8 +99,10 @@ def require_format(name: FormatName) -> Format:
     """
     missing = [module for module in FORMATS[name].needs if importlib.util.find_spec(module) is None]
     if missing:
-        raise UsageError(f"--format {name} needs {' and '.join(missing)}. Received: an environment without. "
-                         "Install it by pip install 'kernorm[runtimes]'.")  # fmt: skip
+        raise UsageError(
+            f"--format {name} needs {' and '.join(missing)}. Received: an environment without. "
+            "Install it by pip install 'kernorm[runtimes]'."
+        )
     return FORMATS[name]
 
 
@@ -138,8 +140,19 @@ def saved_model(path: Path) -> "Ask":
 
 def write_onnx(path: Path, target: Path) -> None:
     """Writes `serving_default` of a SavedModel as ONNX, by tf2onnx."""
-    command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(path), "--signature_def", SIGNATURE,
-               "--opset", str(OPSET), "--output", str(target)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "tf2onnx.convert",
+        "--saved-model",
+        str(path),
+        "--signature_def",
+        SIGNATURE,
+        "--opset",
+        str(OPSET),
+        "--output",
+        str(target),
+    ]
     subprocess.run(command, check=True, capture_output=True)
 
 
@@ -208,8 +221,10 @@ def _require_parity(name: str, model: "Ask", converted: "Ask", batches: "list[Im
         wanted = model(batch)
         difference = largest_difference(converted(batch), wanted)
         if difference > tolerated(wanted):
-            raise RuntimeError(f"A converted model must answer as its SavedModel. Received: logits of {name} that "
-                               f"differ by {difference:.3g} at batch size {len(batch)}. Report this.")  # fmt: skip
+            raise RuntimeError(
+                f"A converted model must answer as its SavedModel. Received: logits of {name} that "
+                f"differ by {difference:.3g} at batch size {len(batch)}. Report this."
+            )
 
 
 def main(config: FormatsConfig) -> None:

@@ -164,17 +164,23 @@ def _decided(
         found = values[key]
         low, high = found.interval
         passed = low >= threshold.bound if least else high <= threshold.bound
-        return decision(passed, f"{what} {_shown(found.value, found.interval)}: {'at least' if least else 'at most'} "
-                                f"{threshold.bound:g} is {'shown' if passed else 'not shown'}")  # fmt: skip
+        return decision(
+            passed,
+            f"{what} {_shown(found.value, found.interval)}: {'at least' if least else 'at most'} "
+            f"{threshold.bound:g} is {'shown' if passed else 'not shown'}",
+        )
     if key not in differences:
         return decision(True, f"{what}: no baseline to compare with")
     change = differences[key]
     bound = threshold.bound * abs(change.baseline) if threshold.relative else threshold.bound
     low, high = change.interval
     passed = high >= bound if least else low <= bound
-    return decision(passed, f"{what} against the baseline {_shown(change.value, change.interval, sign='+')}: "
-                            f"{'not shown to be' if passed else 'shown to be'} {'below' if least else 'above'} "
-                            f"{bound:+g}")  # fmt: skip
+    return decision(
+        passed,
+        f"{what} against the baseline {_shown(change.value, change.interval, sign='+')}: "
+        f"{'not shown to be' if passed else 'shown to be'} {'below' if least else 'above'} "
+        f"{bound:+g}",
+    )
 
 
 def _shown(value: float, interval: Interval, sign: str = "") -> str:

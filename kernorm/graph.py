@@ -69,8 +69,10 @@ def check_graph(folder: Path, signatures: Iterable[str]) -> None:
     """
     for signature in signatures:
         if refused := refused_ops(folder, signature):
-            raise RuntimeError(f"An exported model holds only operations that every server runs. Received: "
-                               f"{', '.join(sorted(refused))} in {signature}. Report this.")  # fmt: skip
+            raise RuntimeError(
+                f"An exported model holds only operations that every server runs. Received: "
+                f"{', '.join(sorted(refused))} in {signature}. Report this."
+            )
 
 
 def _ancestors(graph: GraphDef, tensors: Iterable[str]) -> list[NodeDef]:

@@ -27,10 +27,30 @@ Width = int | Literal["auto"] | None
 WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 # What may differ between the members of a population: values of its program, or of the data fed to it.
 DYNAMIC = (
-    "seed", "initializer", "l1", "l2", "penalize", "penalty_at", "learning_rate", "momentum", "base_momentum",
-    "schedule", "pct_start", "div_factor", "final_div_factor", "anneal", "step_size", "step_gamma", "step_after",
-    "rotation", "shift", "zoom", "shear", "recipe", "threads",
-)  # fmt: skip
+    "seed",
+    "initializer",
+    "l1",
+    "l2",
+    "penalize",
+    "penalty_at",
+    "learning_rate",
+    "momentum",
+    "base_momentum",
+    "schedule",
+    "pct_start",
+    "div_factor",
+    "final_div_factor",
+    "anneal",
+    "step_size",
+    "step_gamma",
+    "step_after",
+    "rotation",
+    "shift",
+    "zoom",
+    "shear",
+    "recipe",
+    "threads",
+)
 
 
 class Configured(Protocol):

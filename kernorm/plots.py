@@ -53,12 +53,24 @@ def misclassified(test: Evaluation, labels: Sequence[str], images: NDArray[np.ui
         axes = figure.subplots()
         for place, (image, mistake) in enumerate(zip(images, test.mistakes, strict=False)):
             left, top = 1.15 * (place % 5), 1.45 * (place // 5)
-            axes.imshow(picture(image), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest",
-                        extent=(left, left + 1, top + 1, top))  # fmt: skip
+            axes.imshow(
+                picture(image),
+                cmap="gray_r",
+                vmin=0,
+                vmax=255,
+                interpolation="nearest",
+                extent=(left, left + 1, top + 1, top),
+            )
             axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=PALETTE["line"], linewidth=0.6))
             target, prediction = name_of(mistake.target, labels), name_of(mistake.prediction, labels)
-            axes.text(left + 0.5, top + 1.04, f"{target} → {prediction}\n{share(mistake.confidence)}",
-                      ha="center", va="top", fontsize=8)  # fmt: skip
+            axes.text(
+                left + 0.5,
+                top + 1.04,
+                f"{target} → {prediction}\n{share(mistake.confidence)}",
+                ha="center",
+                va="top",
+                fontsize=8,
+            )
         axes.set(xlim=(-0.05, 5.65), ylim=(1.45 * rows - 0.03, -0.03))
         axes.set_axis_off()
 
@@ -91,8 +103,15 @@ def confusion(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
             axes.add_patch(
                 Rectangle((prediction - 0.5, target - 0.5), 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
             )
-            axes.text(prediction, target, str(count), ha="center", va="center_baseline", fontsize=small,
-                      color=PALETTE["ink" if wrong else "muted"])  # fmt: skip
+            axes.text(
+                prediction,
+                target,
+                str(count),
+                ha="center",
+                va="center_baseline",
+                fontsize=small,
+                color=PALETTE["ink" if wrong else "muted"],
+            )
         names = [name_of(label, labels) for label in range(many)]
         axes.set(xlim=(-0.5, many - 0.5), ylim=(many - 0.5, -0.5), xlabel="predicted", ylabel="target", aspect="equal")
         axes.set_xticks(range(many), names, fontsize=small)
@@ -126,10 +145,24 @@ def reliability(evaluation: Evaluation) -> Panel:
                 low, high = wilson(round(bin_.accuracy * bin_.count), bin_.count)
                 tiny = bin_.count < TINY
                 upper.plot([bin_.confidence] * 2, [low, high], color=PALETTE["blue"], linewidth=0.8 if tiny else 1.4)
-                upper.plot([bin_.confidence], [bin_.accuracy], "o", color=PALETTE["blue"], markersize=5,
-                           markerfacecolor=PALETTE["paper" if tiny else "blue"])  # fmt: skip
-        upper.text(0.03, 0.07, "as sure as right", rotation=45, rotation_mode="anchor", transform_rotates_text=True,
-                   fontsize=9, color=PALETTE["muted"])  # fmt: skip
+                upper.plot(
+                    [bin_.confidence],
+                    [bin_.accuracy],
+                    "o",
+                    color=PALETTE["blue"],
+                    markersize=5,
+                    markerfacecolor=PALETTE["paper" if tiny else "blue"],
+                )
+        upper.text(
+            0.03,
+            0.07,
+            "as sure as right",
+            rotation=45,
+            rotation_mode="anchor",
+            transform_rotates_text=True,
+            fontsize=9,
+            color=PALETTE["muted"],
+        )
         upper.set_title(scores, loc="left", fontsize=9.5)
         upper.set(xlim=(0, 1.015), ylim=(-0.03, 1.04), ylabel="accuracy in the bin")
         lower.set(xlabel="confidence: probability given to the prediction", ylabel="images", yscale="symlog")
@@ -178,8 +211,16 @@ def weights(layers: Iterable[Layer]) -> Panel:
             colour, marker = looks[place]
             shares = [100 * near_zero[place] for _, near_zero in shown]
             label = f"|w| < {threshold:g}"
-            axes.plot(shares, range(len(shown)), marker, color=PALETTE[colour], markersize=5.5, label=label,
-                      markeredgecolor=PALETTE["paper"], markeredgewidth=0.6)  # fmt: skip
+            axes.plot(
+                shares,
+                range(len(shown)),
+                marker,
+                color=PALETTE[colour],
+                markersize=5.5,
+                label=label,
+                markeredgecolor=PALETTE["paper"],
+                markeredgewidth=0.6,
+            )
         axes.set_yticks(range(len(shown)), [name for name, _ in shown])
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="share of the kernel’s weights, %")
         axes.set_xlim(left=-0.02 * axes.get_xlim()[1])

@@ -269,8 +269,10 @@ class Population:
             return False
         if memory is None or free is None:
             return True
-        _say(f"device memory, {lowering}: {memory.member / 2**20:.1f} MiB a member, {memory.total / 2**20:.0f} MiB "
-             f"on each device for {self.width}, {self.memory * free / 2**20:.0f} MiB allowed")  # fmt: skip
+        _say(
+            f"device memory, {lowering}: {memory.member / 2**20:.1f} MiB a member, {memory.total / 2**20:.0f} MiB "
+            f"on each device for {self.width}, {self.memory * free / 2**20:.0f} MiB allowed"
+        )
         return memory.total <= self.memory * free
 
     def needs(self, lowering: Lowering) -> Memory | None:
@@ -372,10 +374,12 @@ class Population:
             # Not waited for: the next steps are prepared while the device does these.
             self.state, steps = self._train(feed, count)
             found.append((count, steps))
-        steps = Steps(*(
-            np.concatenate([np.asarray(values)[:, :count] for count, values in column], axis=1)
-            for column in ([(count, steps[index]) for count, steps in found] for index in range(len(Steps._fields)))
-        ))  # fmt: skip
+        steps = Steps(
+            *(
+                np.concatenate([np.asarray(values)[:, :count] for count, values in column], axis=1)
+                for column in ([(count, steps[index]) for count, steps in found] for index in range(len(Steps._fields)))
+            )
+        )
         sizes = np.array([len(self.runs[0].batches.chosen(index)) for index in range(steps.loss.shape[1])])
         self._end_diverged(epoch, steps.loss)
         scores = self._scores(self.monitored) if self.monitored else None
@@ -406,8 +410,10 @@ class Population:
             )
             run.reached.add(row, run.config.select, partial(_in_order, run, kept, place))
         best = max((run.reached.history[-1].val_accuracy or 0 for _, run in alive), default=0.0)
-        _say(f"epoch {epoch + 1}/{self.last}  {self.count} members ({self.width} wide), {seconds:.1f} s, "
-             f"{len(alive) / seconds:.2f} member-epochs/s, best accuracy {100 * best:.2f} %")  # fmt: skip
+        _say(
+            f"epoch {epoch + 1}/{self.last}  {self.count} members ({self.width} wide), {seconds:.1f} s, "
+            f"{len(alive) / seconds:.2f} member-epochs/s, best accuracy {100 * best:.2f} %"
+        )
         self._save(epoch)
 
     def _end_diverged(self, epoch: int, losses: NDArray[np.float32]) -> None:

@@ -33,9 +33,11 @@ def prepare_in_child(name: str, manual_dir: Path | None, data_dir: Path | None) 
     if child.returncode == _USAGE_ERROR and child.stdout:
         raise UsageError(child.stdout.strip())
     if child.returncode:
-        raise UsageError("Preparing a data set must run to its end. Received: the process that prepares "
-                         f"{name} ended with {child.returncode}. Look at its message above; a negative number is a "
-                         "signal, -9 mostly a lack of memory.")  # fmt: skip
+        raise UsageError(
+            "Preparing a data set must run to its end. Received: the process that prepares "
+            f"{name} ended with {child.returncode}. Look at its message above; a negative number is a "
+            "signal, -9 mostly a lack of memory."
+        )
 
 
 def _child(arguments: list[str]) -> int:

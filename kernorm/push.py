@@ -207,8 +207,10 @@ def listed(config: PushConfig) -> list[str]:
     entry = next((entry for entry in read_config(config).model_config_list.config if entry.name == config.model), None)
     labels = dict(entry.version_labels) if entry else {}
     now = served_version(config)
-    return [_line(config.base / str(number), number == now, [name for name, of in labels.items() if of == number])
-            for number in reversed(versions(config.base))]  # fmt: skip
+    return [
+        _line(config.base / str(number), number == now, [name for name, of in labels.items() if of == number])
+        for number in reversed(versions(config.base))
+    ]
 
 
 def _line(path: Path, served: bool, labels: list[str]) -> str:

@@ -54,8 +54,10 @@ def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> P
     """
     expected = min(SHOWN, len(record.test.mistakes)) if record.test else 0
     if len(mistakes) != expected:
-        raise ValueError(f"A report takes an image for each of the first {SHOWN} mistakes on the test split. Received: "
-                         f"{len(mistakes)} images for {expected} mistakes. Give those of record.test.")  # fmt: skip
+        raise ValueError(
+            f"A report takes an image for each of the first {SHOWN} mistakes on the test split. Received: "
+            f"{len(mistakes)} images for {expected} mistakes. Give those of record.test."
+        )
     drawn = charts(record, mistakes)
     for name, group in drawn.items():
         write_atomically(folder / f"{name}.png", to_png(group, record.run_id))
@@ -246,13 +248,19 @@ def _selection(record: Record) -> Verdict:
     which = "No epoch has been kept yet." if kept is None else f"Epoch {kept} of {epochs} was kept"
     if record.config.select == "test":
         text = f"{which}: the best on the test split itself, after as many looks at it as epochs. "
-        return Verdict("warning", "The test split selected the weights",
-                       f"{text}Its test accuracy is the highest of them and too good by that; set it only beside "
-                       "results that were selected the same way.")  # fmt: skip
+        return Verdict(
+            "warning",
+            "The test split selected the weights",
+            f"{text}Its test accuracy is the highest of them and too good by that; set it only beside "
+            "results that were selected the same way.",
+        )
     if record.config.select == "validation":
-        return Verdict("good", "The validation split selected the weights",
-                       f"{which}, the best on {data.validation:,} validation images. The validation score is "
-                       "slightly too good by that, the test score is not.")  # fmt: skip
+        return Verdict(
+            "good",
+            "The validation split selected the weights",
+            f"{which}, the best on {data.validation:,} validation images. The validation score is "
+            "slightly too good by that, the test score is not.",
+        )
     text = f"The last epoch{'' if kept is None else f', {kept},'} is kept, as decided before training."
     if record.monitored == "test":
         return Verdict("warning", "The test split was watched during training", f"{text} Nobody should tune by it.")
@@ -267,8 +275,9 @@ def _openings(record: Record) -> Verdict:
     if len(looks) == 1:
         return Verdict("good", "The test split was opened once", f"For: {looks[0].purpose}, {first}.")
     purposes = ", ".join(dict.fromkeys(look.purpose for look in looks))
-    return Verdict("warning", f"The test split was opened {len(looks)} times",
-                   f"For: {purposes}. First {first}, last {last}.")  # fmt: skip
+    return Verdict(
+        "warning", f"The test split was opened {len(looks)} times", f"For: {purposes}. First {first}, last {last}."
+    )
 
 
 def _penalty(record: Record) -> Verdict:
@@ -281,8 +290,10 @@ def _penalty(record: Record) -> Verdict:
         kind: Literal["warning", "note"] = "warning" if on else "note"
         return Verdict(kind, f"The penalty is {'on, but unproven' if on else 'off'}", f"{where}. It was not measured.")
     measured, formula = proof
-    found = (f"The loss of the first step held a penalty of {measured:.6g}; λ1·Σ|w| + λ2·Σw² over the same weights "
-             f"is {formula:.6g}.")  # fmt: skip
+    found = (
+        f"The loss of the first step held a penalty of {measured:.6g}; λ1·Σ|w| + λ2·Σw² over the same weights "
+        f"is {formula:.6g}."
+    )
     if not on and measured == 0:
         return Verdict("note", "The penalty is off", "Every λ is 0, and the loss of the first step held no penalty.")
     if on and measured > 0 and math.isclose(measured, formula, rel_tol=1e-3):
@@ -293,9 +304,12 @@ def _penalty(record: Record) -> Verdict:
 
 def _resolution(test: Evaluation) -> Verdict:
     least = points(resolution(test.accuracy, test.count), test.count).lstrip("+")
-    return Verdict("note", "One run, one seed",
-                   f"On {test.count:,} images another single run must differ by more than {least} to be told apart "
-                   "from this one. Another seed (`--seed 1`) moves the result too.")  # fmt: skip
+    return Verdict(
+        "note",
+        "One run, one seed",
+        f"On {test.count:,} images another single run must differ by more than {least} to be told apart "
+        "from this one. Another seed (`--seed 1`) moves the result too.",
+    )
 
 
 def _flag(name: str, value: object) -> list[str]:

@@ -27,8 +27,10 @@ def load_model(record: Record, weights: Path) -> keras.Model:
     except (ValueError, OSError, KeyError, RuntimeError) as error:
         difference = str(error).strip().splitlines()[0].rstrip(".")
     if difference:
-        raise UsageError(f"Weights must be whole and of the net that their record describes. Received: {weights}: "
-                         f"{difference}. Train the run once more with --retrain.")  # fmt: skip
+        raise UsageError(
+            f"Weights must be whole and of the net that their record describes. Received: {weights}: "
+            f"{difference}. Train the run once more with --retrain."
+        )
     return model
 
 

@@ -187,8 +187,10 @@ def conduct(planned: Study, config: StudyConfig, words: str, *, train: bool = Tr
     with locked(config.folder / "lock", "run this study"):
         ledger = Ledger(config.folder)
         if ledger.damaged:
-            _say(f"{len(ledger.damaged)} damaged lines of {ledger.path} were put aside, in records.damaged.jsonl: "
-                 f"line {', '.join(map(str, ledger.damaged))}. Their runs are done again.")  # fmt: skip
+            _say(
+                f"{len(ledger.damaged)} damaged lines of {ledger.path} were put aside, in records.damaged.jsonl: "
+                f"line {', '.join(map(str, ledger.damaged))}. Their runs are done again."
+            )
         if train:
             _run(planned, config, ledger)
         return _report(planned, config, ledger, words)
@@ -274,8 +276,14 @@ def _prepare_data(runs: list[Planned]) -> None:
     seen = set()
     for run in runs:
         config = run.config
-        key = (config.dataset, config.manual_dir, config.data_dir, config.validation_size, config.train_size,
-               config.batch_size)  # fmt: skip
+        key = (
+            config.dataset,
+            config.manual_dir,
+            config.data_dir,
+            config.validation_size,
+            config.train_size,
+            config.batch_size,
+        )
         if key not in seen:
             seen.add(key)
             load(config)

@@ -197,8 +197,9 @@ def _single(arm: Arm, baseline: Arm | None, measure: str, place: int, shown: Seq
         if against:
             axes.plot(against.epochs, against.mean, color=PALETTE["muted"], linewidth=1.2)
         if training and mine:
-            axes.plot(training.epochs, training.mean, color=PALETTE[arm.look.colour], linewidth=1,
-                      linestyle=(0, (3, 2)))  # fmt: skip
+            axes.plot(
+                training.epochs, training.mean, color=PALETTE[arm.look.colour], linewidth=1, linestyle=(0, (3, 2))
+            )
         if main:
             _band(axes, main, arm.look.colour)
             axes.plot(main.epochs, main.mean, color=PALETTE[arm.look.colour])
@@ -239,8 +240,13 @@ def _penalty(arm: Arm, place: int, values: Sequence[float]) -> Panel:
             if curve := curves[part]:
                 off = not curve.mean.any()
                 course = " = 0" if off else f": {concise(curve.mean[0])} → {concise(curve.mean[-1])}"
-                axes.plot(curve.epochs, curve.mean, color=PALETTE[colour], label=label + course,
-                          linestyle=(0, (4, 4)) if off and part == "l2_penalty" else "-")  # fmt: skip
+                axes.plot(
+                    curve.epochs,
+                    curve.mean,
+                    color=PALETTE[colour],
+                    label=label + course,
+                    linestyle=(0, (4, 4)) if off and part == "l2_penalty" else "-",
+                )
                 _band(axes, curve, colour)
         if values:
             low, high = np.floor(np.log10(min(values))), np.ceil(np.log10(max(values)))
@@ -253,8 +259,11 @@ def _penalty(arm: Arm, place: int, values: Sequence[float]) -> Panel:
             axes.set(yticks=[0], ylim=(-0.05, 1))
         legend(axes, room=24)
 
-    words = "; ".join(f"{label} from {concise(curve.mean[0])} to {concise(curve.mean[-1])}"
-                      for part, _, label in PENALTIES if (curve := curves[part]))  # fmt: skip
+    words = "; ".join(
+        f"{label} from {concise(curve.mean[0])} to {concise(curve.mean[-1])}"
+        for part, _, label in PENALTIES
+        if (curve := curves[part])
+    )
     return Panel(f"penalties-{place}", arm.name, f"{words}, in nats over epochs.", (SMALL[0], SMALL[1] + 0.2), draw)
 
 
@@ -275,8 +284,16 @@ def _activation(arm: Arm, place: int, ends: Sequence[float], usual: bool) -> Pan
             axes.fill_between(low.epochs, low.mean, high.mean, color=PALETTE["blue"], alpha=alpha, linewidth=0)
         for curve, mark in zip(curves, PERCENTILES, strict=True):
             axes.plot(curve.epochs, curve.mean, color=PALETTE["blue"], linewidth=1.2)
-            axes.annotate(f"{mark}", (curve.epochs[-1], curve.mean[-1]), (3, 0), textcoords="offset points",
-                          va="center", fontsize=8, color=PALETTE["muted"], annotation_clip=False)  # fmt: skip
+            axes.annotate(
+                f"{mark}",
+                (curve.epochs[-1], curve.mean[-1]),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=PALETTE["muted"],
+                annotation_clip=False,
+            )
         margin = 0.05 * (max(ends) - min(ends))
         axes.set_ylim(min(ends) - margin, max(ends) + margin)
         if not usual:
@@ -300,8 +317,16 @@ def _line(axes: Axes, curve: Curve, arm: Arm, factor: float, *, strong: bool, la
     """Draws an arm's mean; with its band and markers where few arms look like this one."""
     every = max(1, len(curve.epochs) // 8)
     marker = arm.look.marker if strong else ""
-    axes.plot(curve.epochs, factor * curve.mean, color=PALETTE[arm.look.colour], marker=marker, markersize=4,
-              markevery=every, linewidth=1.7 if strong else 1.0, label=label or "_")  # fmt: skip
+    axes.plot(
+        curve.epochs,
+        factor * curve.mean,
+        color=PALETTE[arm.look.colour],
+        marker=marker,
+        markersize=4,
+        markevery=every,
+        linewidth=1.7 if strong else 1.0,
+        label=label or "_",
+    )
     if strong:
         _band(axes, curve, arm.look.colour, factor)
 
@@ -318,12 +343,22 @@ def _absent(axes: Axes, values: Mapping[str, np.ndarray], percent: bool) -> None
     for side, place, outside in (("below", 0.03, lambda v: v < low), ("above", 0.92, lambda v: v > high)):
         names = {name: value[-1] for name, value in values.items() if outside(value).all()}
         if names:
-            shown = ", ".join(f"{plain(name)} ({100 * end:.1f} %)" if percent else f"{plain(name)} ({end:.3g})"
-                              for name, end in list(names.items())[:2])  # fmt: skip
+            shown = ", ".join(
+                f"{plain(name)} ({100 * end:.1f} %)" if percent else f"{plain(name)} ({end:.3g})"
+                for name, end in list(names.items())[:2]
+            )
             more = f" and {len(names) - 2} more" if len(names) > 2 else ""
             behind = {"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 1.5}
-            axes.text(0.985, place, f"{side} the axis: {shown}{more}", transform=axes.transAxes, fontsize=8, ha="right",
-                      color=PALETTE["muted"], bbox=behind)  # fmt: skip
+            axes.text(
+                0.985,
+                place,
+                f"{side} the axis: {shown}{more}",
+                transform=axes.transAxes,
+                fontsize=8,
+                ha="right",
+                color=PALETTE["muted"],
+                bbox=behind,
+            )
 
 
 def _note(axes: Axes, text: str) -> None:

@@ -85,15 +85,29 @@ def _forest(arms: Sequence[Arm], metric: str) -> Panel | None:
                 (comparison.interval, 0, 3.0, colour, "interval"),
             ):
                 if ends:
-                    axes.plot([factor * end for end in ends], [row + below] * 2, color=PALETTE[ink], linewidth=width,
-                              label=name, solid_capstyle="butt")  # fmt: skip
+                    axes.plot(
+                        [factor * end for end in ends],
+                        [row + below] * 2,
+                        color=PALETTE[ink],
+                        linewidth=width,
+                        label=name,
+                        solid_capstyle="butt",
+                    )
             difference = factor * (comparison.difference or 0.0)
             if not low <= difference <= high:
                 _beyond(axes, difference, row, f"{difference:+.3g}".replace("-", "−"), colour)
             else:
                 face = "paper" if marker == "o" else colour
-                axes.plot([difference], [row], marker, color=PALETTE[colour], markersize=7, label="difference",
-                          markerfacecolor=PALETTE[face], markeredgewidth=1.4)  # fmt: skip
+                axes.plot(
+                    [difference],
+                    [row],
+                    marker,
+                    color=PALETTE[colour],
+                    markersize=7,
+                    label="difference",
+                    markerfacecolor=PALETTE[face],
+                    markeredgewidth=1.4,
+                )
         axes.set(xlim=(low, high), xlabel=f"difference to the baseline, {unit}")
         better, worse = ("better →", "← worse") if higher else ("worse →", "← better")
         axes.set_title(worse, loc="left", fontsize=9, color=PALETTE["muted"])
@@ -117,8 +131,11 @@ def seeds(arms: Sequence[Arm], metric: str) -> Panel:
         ends = [value for arm in fair for value in values[arm]]
         span = max(ends) - min(ends)
         for arm in fair:  # an interval of two or three seeds can be many times as wide as all points
-            ends += [factor * end for end in arm.summary.scores[metric].interval or ()
-                     if min(ends) - span / 2 <= factor * end <= max(ends) + span / 2]  # fmt: skip
+            ends += [
+                factor * end
+                for end in arm.summary.scores[metric].interval or ()
+                if min(ends) - span / 2 <= factor * end <= max(ends) + span / 2
+            ]
         margin = 0.06 * (max(ends) - min(ends)) or 0.01 * max(ends)
         low, high = min(ends) - margin, max(ends) + margin
         for row, arm in enumerate(arms):
@@ -128,13 +145,28 @@ def seeds(arms: Sequence[Arm], metric: str) -> Panel:
                 _beyond(axes, side, row, f"{factor * score.mean:.4g}", arm.look.colour)
                 continue
             if score.interval:
-                axes.plot([factor * end for end in score.interval], [row, row], color=PALETTE["line"], linewidth=3,
-                          solid_capstyle="butt", label="interval")  # fmt: skip
+                axes.plot(
+                    [factor * end for end in score.interval],
+                    [row, row],
+                    color=PALETTE["line"],
+                    linewidth=3,
+                    solid_capstyle="butt",
+                    label="interval",
+                )
             offsets = np.linspace(-0.2, 0.2, len(values[arm])) if len(values[arm]) > 1 else [0.0]
-            axes.plot(values[arm], row + np.asarray(offsets), "o", color=PALETTE[arm.look.colour], markersize=4.5,
-                      alpha=0.8, markeredgewidth=0, label="seeds")  # fmt: skip
-            axes.plot([factor * score.mean] * 2, [row - 0.32, row + 0.32], color=PALETTE["ink"], linewidth=1.6,
-                      label="mean")  # fmt: skip
+            axes.plot(
+                values[arm],
+                row + np.asarray(offsets),
+                "o",
+                color=PALETTE[arm.look.colour],
+                markersize=4.5,
+                alpha=0.8,
+                markeredgewidth=0,
+                label="seeds",
+            )
+            axes.plot(
+                [factor * score.mean] * 2, [row - 0.32, row + 0.32], color=PALETTE["ink"], linewidth=1.6, label="mean"
+            )
         axes.set(xlim=(low, high), xlabel=f"{METRICS[metric].label}, {unit}")
         _rows(axes, arms)
 
@@ -156,8 +188,11 @@ def batch_lines(arms: Sequence[Arm]) -> list[Line]:
     """Finds lines over the batch size: of all that is alike but for batch size and rate, those a rule connects."""
     alike: dict[str, list[Arm]] = {}
     for arm in arms:
-        identity = {key: value for key, value in arm.summary.config.identity.items()
-                    if key not in ("batch_size", "learning_rate", "seed")}  # fmt: skip
+        identity = {
+            key: value
+            for key, value in arm.summary.config.identity.items()
+            if key not in ("batch_size", "learning_rate", "seed")
+        }
         alike.setdefault(repr(sorted(identity.items())), []).append(arm)
     families = [(group[0].summary.config, _families(group)) for group in alike.values()]
     families = [(config, found) for config, found in families if found]
@@ -180,8 +215,13 @@ def batch_sizes(arms: Sequence[Arm]) -> tuple[Panel, ...]:
     errors = {arm: 1 - arm.summary.scores["accuracy"].mean for line in lines for arm in line.arms}
     limit = max(10 * median_low(errors.values()), 4 * min(errors.values())) if errors else 0.0
     shown = [1 - error for error in errors.values() if error <= limit]
-    shown += [end for arm, error in errors.items() if error <= limit
-              for end in arm.summary.scores["accuracy"].interval or () if 1 - limit <= end <= 1]  # fmt: skip
+    shown += [
+        end
+        for arm, error in errors.items()
+        if error <= limit
+        for end in arm.summary.scores["accuracy"].interval or ()
+        if 1 - limit <= end <= 1
+    ]
 
     def panel(exponent: float) -> Panel:
         inside = [line for line in lines if line.exponent == exponent]
@@ -205,10 +245,13 @@ def batch_sizes(arms: Sequence[Arm]) -> tuple[Panel, ...]:
             legend(axes)
 
         listed = "; ".join(
-            f"{line.label} " + ", ".join(f"{100 * arm.summary.scores['accuracy'].mean:.2f} at "
-                                         f"{arm.summary.config.batch_size}" for arm in line.arms)
+            f"{line.label} "
+            + ", ".join(
+                f"{100 * arm.summary.scores['accuracy'].mean:.2f} at {arm.summary.config.batch_size}"
+                for arm in line.arms
+            )
             for line in inside
-        )  # fmt: skip
+        )
         title = "Accuracy against batch size" + (f": {RULES[exponent]}" if len(exponents) > 1 else "")
         size = (5.3, 3.4 + 0.17 * -(-len(labels) // legend_columns(labels)))
         return Panel(f"batch-size-{exponents.index(exponent)}", title, f"In percent: {listed}.", size, draw)
@@ -216,8 +259,9 @@ def batch_sizes(arms: Sequence[Arm]) -> tuple[Panel, ...]:
     return tuple(panel(exponent) for exponent in exponents)
 
 
-def misclassified(title: str, name: str, hard: Sequence[Hard], images: Mapping[int, NDArray[np.uint8]],
-                  labels: Sequence[str]) -> Panel:  # fmt: skip
+def misclassified(
+    title: str, name: str, hard: Sequence[Hard], images: Mapping[int, NDArray[np.uint8]], labels: Sequence[str]
+) -> Panel:
     """Images that most runs got wrong: target → most frequent prediction, and in how many of how many runs."""
     columns = 5
     rows = max(1, -(-len(hard) // columns))
@@ -226,12 +270,24 @@ def misclassified(title: str, name: str, hard: Sequence[Hard], images: Mapping[i
         axes = figure.subplots()
         for place, image in enumerate(hard):
             left, top = 1.15 * (place % columns), 1.45 * (place // columns)
-            axes.imshow(picture(images[image.index]), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest",
-                        extent=(left, left + 1, top + 1, top))  # fmt: skip
+            axes.imshow(
+                picture(images[image.index]),
+                cmap="gray_r",
+                vmin=0,
+                vmax=255,
+                interpolation="nearest",
+                extent=(left, left + 1, top + 1, top),
+            )
             axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=PALETTE["line"], linewidth=0.6))
             words = f"{name_of(image.target, labels)} → {name_of(image.prediction, labels)}"
-            axes.text(left + 0.5, top + 1.04, f"{plain(words)}\n{image.wrong} of {image.runs}", ha="center", va="top",
-                      fontsize=8)  # fmt: skip
+            axes.text(
+                left + 0.5,
+                top + 1.04,
+                f"{plain(words)}\n{image.wrong} of {image.runs}",
+                ha="center",
+                va="top",
+                fontsize=8,
+            )
         axes.set(xlim=(-0.05, 1.15 * columns - 0.1), ylim=(1.45 * rows - 0.03, -0.03), aspect="equal")
         axes.set_axis_off()
 
@@ -261,9 +317,17 @@ def _reach(rows: Sequence[Sequence[float]], margin: float) -> Interval:
 def _beyond(axes: Axes, side: float, row: int, text: str, colour: str) -> None:
     """Marks a row whose value lies beyond the axis, at the edge on its side, with the value in words."""
     left = side < 0
-    axes.text(0.01 if left else 0.99, row, f"◂ {text}" if left else f"{text} ▸", ha="left" if left else "right",
-              va="center", transform=axes.get_yaxis_transform(), fontsize=9, color=PALETTE[colour],
-              bbox={"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 1})  # fmt: skip
+    axes.text(
+        0.01 if left else 0.99,
+        row,
+        f"◂ {text}" if left else f"{text} ▸",
+        ha="left" if left else "right",
+        va="center",
+        transform=axes.get_yaxis_transform(),
+        fontsize=9,
+        color=PALETTE[colour],
+        bbox={"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 1},
+    )
 
 
 def _rows(axes: Axes, arms: Sequence[Arm]) -> None:
@@ -295,8 +359,9 @@ def _families(arms: Sequence[Arm]) -> list[tuple[float, tuple[Arm, ...]]]:
 def _batch_line(axes: Axes, line: Line, colour: str, marker: str, aside: float) -> None:
     sizes = [aside * arm.summary.config.batch_size for arm in line.arms]
     scores = [arm.summary.scores["accuracy"] for arm in line.arms]
-    axes.plot(sizes, [score.mean for score in scores], color=colour, marker=marker, markersize=5,
-              label=plain(line.label))  # fmt: skip
+    axes.plot(
+        sizes, [score.mean for score in scores], color=colour, marker=marker, markersize=5, label=plain(line.label)
+    )
     for size, score in zip(sizes, scores, strict=True):
         if score.interval:
             low, high = max(score.interval[0], 0.0), min(score.interval[1], 1.0)
@@ -309,5 +374,12 @@ def _dropped(axes: Axes, arms: Sequence[Arm]) -> None:
     below = [arm for arm in arms if arm.summary.scores["accuracy"].mean < low]
     for place, arm in enumerate(below):
         mean = 100 * arm.summary.scores["accuracy"].mean
-        axes.text(arm.summary.config.batch_size, 0.02 + 0.05 * (place % 3), f"▾ {mean:.1f}", fontsize=8,
-                  transform=axes.get_xaxis_transform(), ha="center", color=PALETTE["muted"])  # fmt: skip
+        axes.text(
+            arm.summary.config.batch_size,
+            0.02 + 0.05 * (place % 3),
+            f"▾ {mean:.1f}",
+            fontsize=8,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            color=PALETTE["muted"],
+        )

@@ -42,8 +42,10 @@ def write_study_report(study: Study, summary: StudySummary, ledger: Ledger, fold
     write_atomically(folder / "tables.csv", tables_csv(summary, arms))
     drawn, grids = charts(arms), grids_of(arms)
     pictured = [grid for grid in grids if grid.pictures]
-    pictures = {"misclassified": tuple(grid.panel() for grid in pictured if not grid.arm),
-                "misclassified_by_arm": tuple(grid.panel() for grid in pictured if grid.arm)}  # fmt: skip
+    pictures = {
+        "misclassified": tuple(grid.panel() for grid in pictured if not grid.arm),
+        "misclassified_by_arm": tuple(grid.panel() for grid in pictured if grid.arm),
+    }
     for name, panels in (drawn | pictures).items():
         if panels:
             columns = 2 if panels[0].size[0] > 4 else min(4, len(panels))
@@ -54,9 +56,14 @@ def write_study_report(study: Study, summary: StudySummary, ledger: Ledger, fold
 
 
 def _page(
-    study: Study, summary: StudySummary, arms: Sequence[Arm], ledger: Ledger, drawn: dict[str, tuple[Panel, ...]],
-    grids: Sequence[Grid], command: str,
-) -> str:  # fmt: skip
+    study: Study,
+    summary: StudySummary,
+    arms: Sequence[Arm],
+    ledger: Ledger,
+    drawn: dict[str, tuple[Panel, ...]],
+    grids: Sequence[Grid],
+    command: str,
+) -> str:
     panels = {panel.name: panel for group in drawn.values() for panel in group}
     looks = len({grid.dataset for grid in grids if grid.pictures})
     baselines = {arm.baseline for arm in summary.arms if arm.baseline}
@@ -87,18 +94,28 @@ def _page(
         groups_of=_groups,
         looked=sum(arm.config.select == "test" for arm in summary.arms),
         watched=watched_split(arms),
-        layers=sorted({row.watched.layer for arm in arms for record in arm.records.values()
-                       for row in record.history[:1] if row.watched}),
+        layers=sorted(
+            {
+                row.watched.layer
+                for arm in arms
+                for record in arm.records.values()
+                for row in record.history[:1]
+                if row.watched
+            }
+        ),
         apart=apart(groups),
         groups=groups if apart(groups) else finished,
         most_grids=GRIDS,
         varied=varied,
         settings=settings,
-        common=[(name, first[name], default) for name, default in defaults.items()
-                if name not in varied and first[name] != default],
+        common=[
+            (name, first[name], default)
+            for name, default in defaults.items()
+            if name not in varied and first[name] != default
+        ],
         runs=study.runs(),
         results=ledger.results,
-    )  # fmt: skip
+    )
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:

@@ -35,10 +35,18 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
     for arm, config in study.arms.items():
         left = sum(run.arm == arm for run in missing)
         table.add_row(
-            arm, config.net, config.norm, f"{config.l1:g}", f"{config.l2:g}", str(config.batch_size),
-            f"{config.peak_rate:.3g}", str(config.epochs), f"{config.train_size:,}" if config.train_size else "all",
-            f"{len(study.seeds) - left}/{len(study.seeds)}", f"{cost(config) / 60:.1f}",
-        )  # fmt: skip
+            arm,
+            config.net,
+            config.norm,
+            f"{config.l1:g}",
+            f"{config.l2:g}",
+            str(config.batch_size),
+            f"{config.peak_rate:.3g}",
+            str(config.epochs),
+            f"{config.train_size:,}" if config.train_size else "all",
+            f"{len(study.seeds) - left}/{len(study.seeds)}",
+            f"{cost(config) / 60:.1f}",
+        )
     console = _console()
     console.print(study.question + "\n", markup=False)
     console.print(table)

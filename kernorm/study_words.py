@@ -153,8 +153,10 @@ def _selection(summary: StudySummary) -> Iterable[Verdict]:
         who = "Each" if len(by_test) == len(summary.arms) else f"In {listed(arm.name for arm in by_test)} each"
         looks = sorted({arm.config.epochs for arm in by_test})
         many = str(looks[0]) if len(looks) == 1 else f"{looks[0]} to {looks[-1]}"
-        text = (f"{who} accuracy is the best of {many} looks at the test split, one an epoch, and too good by that. "
-                "Set it only beside results that were selected so too, as the published ones were.")  # fmt: skip
+        text = (
+            f"{who} accuracy is the best of {many} looks at the test split, one an epoch, and too good by that. "
+            "Set it only beside results that were selected so too, as the published ones were."
+        )
         yield Verdict("warning", "The test split selected the weights", text)
     elif "validation" in summary.selections:
         text = "Each run kept its best epoch by validation accuracy; the test split was opened after that."
@@ -174,13 +176,19 @@ def _unfinished(summary: StudySummary, ledger: Ledger) -> Iterable[Verdict]:
             yield Verdict("bad", f"{_count(many, 'run')} {state}", text)
     if summary.missing:
         total = sum(sum(arm.states.values()) for arm in summary.arms)
-        yield Verdict("warning", "The study is not complete",
-                      f"{_count(summary.missing, 'run')} of {total} {'is' if summary.missing == 1 else 'are'} missing. "
-                      "The same command does them; what stands here will change.")  # fmt: skip
+        yield Verdict(
+            "warning",
+            "The study is not complete",
+            f"{_count(summary.missing, 'run')} of {total} {'is' if summary.missing == 1 else 'are'} missing. "
+            "The same command does them; what stands here will change.",
+        )
     if ledger.damaged:
-        yield Verdict("warning", "Damaged records were put aside",
-                      f"{_count(len(ledger.damaged), 'line')} of records.jsonl could not be read and "
-                      f"{'is' if len(ledger.damaged) == 1 else 'are'} in records.damaged.jsonl.")  # fmt: skip
+        yield Verdict(
+            "warning",
+            "Damaged records were put aside",
+            f"{_count(len(ledger.damaged), 'line')} of records.jsonl could not be read and "
+            f"{'is' if len(ledger.damaged) == 1 else 'are'} in records.damaged.jsonl.",
+        )
 
 
 def _openings(summary: StudySummary, looks: int) -> Iterable[Verdict]:
@@ -211,9 +219,12 @@ def _mixture(summary: StudySummary) -> Iterable[Verdict]:
 
 def _sources(summary: StudySummary) -> Iterable[Verdict]:
     if old := [revision for revision in summary.revisions if revision < REVISION]:
-        yield Verdict("warning", "Trained by an earlier revision of the training code",
-                      f"{_count(summary.finished, 'run')} of revision {old[0]}; today it is {REVISION}, which gives "
-                      "other results for the same settings. The same command trains these runs again.")  # fmt: skip
+        yield Verdict(
+            "warning",
+            "Trained by an earlier revision of the training code",
+            f"{_count(summary.finished, 'run')} of revision {old[0]}; today it is {REVISION}, which gives "
+            "other results for the same settings. The same command trains these runs again.",
+        )
     elif text := not_used(summary.unusable):
         yield Verdict("note", "Other results of these runs were not used", text)
     if text := taken(summary.taken):
@@ -243,11 +254,14 @@ def _rule(summary: StudySummary) -> Verdict:
     if not compared:
         return Verdict("note", "Nothing is compared", "The study has no arm beside its baseline.")
     correction = f"Holm's correction over {_count(compared, 'arm')}"
-    return Verdict("note", "How a verdict is found",
-                   f"Arms are paired with their baseline by seed. Better or worse: paired t-test, p ≤ {ALPHA:g} after "
-                   f"{correction}. Equivalent: within ±{100 * MARGIN:g} pp by two one-sided tests, corrected as well. "
-                   "Else not resolved, which is never evidence of no difference. Intervals hold 95 % each and are not "
-                   "corrected.")  # fmt: skip
+    return Verdict(
+        "note",
+        "How a verdict is found",
+        f"Arms are paired with their baseline by seed. Better or worse: paired t-test, p ≤ {ALPHA:g} after "
+        f"{correction}. Equivalent: within ±{100 * MARGIN:g} pp by two one-sided tests, corrected as well. "
+        "Else not resolved, which is never evidence of no difference. Intervals hold 95 % each and are not "
+        "corrected.",
+    )
 
 
 def _count(number: int, thing: str) -> str:

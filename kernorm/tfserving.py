@@ -93,13 +93,19 @@ def _started(binary: str, path: Path) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(path, Path(folder) / MODEL / path.name)
         ports = [_free_port(), _free_port()]
-        command = [binary, f"--port={ports[0]}", f"--rest_api_port={ports[1]}", f"--model_name={MODEL}",
-                   f"--model_base_path={Path(folder) / MODEL}"]  # fmt: skip
+        command = [
+            binary,
+            f"--port={ports[0]}",
+            f"--rest_api_port={ports[1]}",
+            f"--model_name={MODEL}",
+            f"--model_base_path={Path(folder) / MODEL}",
+        ]
         with (Path(folder) / "log").open("w+b") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
             try:
-                server = Server(MODEL, int(path.name), f"127.0.0.1:{ports[0]}",
-                                f"http://127.0.0.1:{ports[1]}/v1/models/{MODEL}")  # fmt: skip
+                server = Server(
+                    MODEL, int(path.name), f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}/v1/models/{MODEL}"
+                )
                 _wait(server, process, Path(folder) / "log")
                 yield server
             finally:

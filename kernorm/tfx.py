@@ -91,8 +91,9 @@ def _settings(fn_args: Any) -> dict[str, Any]:
     known = {field.name for field in fields(TrainConfig)} - {"dataset", "reports_dir", "saved_models_dir", "export"}
     for name in given:
         if name not in known:
-            raise UsageError(f"custom_config names settings of kernorm.train. Received: {name!r}. "
-                             f"{nearest(name, sorted(known))}")  # fmt: skip
+            raise UsageError(
+                f"custom_config names settings of kernorm.train. Received: {name!r}. {nearest(name, sorted(known))}"
+            )
     return given
 
 
@@ -126,8 +127,10 @@ def _examples(fn_args: Any) -> "Iterator[int]":
         try:
             cache.check_layout(names, values)
         except cache.DamagedError as error:
-            raise UsageError(f"TFX's examples must be images of one size, each with a label. Received: {error}. "
-                             "Give the names of all classes as custom_config['labels'].") from None  # fmt: skip
+            raise UsageError(
+                f"TFX's examples must be images of one size, each with a label. Received: {error}. "
+                "Give the names of all classes as custom_config['labels']."
+            ) from None
         digest = cache.content_sha256(names, values)
         # A version of its own for other content, so that a run's config names what it was trained on.
         version = f"1.0.{int(hashlib.sha256(digest.encode()).hexdigest()[:6], 16)}"
@@ -161,6 +164,8 @@ def _decoded(part: str, patterns: Sequence[str]) -> "tuple[NDArray[np.uint8], ND
         return np.stack(images), np.concatenate(labels).astype(np.int32)
     except (tf.errors.OpError, ValueError, OSError) as error:
         line = str(error).strip().splitlines()[0][:200].rstrip(".")
-        raise UsageError(f"{part} examples are tf.Example records with a PNG under image and a number under label, all "
-                         f"of one size. Received: {', '.join(map(str, patterns)) or 'no file'}, {len(found)} files: "
-                         f"{line}. Give files as tensorflow-datasets writes them.") from None  # fmt: skip
+        raise UsageError(
+            f"{part} examples are tf.Example records with a PNG under image and a number under label, all "
+            f"of one size. Received: {', '.join(map(str, patterns)) or 'no file'}, {len(found)} files: "
+            f"{line}. Give files as tensorflow-datasets writes them."
+        ) from None

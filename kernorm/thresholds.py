@@ -125,8 +125,14 @@ def _bounds(metric: str, slice_: str, threshold: Mapping[str, Any]) -> Iterator[
         side: Literal["least", "most"] = "least" if higher else "most"
         for name in ("absolute", "relative"):
             if name in change:
-                yield Threshold(metric=metric, slice=slice_, kind="change", side=side, bound=float(change[name]),
-                                relative=name == "relative")  # fmt: skip
+                yield Threshold(
+                    metric=metric,
+                    slice=slice_,
+                    kind="change",
+                    side=side,
+                    bound=float(change[name]),
+                    relative=name == "relative",
+                )
 
 
 def _known(given: Mapping[str, Any], names: tuple[str, ...]) -> None:

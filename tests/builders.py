@@ -186,9 +186,7 @@ def some_results(study, errors=ERRORS, **changes):
         if run.config.select == "test":
             looks = [Opening(time="2026-03-01T10:00:00+00:00", epoch=n, purpose="selection") for n in range(1, 7)]
             record = replace(record, monitored="test", openings=(*looks, *record.openings))
-        found[name] = Result(
-            arm=run.arm, seed=run.seed, run_id=name, status=status, message=message, record=record
-        )  # fmt: skip
+        found[name] = Result(arm=run.arm, seed=run.seed, run_id=name, status=status, message=message, record=record)
     return found
 
 
@@ -344,10 +342,20 @@ def end_trial(oracle, trial, status="COMPLETED"):
 
 
 TINY_SEARCH = [
-    "--net=eva6", "--dataset=boxes", "--epochs=1", "--train-size=160", "--validation-size=32", "--batch-sizes=40,80",
-    "--oracle=random", "--max-trials=4", "--top-k=1", "--confirm-seeds=2", "--no-final", "--keep-checkpoints=2",
+    "--net=eva6",
+    "--dataset=boxes",
+    "--epochs=1",
+    "--train-size=160",
+    "--validation-size=32",
+    "--batch-sizes=40,80",
+    "--oracle=random",
+    "--max-trials=4",
+    "--top-k=1",
+    "--confirm-seeds=2",
+    "--no-final",
+    "--keep-checkpoints=2",
     "--workers=2",
-]  # fmt: skip
+]
 
 
 def search_words(folder, *more):

@@ -52,8 +52,13 @@ def set_surroundings() -> None:
         # The tests of populations need a process of their own, with JAX on two devices:
         # KERNORM_TEST_BACKEND=jax python -m pytest tests/test_device.py tests/test_population.py
         backend = os.environ.get("KERNORM_TEST_BACKEND", "tensorflow")
-        os.environ |= {RUN: uuid.uuid4().hex, "HOME": home, "LANG": "C.UTF-8", "KERAS_BACKEND": backend,
-                       "TF_CPP_MIN_LOG_LEVEL": "3"}  # fmt: skip
+        os.environ |= {
+            RUN: uuid.uuid4().hex,
+            "HOME": home,
+            "LANG": "C.UTF-8",
+            "KERAS_BACKEND": backend,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         if backend == "jax":
             # Compiled without optimization, which takes half the time, and kept for the other tests.
             os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -147,8 +152,12 @@ def _cached(folder, name, version, train, test):
     """Writes a set of digits into a cache folder, as if tensorflow-datasets had prepared it there."""
     from kernorm.cache import Arrays, content_sha256, write
 
-    values = {"train_images": train[0], "train_labels": train[1].astype(np.int32),
-              "test_images": test[0], "test_labels": test[1].astype(np.int32)}  # fmt: skip
+    values = {
+        "train_images": train[0],
+        "train_labels": train[1].astype(np.int32),
+        "test_images": test[0],
+        "test_labels": test[1].astype(np.int32),
+    }
     names = tuple("0123456789")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERNORM_CACHE_DIR", str(folder))

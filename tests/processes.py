@@ -22,9 +22,14 @@ class Processes:
     def __call__(self, command, *, stderr=subprocess.PIPE, **environment) -> subprocess.Popen:
         """Starts a command in a session of its own, with more environment variables; its output comes by pipes."""
         process = subprocess.Popen(
-            [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
-            env={**os.environ, **environment, GROUP: self.group}, start_new_session=True,
-        )  # fmt: skip
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, **environment, GROUP: self.group},
+            start_new_session=True,
+        )
         self.started.append(process)
         return process
 

@@ -65,8 +65,10 @@ class Twin:
 
     def classify(self, examples):
         answer = self.loaded.signatures["classify"](inputs=tf.constant(examples))
-        return [list(zip(*rows, strict=True)) for rows in zip(*(answer[key].numpy() for key in ("classes", "scores")),
-                                                              strict=True)]  # fmt: skip
+        return [
+            list(zip(*rows, strict=True))
+            for rows in zip(*(answer[key].numpy() for key in ("classes", "scores")), strict=True)
+        ]
 
     def metadata(self):
         return SignatureDefMap(signature_def=dict(self.signatures))

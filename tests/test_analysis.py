@@ -18,9 +18,12 @@ def results_of(study, wrong, **changes):
     for run in study.runs():
         if run.seed in wrong.get(run.arm, {}):
             record = make_record(
-                count=COUNT, config=run.config, run_id=run.config.run_id, test=evaluation(wrong[run.arm][run.seed]),
+                count=COUNT,
+                config=run.config,
+                run_id=run.config.run_id,
+                test=evaluation(wrong[run.arm][run.seed]),
                 **changes,
-            )  # fmt: skip
+            )
             found[run.config.run_id] = Result(
                 arm=run.arm, seed=run.seed, run_id=run.config.run_id, status="finished", record=record
             )

@@ -90,11 +90,30 @@ def run_folder(*words):
 
 def record_of(config, **values):
     digest = cache.prepared_sha256("small") or "0" * 64
-    data = Data(name="small", version="1.0.0", sha256=digest, labels=("0", "1"), image_shape=(28, 28, 1), mean=(1.0,),
-                std=(1.0,), train=200, validation=100, test=20)  # fmt: skip
+    data = Data(
+        name="small",
+        version="1.0.0",
+        sha256=digest,
+        labels=("0", "1"),
+        image_shape=(28, 28, 1),
+        mean=(1.0,),
+        std=(1.0,),
+        train=200,
+        validation=100,
+        test=20,
+    )
     environment = Environment(backend="tensorflow", device="cpu", threads=1, versions={})
-    return Record(run_id=config.run_id, revision=REVISION, config=config, data=data, environment=environment,
-                  parameters=1, parameters_total=1, started="2024-01-01T00:00:00+00:00", **values)  # fmt: skip
+    return Record(
+        run_id=config.run_id,
+        revision=REVISION,
+        config=config,
+        data=data,
+        environment=environment,
+        parameters=1,
+        parameters_total=1,
+        started="2024-01-01T00:00:00+00:00",
+        **values,
+    )
 
 
 def half_a_record():
@@ -254,53 +273,80 @@ WORDS = [
     Case("--norm-at conv1=ln --norm-at conv2=zz", "--norm-at takes a known norm. Received: 'zz'."),
     Case("--penalty-at conv1=1", "--penalty-at takes LAYER=L1,L2, two numbers from 0 to 1000. Received: '1'."),
     Case("--penalty-at conv1=nan,0", "--penalty-at takes LAYER=L1,L2, two numbers from 0 to 1000. Received: 'nan,0'."),
-]  # fmt: skip
+]
 
 NET = [
-    Case("--net eva6 --norm-at conv99=ln",
-         f"--norm-at takes a layer that has a norm. Received: 'conv99'. Did you mean 'conv6'? "
-         f"{LAYERS}"),
+    Case(
+        "--net eva6 --norm-at conv99=ln",
+        f"--norm-at takes a layer that has a norm. Received: 'conv99'. Did you mean 'conv6'? {LAYERS}",
+    ),
     Case("--penalty-at fc=0,0", "--penalty-at takes a layer with a kernel. Received: 'fc'. Known: conv1,"),
-    Case("--net eva6 --norm gn --groups 3",
-         "--groups must divide the channels of every layer. Received: groups=3, conv1 has 8 "
-         "channels. Give auto, or one of 1, 2, 4, 8."),
-    Case("--net eva6 --dataset specks --norm in",
-         "A norm needs at least two values a statistic. Received: in over H,W at conv5, "
-         "a map of 1x1x16 at batch size 50. Give --norm-at conv5=none, or ln, there."),
-    Case("--net eva6 --dataset specks --batch-size 1",
-         "A norm needs at least two values a statistic. Received: bn over N,H,W"),
-    Case("--net eva6 --dataset specks --norm ln",
-         "An image must be large enough for the net. Received: a map of 1x1 before a 2x2 "
-         "pooling of eva6. Use larger images."),
+    Case(
+        "--net eva6 --norm gn --groups 3",
+        "--groups must divide the channels of every layer. Received: groups=3, conv1 has 8 "
+        "channels. Give auto, or one of 1, 2, 4, 8.",
+    ),
+    Case(
+        "--net eva6 --dataset specks --norm in",
+        "A norm needs at least two values a statistic. Received: in over H,W at conv5, "
+        "a map of 1x1x16 at batch size 50. Give --norm-at conv5=none, or ln, there.",
+    ),
+    Case(
+        "--net eva6 --dataset specks --batch-size 1",
+        "A norm needs at least two values a statistic. Received: bn over N,H,W",
+    ),
+    Case(
+        "--net eva6 --dataset specks --norm ln",
+        "An image must be large enough for the net. Received: a map of 1x1 before a 2x2 "
+        "pooling of eva6. Use larger images.",
+    ),
     Case("--dataset wide --net eva4", "An image must be large enough for the net. Received: a map of 2x40 at conv1"),
     Case("--threads 63", "The number of threads is fixed at the first operation of a process. Received: threads=63"),
-]  # fmt: skip
+]
 
 DATA = [
-    Case("--dataset ../../etc", "--dataset takes a tensorflow-datasets name, NAME, NAME/CONFIG or NAME:1.2.3. "
-         "Received: dataset='../../etc'."),
+    Case(
+        "--dataset ../../etc",
+        "--dataset takes a tensorflow-datasets name, NAME, NAME/CONFIG or NAME:1.2.3. Received: dataset='../../etc'.",
+    ),
     Case(["--dataset", "my set"], "Received: dataset='my set'. Give for example mnist or emnist/balanced."),
     Case("--dataset 数字", "Received: dataset='数字'."),
     Case("--dataset mnist/", "Received: dataset='mnist/'."),
-    Case("--dataset mnsit", "--dataset takes a set that tensorflow-datasets knows. Received: dataset='mnsit'. "
-         "Nearest: mnist"),
-    Case("--dataset mnist:9.9.9", "--dataset takes a configuration and a version that tensorflow-datasets knows. "
-         "Received: dataset='mnist:9.9.9'. Known: no configuration, version 3.0.1."),
+    Case(
+        "--dataset mnsit",
+        "--dataset takes a set that tensorflow-datasets knows. Received: dataset='mnsit'. Nearest: mnist",
+    ),
+    Case(
+        "--dataset mnist:9.9.9",
+        "--dataset takes a configuration and a version that tensorflow-datasets knows. "
+        "Received: dataset='mnist:9.9.9'. Known: no configuration, version 3.0.1.",
+    ),
     Case("--dataset imdb_reviews", "A data set must be image classification:"),
     Case("--manual-dir nowhere", "--manual-dir takes a folder. Received: nowhere, which is not there."),
-    Case("--manual-dir cache/small-1.0.0.npz", "--manual-dir takes a folder. Received: cache/small-1.0.0.npz, which is "
-         "a file."),
+    Case(
+        "--manual-dir cache/small-1.0.0.npz",
+        "--manual-dir takes a folder. Received: cache/small-1.0.0.npz, which is a file.",
+    ),
     Case("--data-dir cache/small-1.0.0.npz", "--data-dir takes a folder. Received:"),
-    Case("--dataset mnist --manual-dir files --data-dir tfds", "The files of a data set must be the official ones, "
-         "byte for byte. Received:", damaged_files),
-    Case("--batch-size 201", "--batch-size must not be larger than the training split. Received: batch_size=201 for "
-         "200 images. Give at most 200."),
+    Case(
+        "--dataset mnist --manual-dir files --data-dir tfds",
+        "The files of a data set must be the official ones, byte for byte. Received:",
+        damaged_files,
+    ),
+    Case(
+        "--batch-size 201",
+        "--batch-size must not be larger than the training split. Received: batch_size=201 for "
+        "200 images. Give at most 200.",
+    ),
     Case("--train-size 9", "Received: train_size=9. Give a value from 10 to 200."),
     Case("--train-size 201", "Received: train_size=201. Give a value from 10 to 200."),
-    Case("--validation-size 291", "--validation-size must leave at least one training image a class. Received: "
-         "validation_size=291 of 300 images in 10 classes. Give at most 290."),
+    Case(
+        "--validation-size 291",
+        "--validation-size must leave at least one training image a class. Received: "
+        "validation_size=291 of 300 images in 10 classes. Give at most 290.",
+    ),
     Case("--validation-size 99999999999999999999", "Received: validation_size=99999999999999999999 of 300 images"),
-]  # fmt: skip
+]
 
 WRITE = "takes a folder that can be written. Received:"
 DISK = [
@@ -315,44 +361,84 @@ DISK = [
     Case("--saved-models-dir file", f"--saved-models-dir {WRITE} file, which is a file.", file_at("file")),
     Case("--saved-models-dir link", f"--saved-models-dir {WRITE} link, No such", link_at("link", "/nowhere/at/all")),
     Case(["--saved-models-dir", "a" * 300], f"--saved-models-dir {WRITE} {'a' * 300}/"),
-    Case("", f"--saved-models-dir {WRITE} saved_models/{{id}}, which is a file.", lambda: file_at(
-        f"saved_models/{run_folder().name}")()),
-    Case("", "Writing needs room and permission. Received: File exists at reports/runs/{id}. ", lambda: file_at(
-        run_folder())()),
-    Case("", "Writing needs room and permission. Received: Is a directory at reports/runs/{id}/lock.", lambda: made(
-        run_folder() / "lock")),
-    Case("", "The cache of prepared sets must be writable and have room. Received: file: ", file_at("file"),
-         {"KERNORM_CACHE_DIR": "file"}),
-]  # fmt: skip
+    Case(
+        "",
+        f"--saved-models-dir {WRITE} saved_models/{{id}}, which is a file.",
+        lambda: file_at(f"saved_models/{run_folder().name}")(),
+    ),
+    Case(
+        "",
+        "Writing needs room and permission. Received: File exists at reports/runs/{id}. ",
+        lambda: file_at(run_folder())(),
+    ),
+    Case(
+        "",
+        "Writing needs room and permission. Received: Is a directory at reports/runs/{id}/lock.",
+        lambda: made(run_folder() / "lock"),
+    ),
+    Case(
+        "",
+        "The cache of prepared sets must be writable and have room. Received: file: ",
+        file_at("file"),
+        {"KERNORM_CACHE_DIR": "file"},
+    ),
+]
 
 FOLDER = [
-    Case("", "A record.json must be whole and of schema 1. Received: reports/runs/{id}/record.json, file: Invalid JSON",
-         half_a_record),
-    Case("", "Received: reports/runs/{id}/record.json of schema 99. Read it with the kernorm that wrote it.",
-         record_of_another_schema),
-    Case("", "A run folder belongs to one config. Received: reports/runs/{id}, which holds another one's results.",
-         record_of_another("finished")),
+    Case(
+        "",
+        "A record.json must be whole and of schema 1. Received: reports/runs/{id}/record.json, file: Invalid JSON",
+        half_a_record,
+    ),
+    Case(
+        "",
+        "Received: reports/runs/{id}/record.json of schema 99. Read it with the kernorm that wrote it.",
+        record_of_another_schema,
+    ),
+    Case(
+        "",
+        "A run folder belongs to one config. Received: reports/runs/{id}, which holds another one's results.",
+        record_of_another("finished"),
+    ),
     Case("", "A run folder belongs to one config.", record_of_another("running")),
     Case("", "A run folder belongs to one config.", record_of_another("diverged")),
-    Case("", "A run is exported from its weights. Received: reports/runs/{id} without model.weights.h5.",
-         finished_without_candidate),
-    Case("", "A checkpoint must be whole. Received: reports/runs/{id}/checkpoint.npz, which is damaged. Delete it",
-         damaged_checkpoint),
+    Case(
+        "",
+        "A run is exported from its weights. Received: reports/runs/{id} without model.weights.h5.",
+        finished_without_candidate,
+    ),
+    Case(
+        "",
+        "A checkpoint must be whole. Received: reports/runs/{id}/checkpoint.npz, which is damaged. Delete it",
+        damaged_checkpoint,
+    ),
     Case("", "A checkpoint must be whole.", empty_checkpoint),
-    Case("", "A checkpoint must be a readable file. Received: reports/runs/{id}/checkpoint.npz: Is a directory.",
-         checkpoint_folder),
-    Case("", "A run goes on with the config it began with. Received: reports/runs/{id}/checkpoint.npz of another one.",
-         checkpoint_of_another_config),
-    Case("", "A checkpoint must fit the net. Received: 2 variables and 2 of the optimizer, where the net has",
-         checkpoint_of_another_net),
-]  # fmt: skip
+    Case(
+        "",
+        "A checkpoint must be a readable file. Received: reports/runs/{id}/checkpoint.npz: Is a directory.",
+        checkpoint_folder,
+    ),
+    Case(
+        "",
+        "A run goes on with the config it began with. Received: reports/runs/{id}/checkpoint.npz of another one.",
+        checkpoint_of_another_config,
+    ),
+    Case(
+        "",
+        "A checkpoint must fit the net. Received: 2 variables and 2 of the optimizer, where the net has",
+        checkpoint_of_another_net,
+    ),
+]
 
 ENVIRONMENT = [
-    Case("", "KERAS_BACKEND must be tensorflow or jax. Received: KERAS_BACKEND=torch.",
-         environment={"KERAS_BACKEND": "torch"}),
+    Case(
+        "",
+        "KERAS_BACKEND must be tensorflow or jax. Received: KERAS_BACKEND=torch.",
+        environment={"KERAS_BACKEND": "torch"},
+    ),
     Case("", "Received: KERAS_BACKEND=tensorfow.", environment={"KERAS_BACKEND": "tensorfow"}),
     Case("", "Received: KERAS_BACKEND=. Set one of them, or unset it.", environment={"KERAS_BACKEND": ""}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -455,8 +541,9 @@ def test_streams_that_are_closed_or_full(place, shell, code, said):
 def test_sigterm_leaves_a_run_in_order(place, start):
     folder = made(run_folder("--epochs", "100"))
     (folder / ".record.json.1.tmp").write_text("left by a process that was killed")
-    process = start([sys.executable, "-m", "kernorm.train", *SMALL, "--epochs", "100", "--no-export"],
-                    PYTHONPATH=str(ROOT))  # fmt: skip
+    process = start(
+        [sys.executable, "-m", "kernorm.train", *SMALL, "--epochs", "100", "--no-export"], PYTHONPATH=str(ROOT)
+    )
     for line in process.stderr:
         if line.startswith("epoch 2/"):
             process.terminate()
@@ -475,8 +562,9 @@ def test_sigterm_leaves_a_run_in_order(place, start):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_data_is_prepared_leaves_nothing(place, stop, start):
     before = tree(place)
-    process = start([sys.executable, "-m", "kernorm.train", "--dataset", "mnist", "--data-dir", "tfds"],
-                    PYTHONPATH=str(ROOT))  # fmt: skip
+    process = start(
+        [sys.executable, "-m", "kernorm.train", "--dataset", "mnist", "--data-dir", "tfds"], PYTHONPATH=str(ROOT)
+    )
     assert process.stderr.readline().startswith("Preparing mnist")
     while not (place / "tfds").exists():  # the child that prepares is at work
         assert process.poll() is None

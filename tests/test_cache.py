@@ -35,8 +35,11 @@ def tiny(name="tiny", version="1.0.0", labels=("a", "b")):
 
 def same(one, other):
     return (one.name, one.version, one.sha256, one.labels) == (
-        other.name, other.version, other.sha256, other.labels,
-    ) and all(np.array_equal(one.values[key], other.values[key]) for key in one.values)  # fmt: skip
+        other.name,
+        other.version,
+        other.sha256,
+        other.labels,
+    ) and all(np.array_equal(one.values[key], other.values[key]) for key in one.values)
 
 
 def test_a_set_comes_back_as_it_was_written(cache_folder):

@@ -43,8 +43,17 @@ def assert_equal(ours, theirs):
 
 
 def test_a_run_begun_before_a_setting_existed_goes_on(tmp_path, boxes_cache, monkeypatch):
-    given = TrainConfig(net="eva6", norm="none", dataset="boxes", validation_size=32, batch_size=160, epochs=2,
-                        export=False, report=False, reports_dir=tmp_path)  # fmt: skip
+    given = TrainConfig(
+        net="eva6",
+        norm="none",
+        dataset="boxes",
+        validation_size=32,
+        batch_size=160,
+        epochs=2,
+        export=False,
+        report=False,
+        reports_dir=tmp_path,
+    )
     paused = train(dataclasses.replace(given, stop_after=1))
     folder = tmp_path / "runs" / given.run_id
     state = checkpoint.load(folder / "checkpoint.npz")
@@ -60,8 +69,11 @@ def test_a_run_begun_before_a_setting_existed_goes_on(tmp_path, boxes_cache, mon
 
 def rewrite(path, state, identity):
     """Writes a checkpoint with another identity in its notes."""
-    arrays = {f"{group}_{index}": array for group in ("variables", "optimizer", "kept")
-              for index, array in enumerate(getattr(state, group))}  # fmt: skip
+    arrays = {
+        f"{group}_{index}": array
+        for group in ("variables", "optimizer", "kept")
+        for index, array in enumerate(getattr(state, group))
+    }
     buffer = io.BytesIO()
     notes = json.dumps(state.notes | {"identity": identity}).encode()
     np.savez(buffer, notes=np.frombuffer(notes, np.uint8), **arrays)

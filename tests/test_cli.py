@@ -17,20 +17,23 @@ def run(words, main=lambda config: None):
     return cli.run(TrainConfig, main, prog=PROG, argv=words.split(), default=recipe_of_words)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ("--nrom ln", "An option must be a known one. Received: --nrom. Did you mean --norm?"),
-    ("ln", "An option must be a known one. Received: ln."),
-    ("--l2 much", "--l2 could not be read. Received: 'much'."),
-    ("--epochs 1.5", "--epochs could not be read. Received: '1.5'."),
-    ("--l2", "Missing value for argument '--l2'."),
-    ("--net eva7", "--net takes a known name. Received: 'eva7'. Did you mean 'eva6'? Known: eva6, eva4."),
-    ("--select first", "--select takes a known name. Received: 'first'."),
-    ("--norm lnn", "--norm takes a known name. Received: 'lnn'. Did you mean 'ln'?"),
-    ("--groups some", "--groups could not be read. Received: 'some'."),
-    ("--recipe evaa", "--recipe takes a known name. Received: 'evaa'."),
-    ("--norm-at conv1", "--norm-at takes LAYER=VALUE. Received: 'conv1'."),
-    ("--l1 -1", "--l1 must be a finite number of at least 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--nrom ln", "An option must be a known one. Received: --nrom. Did you mean --norm?"),
+        ("ln", "An option must be a known one. Received: ln."),
+        ("--l2 much", "--l2 could not be read. Received: 'much'."),
+        ("--epochs 1.5", "--epochs could not be read. Received: '1.5'."),
+        ("--l2", "Missing value for argument '--l2'."),
+        ("--net eva7", "--net takes a known name. Received: 'eva7'. Did you mean 'eva6'? Known: eva6, eva4."),
+        ("--select first", "--select takes a known name. Received: 'first'."),
+        ("--norm lnn", "--norm takes a known name. Received: 'lnn'. Did you mean 'ln'?"),
+        ("--groups some", "--groups could not be read. Received: 'some'."),
+        ("--recipe evaa", "--recipe takes a known name. Received: 'evaa'."),
+        ("--norm-at conv1", "--norm-at takes LAYER=VALUE. Received: 'conv1'."),
+        ("--l1 -1", "--l1 must be a finite number of at least 0"),
+    ],
+)
 def test_mistakes_are_one_line_and_exit_code_2(capsys, words, message):
     assert run(words) == 2
     printed = capsys.readouterr()

@@ -85,9 +85,14 @@ PINNED = {
     "eva4-bn-bs64-s0-ca034a58": {},
     "eva4-ln-l2_0.0066-bs64-s0-262674c1": {"norm": "ln", "l2": 0.0066},
     "emnist_balanced-eva4-gn-g2-bs64-s7-85313187": {
-        "dataset": "emnist/balanced", "norm": "gn", "groups": 2, "norm_at": ("conv1=ln",), "train_size": 1000, "seed": 7
+        "dataset": "emnist/balanced",
+        "norm": "gn",
+        "groups": 2,
+        "norm_at": ("conv1=ln",),
+        "train_size": 1000,
+        "seed": 7,
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("run_id", PINNED)

@@ -168,8 +168,9 @@ def test_workers_are_replaced_after_some_jobs(engine):
 
 @pytest.mark.slow
 def test_a_run_computes_the_same_in_a_used_worker(boxes_cache, tmp_path):
-    tiny = TrainConfig(net="eva6", dataset="boxes", validation_size=32, epochs=1, batch_size=40, threads=1,
-                       export=False, report=False)  # fmt: skip
+    tiny = TrainConfig(
+        net="eva6", dataset="boxes", validation_size=32, epochs=1, batch_size=40, threads=1, export=False, report=False
+    )
     first, second = (replace(tiny, norm=norm, reports_dir=tmp_path / "reports") for norm in ("gn", "bn"))
     elsewhere = replace(second, reports_dir=tmp_path / "elsewhere")
     found = outcomes_by_job(open_engine(train, workers=1, jobs_per_worker=2), [first, second, elsewhere])

@@ -67,8 +67,10 @@ def test_the_repositorys_model_passes_mnists_thresholds(whole_mnist_cache, model
     assert evaluated(model, "--thresholds", MNIST_THRESHOLDS, "--no-robustness") == 0
     found = read_evaluation(model)
     assert (found.count, found.measured("accuracy").value, found.measured("accuracy", "7").count) == (
-        10_000, pytest.approx(0.9942), 1028,
-    )  # fmt: skip
+        10_000,
+        pytest.approx(0.9942),
+        1028,
+    )
     assert "99.42" in (model / FOLDER / "report.html").read_text()
 
 

@@ -88,10 +88,12 @@ def made(tmp_path_factory, mnist_info, images):
 def run_folder(tmp_path_factory, mnist_info):
     """A finished run on disk, of a set of random images in a cache of its own."""
     generator = np.random.default_rng(6)
-    values = {"train_images": generator.integers(0, 256, (90, 28, 28, 1), dtype=np.uint8),
-              "train_labels": np.arange(90, dtype=np.int32) % 10,
-              "test_images": generator.integers(0, 256, (20, 28, 28, 1), dtype=np.uint8),
-              "test_labels": np.arange(20, dtype=np.int32) % 10}  # fmt: skip
+    values = {
+        "train_images": generator.integers(0, 256, (90, 28, 28, 1), dtype=np.uint8),
+        "train_labels": np.arange(90, dtype=np.int32) % 10,
+        "test_images": generator.integers(0, 256, (20, 28, 28, 1), dtype=np.uint8),
+        "test_labels": np.arange(20, dtype=np.int32) % 10,
+    }
     digest = cache.content_sha256(LABELS, values)
     folder = tmp_path_factory.mktemp("runs") / TINY.run_id
     folder.mkdir()
@@ -232,8 +234,11 @@ def test_records_as_tensorflow_datasets_writes_them(made, images, tmp_path):
 def test_a_session_of_tensorflow_1_answers_likewise(made, images):
     model, _, export, _ = made
     wanted = model.predict(images[:3], verbose=0)
-    feeds = {"serving_default": images[:3], "serving_png": [png(image) for image in images[:3]],
-             "serving_tf_examples": [example(image) for image in images[:3]]}  # fmt: skip
+    feeds = {
+        "serving_default": images[:3],
+        "serving_png": [png(image) for image in images[:3]],
+        "serving_tf_examples": [example(image) for image in images[:3]],
+    }
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.load(session, ["serve"], export.path)
         assert sorted(name for name in meta.signature_def if not name.startswith("__")) == SIGNATURES

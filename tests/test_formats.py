@@ -78,8 +78,9 @@ def test_refuses_formats_of_what_is_not_exported():
 
 
 def test_an_unknown_format_is_told(tmp_path):
-    told = subprocess.run([sys.executable, "-m", "kernorm.formats", "x", "--format", "caffe"], capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    told = subprocess.run(
+        [sys.executable, "-m", "kernorm.formats", "x", "--format", "caffe"], capture_output=True, text=True, check=False
+    )
     assert told.returncode == 2
     assert "onnx" in told.stderr
 

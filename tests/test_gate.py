@@ -91,8 +91,9 @@ def test_one_bad_digit_is_found_by_its_slice(rng):
     sevens = np.flatnonzero(labels == 7)
     logits[sevens[::8], 7] -= 30
     measures, _ = measure(scored(logits, labels), NAMES)
-    bounds = [Threshold(metric="accuracy", slice=name, kind="value", side="least", bound=0.95) for name in
-              ("overall", *NAMES)]  # fmt: skip
+    bounds = [
+        Threshold(metric="accuracy", slice=name, kind="value", side="least", bound=0.95) for name in ("overall", *NAMES)
+    ]
     refused = [decision for decision in decide(bounds, measures, ()) if not decision.passed]
     assert [decision.slice for decision in refused] == ["7"]
     assert "at least 0.95 is not shown" in refused[0].sentence

@@ -38,10 +38,30 @@ JAX = {
 
 def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
     base = TrainConfig()
-    same = {"seed": 3, "l1": 0.1, "l2": 0.2, "learning_rate": 0.5, "rotation": 3.0, "schedule": "constant",
-            "momentum": 0.5, "penalize": "all", "threads": 2, "penalty_at": ("conv1=1,1",)}  # fmt: skip
-    other = {"norm": "ln", "batch_size": 32, "epochs": 3, "net": "eva6", "dropout": 0.1, "clip_ratio": None,
-             "train_size": 100, "nesterov": False, "interpolation": "nearest", "groups": 2}  # fmt: skip
+    same = {
+        "seed": 3,
+        "l1": 0.1,
+        "l2": 0.2,
+        "learning_rate": 0.5,
+        "rotation": 3.0,
+        "schedule": "constant",
+        "momentum": 0.5,
+        "penalize": "all",
+        "threads": 2,
+        "penalty_at": ("conv1=1,1",),
+    }
+    other = {
+        "norm": "ln",
+        "batch_size": 32,
+        "epochs": 3,
+        "net": "eva6",
+        "dropout": 0.1,
+        "clip_ratio": None,
+        "train_size": 100,
+        "nesterov": False,
+        "interpolation": "nearest",
+        "groups": 2,
+    }
     for name, value in same.items():
         assert static_key(TrainConfig(**{name: value})) == static_key(base), name
     for name, value in other.items():
@@ -63,9 +83,19 @@ def test_groups_keep_the_order_in_which_runs_came():
 
 @pytest.mark.parametrize(
     ("count", "limit", "devices", "width"),
-    [(1, 128, 1, 1), (2, 128, 1, 2), (5, 128, 1, 8), (10, 128, 1, 12), (33, 128, 1, 48), (3, 4, 1, 4), (3, 3, 2, 4),
-     (1, 128, 4, 4), (9, 128, 5, 15), (200, 200, 1, 200)],
-)  # fmt: skip
+    [
+        (1, 128, 1, 1),
+        (2, 128, 1, 2),
+        (5, 128, 1, 8),
+        (10, 128, 1, 12),
+        (33, 128, 1, 48),
+        (3, 4, 1, 4),
+        (3, 3, 2, 4),
+        (1, 128, 4, 4),
+        (9, 128, 5, 15),
+        (200, 200, 1, 200),
+    ],
+)
 def test_widths_are_few_and_a_multiple_of_the_devices(count, limit, devices, width):
     assert padded(count, limit, devices) == width
 
@@ -184,8 +214,10 @@ def test_trials_that_are_suggested_at_once():
     pytest.importorskip("jax")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "jax")
-        asked = [SearchConfig(population=population, max_trials=trials).asked
-                 for population, trials in (("auto", 30), ("auto", 1000), (7, 30))]  # fmt: skip
+        asked = [
+            SearchConfig(population=population, max_trials=trials).asked
+            for population, trials in (("auto", 30), ("auto", 1000), (7, 30))
+        ]
     assert asked == [8, 32, 7]
 
 
@@ -274,8 +306,15 @@ def test_a_study_of_populations_in_jax(boxes, tmp_path):
 def test_a_study_of_populations_in_jax_on_ray(boxes, tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "mine.py").write_text(STUDY)
-    done = ran(boxes, "kernorm.study", tmp_path / "mine.py", "--population=8", f"--reports-dir={tmp_path / 'reports'}",
-               "--engine=ray", "--workers=1")  # fmt: skip
+    done = ran(
+        boxes,
+        "kernorm.study",
+        tmp_path / "mine.py",
+        "--population=8",
+        f"--reports-dir={tmp_path / 'reports'}",
+        "--engine=ray",
+        "--workers=1",
+    )
     check_study(tmp_path / "reports" / "studies" / "mine", done)
 
 
@@ -283,8 +322,19 @@ def test_a_study_of_populations_in_jax_on_ray(boxes, tmp_path):
 def test_a_search_of_populations_in_jax(boxes, tmp_path):
     """Hyperband: the survivors of a rung go on from their checkpoints, stacked anew."""
     places = [f"--reports-dir={tmp_path / 'reports'}", f"--saved-models-dir={tmp_path / 'models'}"]
-    words = ["--dataset=boxes", "--net=eva6", "--norm=none", "--validation-size=64", "--train-size=96", "--epochs=4",
-             "--batch-sizes=32", "--oracle=hyperband", "--population=4", "--top-k=0", "--no-final"]  # fmt: skip
+    words = [
+        "--dataset=boxes",
+        "--net=eva6",
+        "--norm=none",
+        "--validation-size=64",
+        "--train-size=96",
+        "--epochs=4",
+        "--batch-sizes=32",
+        "--oracle=hyperband",
+        "--population=4",
+        "--top-k=0",
+        "--no-final",
+    ]
     done = ran(boxes, "tuner.search", *words, *places)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "reports" / "searches" / "search"

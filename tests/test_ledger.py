@@ -81,8 +81,9 @@ def test_results_have_one_source_the_newest(tmp_path):
     assert list(Ledger(tmp_path).results) == ["a", "b", "run-3"]
     write(tmp_path, of("a", 2), of("c", 1))
     assert {name: r.record and r.record.revision for name, r in Ledger(tmp_path).results.items()} == {
-        "run-3": None, "a": 2,
-    }  # fmt: skip
+        "run-3": None,
+        "a": 2,
+    }
     write(tmp_path, of("d", 2, "9f" * 32))
     assert list(Ledger(tmp_path).results) == ["run-3", "d"]
     # All lines are still there.
@@ -101,8 +102,12 @@ def test_runs_are_found_in_the_records_of_all_studies(tmp_path):
     before = (tmp_path / "eva4" / RECORDS).read_bytes()
     shared = find_shared(own, {"a", "b", "c", "d", "e", "run-0", "missing"}, {"mnist": TODAY})
     assert {name: found.taken_from for name, found in shared.usable.items()} == {
-        "a": "", "b": "eva4", "c": "eva6", "d": "eva4", "e": "",
-    }  # fmt: skip
+        "a": "",
+        "b": "eva4",
+        "c": "eva6",
+        "d": "eva4",
+        "e": "",
+    }
     assert shared.unusable == {}
     assert (tmp_path / "eva4" / RECORDS).read_bytes() == before  # what is another study's is only read
 

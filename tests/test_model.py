@@ -18,11 +18,26 @@ def trainable(model):
     return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
-@pytest.mark.parametrize(("net", "norm", "count"), [
-    ("eva4", "bn", 9962), ("eva4", "gn", 9962), ("eva4", "ln", 9962), ("eva4", "cln", 9962), ("eva4", "none", 9756),
-    ("eva4", "rms", 9859), ("eva6", "bn", 7288), ("eva6", "gn", 7288), ("eva6", "ln", 7288), ("eva6", "gbn", 7288),
-    ("eva6", "brn", 7288), ("eva6", "in", 7288), ("eva6", "none", 7144), ("eva6", "rms", 7216), ("eva6", "frn", 7360),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("net", "norm", "count"),
+    [
+        ("eva4", "bn", 9962),
+        ("eva4", "gn", 9962),
+        ("eva4", "ln", 9962),
+        ("eva4", "cln", 9962),
+        ("eva4", "none", 9756),
+        ("eva4", "rms", 9859),
+        ("eva6", "bn", 7288),
+        ("eva6", "gn", 7288),
+        ("eva6", "ln", 7288),
+        ("eva6", "gbn", 7288),
+        ("eva6", "brn", 7288),
+        ("eva6", "in", 7288),
+        ("eva6", "none", 7144),
+        ("eva6", "rms", 7216),
+        ("eva6", "frn", 7360),
+    ],
+)
 def test_parameter_counts(mnist_info, net, norm, count):
     assert trainable(build(mnist_info, net=net, norm=norm)) == count
 
@@ -31,8 +46,15 @@ def test_map_sizes_and_block_order_are_the_published_ones(mnist_info):
     eva4 = build(mnist_info, net="eva4", dropout=0.08)
     shapes = {layer.name: tuple(layer.output.shape[1:]) for layer in eva4.layers}
     assert [shapes[f"conv{i}"] for i in range(1, 9)] == [
-        (26, 26, 14), (24, 24, 30), (24, 24, 10), (10, 10, 14), (8, 8, 15), (6, 6, 15), (1, 1, 15), (1, 1, 10),
-    ]  # fmt: skip
+        (26, 26, 14),
+        (24, 24, 30),
+        (24, 24, 10),
+        (10, 10, 14),
+        (8, 8, 15),
+        (6, 6, 15),
+        (1, 1, 15),
+        (1, 1, 10),
+    ]
     names = [layer.name for layer in eva4.layers]
     assert names[2:6] == ["conv1", "conv1_norm", "conv1_relu", "conv1_dropout"]
     assert names[names.index("conv7") :][:4] == ["conv7", "conv7_relu", "conv7_norm", "conv7_dropout"]
@@ -40,8 +62,14 @@ def test_map_sizes_and_block_order_are_the_published_ones(mnist_info):
     eva6 = build(mnist_info, net="eva6", dropout=0.069)
     shapes = {layer.name: tuple(layer.output.shape[1:]) for layer in eva6.layers}
     assert [shapes[f"conv{i}"] for i in range(1, 8)] == [
-        (28, 28, 8), (28, 28, 8), (14, 14, 8), (14, 14, 16), (7, 7, 16), (7, 7, 16), (1, 1, 10),
-    ]  # fmt: skip
+        (28, 28, 8),
+        (28, 28, 8),
+        (14, 14, 8),
+        (14, 14, 16),
+        (7, 7, 16),
+        (7, 7, 16),
+        (1, 1, 10),
+    ]
     names = [layer.name for layer in eva6.layers]
     assert names[2:6] == ["conv1", "conv1_relu", "conv1_norm", "conv1_dropout"]
     assert names[-5:] == ["pool_after_conv6", "conv6_dropout", "mean_of_map", "conv7", "logits"]
@@ -163,14 +191,23 @@ def test_presets_build_and_standard_keras_layers_are_used(mnist_info):
     assert isinstance(model.get_layer("conv1_norm"), keras.layers.BatchNormalization)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"norm": "gn", "groups": 3}, r"groups=3, conv1 has 8 channels\. Give auto, or one of 1, 2, 4, 8"),
-    ({"norm_at": ("conv9=ln",)}, r"--norm-at takes a layer that has a norm\. Received: 'conv9'\. Did you mean 'conv"),
-    ({"net": "eva4", "norm_at": ("conv3=ln",)}, "--norm-at takes a layer that has a norm"),
-    ({"penalty_at": ("con1=0,1",)}, r"--penalty-at takes a layer with a kernel\. Received: 'con1'\. Did you mean 'c"),
-    ({"net": "eva4", "norm": "in"}, "--norm-at conv7=none"),
-    ({"net": "eva4", "norm": "bn", "batch_size": 1}, "at conv7.* at batch size 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"norm": "gn", "groups": 3}, r"groups=3, conv1 has 8 channels\. Give auto, or one of 1, 2, 4, 8"),
+        (
+            {"norm_at": ("conv9=ln",)},
+            r"--norm-at takes a layer that has a norm\. Received: 'conv9'\. Did you mean 'conv",
+        ),
+        ({"net": "eva4", "norm_at": ("conv3=ln",)}, "--norm-at takes a layer that has a norm"),
+        (
+            {"penalty_at": ("con1=0,1",)},
+            r"--penalty-at takes a layer with a kernel\. Received: 'con1'\. Did you mean 'c",
+        ),
+        ({"net": "eva4", "norm": "in"}, "--norm-at conv7=none"),
+        ({"net": "eva4", "norm": "bn", "batch_size": 1}, "at conv7.* at batch size 1"),
+    ],
+)
 def test_what_does_not_fit_the_net_is_refused(mnist_info, settings, message):
     with pytest.raises(UsageError, match=message):
         build(mnist_info, **settings)

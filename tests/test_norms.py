@@ -133,14 +133,17 @@ def test_gradient_equals_finite_differences_of_the_formula(name, rng):
         np.testing.assert_allclose(d_gamma, slopes, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "shape", "values"), [
-    ("in", (12, 1, 1, 8), "1x1x8"),
-    ("frn", (12, 1, 1, 8), "1x1x8"),
-    ("bn", (1, 1, 1, 8), "batch size 1"),
-    ("gbn", (1, 1, 1, 8), "batch size 1"),
-    ("cln", (12, 6, 5, 1), "6x5x1"),
-    ("rms", (12, 6, 5, 1), "6x5x1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "shape", "values"),
+    [
+        ("in", (12, 1, 1, 8), "1x1x8"),
+        ("frn", (12, 1, 1, 8), "1x1x8"),
+        ("bn", (1, 1, 1, 8), "batch size 1"),
+        ("gbn", (1, 1, 1, 8), "batch size 1"),
+        ("cln", (12, 6, 5, 1), "6x5x1"),
+        ("rms", (12, 6, 5, 1), "6x5x1"),
+    ],
+)
 def test_degenerate_norms_are_refused_with_the_layer_and_a_way_out(name, shape, values):
     batch, height, width, channels = shape
     with pytest.raises(UsageError, match=rf"at conv7, a map of .*{values}.*--norm-at conv7=none"):

@@ -126,8 +126,11 @@ def test_killed_anywhere_a_search_has_the_same_number_of_trials_none_twice(tmp_p
     monkeypatch.setattr(tuner.oracles, "write_atomically", write)
     assert next(taken) > 3 * len(whole)
     for folder in sorted(shots.iterdir())[:24]:
-        ended = {path.parent.name for path in folder.glob("trial_*/trial.json")
-                 if json.loads(path.read_text())["status"] == "COMPLETED"}  # fmt: skip
+        ended = {
+            path.parent.name
+            for path in folder.glob("trial_*/trial.json")
+            if json.loads(path.read_text())["status"] == "COMPLETED"
+        }
         oracle = open_oracle(folder, name, **words)
         again = run(oracle, most=60)
         assert len(oracle.trials) == len(begun.trials)

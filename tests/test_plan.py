@@ -62,35 +62,41 @@ def test_a_shortened_step_schedule_keeps_its_shape():
     np.testing.assert_allclose(rates, [1, 1, 1, 0.09, 0.09**2], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ({"seeds": 0}, "--seeds must be at least 1. Received: seeds=0. Give 5, or at least 2 for a verdict."),
-    ({"only": ["lm"]}, "--only takes names of arms. Received: 'lm'. Did you mean 'ln'? Known: bn, ln, ln-l2."),
-    ({"only": ["gn-*"]}, "--only takes names of arms. Received: 'gn-*'."),
-    ({"epochs": 0}, "--epochs must be from 1 to 100000. Received: epochs=0."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"seeds": 0}, "--seeds must be at least 1. Received: seeds=0. Give 5, or at least 2 for a verdict."),
+        ({"only": ["lm"]}, "--only takes names of arms. Received: 'lm'. Did you mean 'ln'? Known: bn, ln, ln-l2."),
+        ({"only": ["gn-*"]}, "--only takes names of arms. Received: 'gn-*'."),
+        ({"epochs": 0}, "--epochs must be from 1 to 100000. Received: epochs=0."),
+    ],
+)
 def test_narrowed_refuses(tmp_path, words, message):
     with pytest.raises(UsageError) as refused:
         narrowed(load_study(write(tmp_path, GOOD)), **words)
     assert str(refused.value).startswith(message)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("ARMS = {", "line 1: '{' was never closed"),
-    ("x = 1", "without ARMS. Write for example ARMS = {"),
-    ("ARMS = {}", "whose ARMS is not one, or empty"),
-    ("ARMS = {'a': 3}", "whose ARMS is not one, or empty"),
-    ("1 / 0", "ZeroDivisionError: division by zero"),
-    ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
-    (GOOD + "ARMS['again'] = TrainConfig()", "Two arms must differ. Received: 'bn' and 'again' of "),
-    (GOOD + "ARMS['ln'] = TrainConfig(norm='lm')", "--norm takes a known name. Received: 'lm'. Did you mean 'ln'?"),
-    (GOOD + "ARMS[''] = TrainConfig(seed=3)", "An arm has a name. Received: '' in "),
-    (GOOD + "BASELINE = 'bm'", "BASELINE names arms. Received: 'bm' in "),
-    (GOOD + "BASELINE = {'ln': 'gn'}", "BASELINE names arms. Received: 'gn' in "),
-    (GOOD + "PUBLISHED['gn'] = Published(accuracy=99)", "PUBLISHED names arms. Received: 'gn' in "),
-    (GOOD + "SEEDS = 0", "SEEDS is a number of at least 1. Received: 0 in "),
-    (GOOD + "SEEDS = [1, 2]", "SEEDS is a number of at least 1. Received: [1, 2] in "),
-    ("raise SystemExit(3)", "SystemExit: 3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ARMS = {", "line 1: '{' was never closed"),
+        ("x = 1", "without ARMS. Write for example ARMS = {"),
+        ("ARMS = {}", "whose ARMS is not one, or empty"),
+        ("ARMS = {'a': 3}", "whose ARMS is not one, or empty"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
+        (GOOD + "ARMS['again'] = TrainConfig()", "Two arms must differ. Received: 'bn' and 'again' of "),
+        (GOOD + "ARMS['ln'] = TrainConfig(norm='lm')", "--norm takes a known name. Received: 'lm'. Did you mean 'ln'?"),
+        (GOOD + "ARMS[''] = TrainConfig(seed=3)", "An arm has a name. Received: '' in "),
+        (GOOD + "BASELINE = 'bm'", "BASELINE names arms. Received: 'bm' in "),
+        (GOOD + "BASELINE = {'ln': 'gn'}", "BASELINE names arms. Received: 'gn' in "),
+        (GOOD + "PUBLISHED['gn'] = Published(accuracy=99)", "PUBLISHED names arms. Received: 'gn' in "),
+        (GOOD + "SEEDS = 0", "SEEDS is a number of at least 1. Received: 0 in "),
+        (GOOD + "SEEDS = [1, 2]", "SEEDS is a number of at least 1. Received: [1, 2] in "),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
 def test_refuses_what_is_not_a_study(tmp_path, text, message):
     with pytest.raises(UsageError) as refused:
         load_study(write(tmp_path, text))
@@ -99,10 +105,13 @@ def test_refuses_what_is_not_a_study(tmp_path, text, message):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("eva5", "A study is a known name or a Python file. Received: 'eva5'. Did you mean 'eva6'? Known: batch_size"),
-    ("nowhere.py", "A study file must be there. Received: nowhere.py, which is not. Known: batch_size, eva4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("eva5", "A study is a known name or a Python file. Received: 'eva5'. Did you mean 'eva6'? Known: batch_size"),
+        ("nowhere.py", "A study file must be there. Received: nowhere.py, which is not. Known: batch_size, eva4"),
+    ],
+)
 def test_refuses_an_unknown_study(name, message):
     with pytest.raises(UsageError) as refused:
         load_study(name)
@@ -139,11 +148,18 @@ def test_published_studies_are_the_published_tables():
     eva4, eva6 = load_study("eva4"), load_study("eva6")
     assert [row.accuracy for row in eva4.published.values()] == [99.47, 99.44, 99.52, 98.76]
     rows = [
-        (99.36, "bn", 128, 1e-5, 4e-6), (99.31, "gn", 128, 0, 0), (99.32, "gn", 123, 0.099455391, 0),
-        (99.44, "gn", 64, 1e-4, 0), (99.44, "gn", 64, 1e-4, 4e-4), (99.41, "gn", 32, 1e-4, 4e-4),
-        (99.32, "gn", 16, 1e-4, 4e-4), (99.39, "ln", 128, 0, 2e-5), (99.43, "ln", 128, 0, 0.006604),
-        (99.41, "ln", 32, 0, 0.006604), (99.10, "ln", 16, 0, 0.006604),
-    ]  # fmt: skip
+        (99.36, "bn", 128, 1e-5, 4e-6),
+        (99.31, "gn", 128, 0, 0),
+        (99.32, "gn", 123, 0.099455391, 0),
+        (99.44, "gn", 64, 1e-4, 0),
+        (99.44, "gn", 64, 1e-4, 4e-4),
+        (99.41, "gn", 32, 1e-4, 4e-4),
+        (99.32, "gn", 16, 1e-4, 4e-4),
+        (99.39, "ln", 128, 0, 2e-5),
+        (99.43, "ln", 128, 0, 0.006604),
+        (99.41, "ln", 32, 0, 0.006604),
+        (99.10, "ln", 16, 0, 0.006604),
+    ]
     for (arm, published), (accuracy, norm, batch_size, l1, decay) in zip(eva6.published.items(), rows, strict=True):
         config = eva6.arms[arm]
         assert published == Published(accuracy=accuracy, l1=l1, l2=decay, source=published.source)

@@ -26,8 +26,13 @@ from kernorm.train import begun, train
 pytestmark = pytest.mark.usefixtures("boxes_cache")
 # One program of each shows most of what there is; six norms in one net take one compilation.
 MANY = (
-    "conv1=bn", "conv2=gbn", "conv3=brn", "conv4=gn", "conv5=frn", "conv6=ln",
-)  # fmt: skip
+    "conv1=bn",
+    "conv2=gbn",
+    "conv3=brn",
+    "conv4=gn",
+    "conv5=frn",
+    "conv6=ln",
+)
 OTHERS = ("conv2=rms", "conv3=cln", "conv4=in", "conv5=none")
 
 
@@ -42,9 +47,17 @@ def config(tmp_path, monkeypatch):
 
     def of(name="reports", **settings):
         values = {
-            "dataset": "boxes", "validation_size": 64, "batch_size": 30, "epochs": 1, "net": "eva6", "dropout": 0.05,
-            "export": False, "report": False, "reports_dir": tmp_path / name, "ghost_batch_size": 8,
-        }  # fmt: skip
+            "dataset": "boxes",
+            "validation_size": 64,
+            "batch_size": 30,
+            "epochs": 1,
+            "net": "eva6",
+            "dropout": 0.05,
+            "export": False,
+            "report": False,
+            "reports_dir": tmp_path / name,
+            "ghost_batch_size": 8,
+        }
         return TrainConfig(**{**values, **settings})
 
     return of
@@ -153,8 +166,9 @@ def test_members_do_not_touch_each_other(config, state_of_all):
     with pytest.raises(AssertionError):  # two members differ, so the comparison can fail
         assert_identical(base[0], base[1])
     other = state_of_all("other", [members[0], replace(members[1], l2=0.5, learning_rate=0.5), members[2]])
-    wild = state_of_all("wild", [members[0], replace(members[1], learning_rate=1e3, initializer="he_normal",
-                                                     l2=1e3), members[2]])  # fmt: skip
+    wild = state_of_all(
+        "wild", [members[0], replace(members[1], learning_rate=1e3, initializer="he_normal", l2=1e3), members[2]]
+    )
     # Where the first member filled the fourth place.
     padding = state_of_all("padding", [*members, replace(members[0], seed=3)])
     for changed in (other, wild, padding):
@@ -250,8 +264,12 @@ import sys, numpy, tensorflow
 served = tensorflow.saved_model.load(sys.argv[1]).signatures["serving_default"]
 print(served(image=tensorflow.constant(numpy.load(sys.argv[2])))["logits"].numpy().tolist())
 """
-    told = subprocess.run([sys.executable, "-c", asked, record.export.path, tmp_path / "images.npy"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    told = subprocess.run(
+        [sys.executable, "-c", asked, record.export.path, tmp_path / "images.npy"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     np.testing.assert_allclose(json.loads(told.stdout), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
     page = (folder(given) / "report.html").read_text()
     assert "boxes" in page

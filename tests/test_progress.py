@@ -9,8 +9,19 @@ from kernorm import progress
 from kernorm.progress import RunProgress, StudyProgress, clock, describe, split_loss
 from kernorm.record import Epoch
 
-ROW = Epoch(epoch=2, loss=0.75, cross_entropy=0.5, l1_penalty=0.05, l2_penalty=0.2, accuracy=0.9, val_cross_entropy=0.4,
-            val_accuracy=0.925, learning_rate=0.0123456, momentum=0.9, seconds=7.4)  # fmt: skip
+ROW = Epoch(
+    epoch=2,
+    loss=0.75,
+    cross_entropy=0.5,
+    l1_penalty=0.05,
+    l2_penalty=0.2,
+    accuracy=0.9,
+    val_cross_entropy=0.4,
+    val_accuracy=0.925,
+    learning_rate=0.0123456,
+    momentum=0.9,
+    seconds=7.4,
+)
 
 
 @pytest.fixture

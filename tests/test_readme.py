@@ -20,8 +20,9 @@ def test_git_shows_the_evidence_of_committed_studies(study):
     """What git ignores can be lost unnoticed: `git status` does not show it."""
     names = ("records.jsonl", "report.html", "summary.json", "tables.csv")
     paths = [f"reports/studies/{study}/{name}" for name in (*names, "curves.png", "lock", "logs/1.log")]
-    asked = subprocess.run(["git", "check-ignore", "--no-index", *paths], cwd=ROOT, capture_output=True, text=True,
-                           check=False)  # fmt: skip
+    asked = subprocess.run(
+        ["git", "check-ignore", "--no-index", *paths], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if asked.returncode > 1:
         pytest.skip("not a git checkout")
     assert asked.stdout.split() == paths[len(names) :]

@@ -231,12 +231,12 @@ def test_labels_and_messages_are_escaped(tmp_path):
     evil = "<script>alert('x')</script>"
     record = make_record(
         classes=2,
-        labels=("<b>", "a & \"b\""),
+        labels=("<b>", 'a & "b"'),
         status="failed",
         message=evil,
         export=Export(reason=evil),
         config=TrainConfig(reports_dir="<i>x</i>"),
-    )  # fmt: skip
+    )
     path = write_report(record, tmp_path, make_mistakes(record))
     page = Page(path.read_text())
     assert not [tag for tag, _ in page.tags if tag in ("script", "b>", "i>")]
@@ -249,9 +249,17 @@ def test_labels_and_messages_are_escaped(tmp_path):
 def test_diverged_run_says_so_and_draws_what_there_is(tmp_path):
     message = "The loss was not finite at step 412."
     record = make_record(
-        status="diverged", message=message, history=make_history(1), selected_epoch=None, train=None, validation=None,
-        test=None, openings=(), layers=(), pruned=(),
-    )  # fmt: skip
+        status="diverged",
+        message=message,
+        history=make_history(1),
+        selected_epoch=None,
+        train=None,
+        validation=None,
+        test=None,
+        openings=(),
+        layers=(),
+        pruned=(),
+    )
     page = write(record, tmp_path)
     assert f"Training diverged After 1 of 8 epochs: {message}" in page.text
     assert "no test accuracy: the test split was not scored" in page.text
@@ -271,9 +279,7 @@ def test_running_and_empty_records_give_a_page(tmp_path):
 
 def test_smallest_run_one_epoch_two_classes_no_validation_no_mistake(tmp_path):
     history = make_history(1, watched=False)[1:]
-    record = make_record(
-        classes=2, errors=0, epochs=1, history=history, monitored="none", validation=None, pruned=()
-    )  # fmt: skip
+    record = make_record(classes=2, errors=0, epochs=1, history=history, monitored="none", validation=None, pruned=())
     page = write(record, tmp_path)
     assert "100.0 % test accuracy" in page.text
     assert "Not one of 1,000 test images was misclassified." in page.text

@@ -90,8 +90,13 @@ def test_what_a_study_hands_over_is_the_best_run_of_its_best_arm(tmp_path, mnist
 @pytest.mark.slow
 def test_a_study_hands_over_the_best_run_of_its_best_arm(tmp_path, mnist_cache, capsys):
     (tmp_path / "mine.py").write_text(STUDY)
-    argv = [str(tmp_path / "mine.py"), "--push", "--workers=2", f"--reports-dir={tmp_path / 'reports'}",
-            f"--saved-models-dir={tmp_path / 'saved_models'}"]  # fmt: skip
+    argv = [
+        str(tmp_path / "mine.py"),
+        "--push",
+        "--workers=2",
+        f"--reports-dir={tmp_path / 'reports'}",
+        f"--saved-models-dir={tmp_path / 'saved_models'}",
+    ]
     assert run(StudyConfig, study, prog="study", argv=argv) == 1  # so little training is refused
     told = capsys.readouterr().out
     assert "not passed: accuracy overall" in told
@@ -105,9 +110,15 @@ def test_a_study_hands_over_the_best_run_of_its_best_arm(tmp_path, mnist_cache, 
 
 def test_refuses_to_choose_without_a_validation_split(mnist_info):
     record = Record(
-        run_id="eva4-bn", status="finished", started="", config=TrainConfig(), data=mnist_info, parameters=1,
-        parameters_total=1, environment=Environment(backend="tensorflow", device="cpu", threads=1, versions={}),
-    )  # fmt: skip
+        run_id="eva4-bn",
+        status="finished",
+        started="",
+        config=TrainConfig(),
+        data=mnist_info,
+        parameters=1,
+        parameters_total=1,
+        environment=Environment(backend="tensorflow", device="cpu", threads=1, versions={}),
+    )
     with pytest.raises(UsageError, match=r"^A candidate is chosen by validation\. Received: eva4-bn, without a val"):
         validation_score(record)
 

@@ -69,8 +69,12 @@ def test_what_is_not_searched_keeps_the_value_it_was_given():
 def test_points_are_given_as_fields_of_train():
     found = space(norms="bn,ln")
     assert point(found, {"l2": 0.0066, "norm": "ln"}) == {
-        "norm": "ln", "l1_on": False, "l2_on": True, "l2": 0.0066, "batch_size": 16,
-    }  # fmt: skip
+        "norm": "ln",
+        "l1_on": False,
+        "l2_on": True,
+        "l2": 0.0066,
+        "batch_size": 16,
+    }
 
 
 @pytest.mark.parametrize(

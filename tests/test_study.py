@@ -190,10 +190,13 @@ def test_a_run_that_another_study_has_trained_is_taken(tmp_path, boxes_cache, ca
     assert "trained by other studies: 4 from other" in (folder_of(path) / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({"revision": 1}, "4 of another revision of the training code"),
-    pytest.param({"data": "9f" * 32}, "4 of other data", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"revision": 1}, "4 of another revision of the training code"),
+        pytest.param({"data": "9f" * 32}, "4 of other data", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_todays_code_and_data_would_not_give_is_not_taken(tmp_path, boxes_cache, capsys, changes, reason):
     path = write(tmp_path)
     for name in ("other", "mine"):
@@ -248,23 +251,26 @@ def test_the_command_is_what_was_typed():
     assert command(config) == "python -m kernorm.study 'my study.py' --seeds 3 --epochs 5 --only 'ln-*'"
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["eva7"], "A study is a known name or a Python file. Received: 'eva7'. Did you mean 'eva6'?"),
-    (["gone.py"], "A study file must be there. Received: gone.py, which is not."),
-    (["smoke", "--seeds=0"], "--seeds must be at least 1. Received: seeds=0."),
-    (["smoke", "--epochs=0"], "--epochs must be from 1 to 100000. Received: epochs=0."),
-    (["smoke", "--only=lm"], "--only takes names of arms. Received: 'lm'. Known: bn, ln-l2."),
-    (["smoke", "--workers=0"], "--workers must be at least 1. Received: workers=0."),
-    (["smoke", "--threads=0"], "A job needs at least one core. Received: cpus_per_job=0."),
-    (["smoke", "--engine=rai"], "--engine takes a known name. Received: 'rai'. Did you mean 'ray'?"),
-    (["smoke", "--address=somewhere:1"], "Addresses and shares of a GPU belong to --engine ray."),
-    (["smoke", "--gpus-per-job=-1"], "--gpus-per-job takes a share from 0 to 1"),
-    (["smoke", "--name=a/b"], "--name is one folder's name. Received: 'a/b'."),
-    (["smoke", "--name=.."], "--name is one folder's name. Received: '..'."),
-    (["smoke", "--sedes=3"], "An option must be a known one. Received: --sedes=3. Did you mean --seeds?"),
-    (["smoke", "--seeds=three"], "--seeds could not be read. Received: 'three'."),
-    ([], "NAME|FILE.py must be given. Received: nothing. See python -m kernorm.study --help."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eva7"], "A study is a known name or a Python file. Received: 'eva7'. Did you mean 'eva6'?"),
+        (["gone.py"], "A study file must be there. Received: gone.py, which is not."),
+        (["smoke", "--seeds=0"], "--seeds must be at least 1. Received: seeds=0."),
+        (["smoke", "--epochs=0"], "--epochs must be from 1 to 100000. Received: epochs=0."),
+        (["smoke", "--only=lm"], "--only takes names of arms. Received: 'lm'. Known: bn, ln-l2."),
+        (["smoke", "--workers=0"], "--workers must be at least 1. Received: workers=0."),
+        (["smoke", "--threads=0"], "A job needs at least one core. Received: cpus_per_job=0."),
+        (["smoke", "--engine=rai"], "--engine takes a known name. Received: 'rai'. Did you mean 'ray'?"),
+        (["smoke", "--address=somewhere:1"], "Addresses and shares of a GPU belong to --engine ray."),
+        (["smoke", "--gpus-per-job=-1"], "--gpus-per-job takes a share from 0 to 1"),
+        (["smoke", "--name=a/b"], "--name is one folder's name. Received: 'a/b'."),
+        (["smoke", "--name=.."], "--name is one folder's name. Received: '..'."),
+        (["smoke", "--sedes=3"], "An option must be a known one. Received: --sedes=3. Did you mean --seeds?"),
+        (["smoke", "--seeds=three"], "--seeds could not be read. Received: 'three'."),
+        ([], "NAME|FILE.py must be given. Received: nothing. See python -m kernorm.study --help."),
+    ],
+)
 def test_refuses_in_one_line(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     assert cli.run(StudyConfig, study, prog=PROG, argv=words) == 2

@@ -69,10 +69,13 @@ def test_small_multiples_show_an_arm_beside_its_baseline_in_grey(arms, panels):
     lines = {line.get_color(): line.get_ydata() for line in drawn(panels["accuracy-1"]).axes[0].get_lines()}
     np.testing.assert_allclose(lines[PALETTE["muted"]], history_of(arms[0], "val_accuracy").mean(0))
     solid, dashed = (
-        next(line for line in drawn(panels["accuracy-1"]).axes[0].get_lines()
-             if line.get_color() == PALETTE[arms[1].look.colour] and (line.get_linestyle() == "--") == dash)
+        next(
+            line
+            for line in drawn(panels["accuracy-1"]).axes[0].get_lines()
+            if line.get_color() == PALETTE[arms[1].look.colour] and (line.get_linestyle() == "--") == dash
+        )
         for dash in (False, True)
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(solid.get_ydata(), history_of(arms[1], "val_accuracy").mean(0))
     np.testing.assert_allclose(dashed.get_ydata(), history_of(arms[1], "accuracy").mean(0))
 
@@ -124,8 +127,9 @@ def test_forest_marks_verdicts_by_form_and_colour(arms, panels):
     ln = arm_named(arms, "ln")
     assert ln.summary.verdicts["accuracy"].name == "worse"
     assert arm_named(arms, "gn").summary.verdicts["accuracy"].name == "not resolved"
-    marks = [line for line in drawn(panels["difference-accuracy"]).axes[0].get_lines()
-             if line.get_label() == "difference"]  # fmt: skip
+    marks = [
+        line for line in drawn(panels["difference-accuracy"]).axes[0].get_lines() if line.get_label() == "difference"
+    ]
     assert [(mark.get_marker(), mark.get_color()) for mark in marks] == [
         ("o", PALETTE["muted"]),
         ("v", PALETTE["orange"]),
@@ -189,8 +193,9 @@ def test_rules_for_the_rate_are_found_from_the_arms():
 
 def test_accuracy_against_batch_size():
     sizes = (8, 32, 128)
-    study = a_study({f"{norm}-{size}": TrainConfig(norm=norm, batch_size=size, epochs=2)
-                     for norm in ("bn", "ln") for size in sizes})  # fmt: skip
+    study = a_study(
+        {f"{norm}-{size}": TrainConfig(norm=norm, batch_size=size, epochs=2) for norm in ("bn", "ln") for size in sizes}
+    )
     errors = {f"{norm}-{size}": (20 + size // 8, 22 + size // 8) for norm in ("bn", "ln") for size in sizes}
     arms = arms_from(study, some_results(study, errors | {"bn-8": (700, 710)}))
     (panel,) = charts(arms)["batch_size"]
@@ -224,8 +229,11 @@ def test_few_arms_have_a_colour_each_and_many_one_by_their_kind():
 
 
 def test_a_panel_a_baseline_where_there_are_several():
-    configs = {f"{size}-{norm}": TrainConfig(norm=norm, train_size=size, epochs=3)
-               for size in (500, 1000) for norm in ("bn", "ln")}  # fmt: skip
+    configs = {
+        f"{size}-{norm}": TrainConfig(norm=norm, train_size=size, epochs=3)
+        for size in (500, 1000)
+        for norm in ("bn", "ln")
+    }
     study = a_study(configs, baselines={arm: arm.replace("ln", "bn") for arm in configs})
     arms = arms_from(study, some_results(study, {arm: (20, 30) for arm in configs}))
     assert [[arm.name for arm in group] for group in compared_groups(arms)] == [
@@ -242,17 +250,23 @@ def test_a_panel_a_baseline_where_there_are_several():
 def test_without_a_watched_split_the_training_curves_are_left():
     study = a_study({"bn": TrainConfig(epochs=3, validation_size=0), "ln": TrainConfig(norm="ln", epochs=3)})
     results = some_results(study, {"bn": (20, 21), "ln": (22, 22)}, monitored="none")
-    rows = {name: tuple(replace(row, val_accuracy=None, val_cross_entropy=None, watched=None) for row in
-                        result.record.history) for name, result in results.items()}  # fmt: skip
-    results = {name: replace(result, record=replace(result.record, history=rows[name]))
-               for name, result in results.items()}  # fmt: skip
+    rows = {
+        name: tuple(
+            replace(row, val_accuracy=None, val_cross_entropy=None, watched=None) for row in result.record.history
+        )
+        for name, result in results.items()
+    }
+    results = {
+        name: replace(result, record=replace(result.record, history=rows[name])) for name, result in results.items()
+    }
     arms = arms_from(study, results)
     found = charts(arms)
     assert [panel.name for panel in found["curves"]] == ["accuracy", "cross-entropy"]
     assert not {"kernels", "activations"} & set(found)
     lines = drawn(found["accuracy"][1]).axes[0].get_lines()
-    np.testing.assert_allclose([line.get_ydata() for line in lines],
-                               [history_of(arm, "accuracy").mean(0) for arm in arms])  # fmt: skip
+    np.testing.assert_allclose(
+        [line.get_ydata() for line in lines], [history_of(arm, "accuracy").mean(0) for arm in arms]
+    )
 
 
 def test_one_seed_and_none():

@@ -182,8 +182,10 @@ def test_penalties_that_were_not_as_stated_cannot_be_overlooked(page, html):
     assert "2 arms did not train what the publication states" in text
     assert "It has the settings of none and other seeds: what differs is noise." in text
     assert html.count('class="caught"') == 2
-    by_name = {name: [row for row in rows_of(page, name) if row[-1] in ("✗ no", "✓ yes", "none stated, none on", "–")]
-               for name in ARMS}  # fmt: skip
+    by_name = {
+        name: [row for row in rows_of(page, name) if row[-1] in ("✗ no", "✓ yes", "none stated, none on", "–")]
+        for name in ARMS
+    }
     assert by_name["l1"][-1][1:5] == ["0.0005", "0", "0", "0"]
     assert by_name["l1_l2"][-1][1:5] == ["0.0005", "0.005", "2", "1.97"]
     assert by_name["l1_l2"][-1][5:9] == ["0.0025", "0.0025", "0.125", "0.0179"]
@@ -409,8 +411,10 @@ def told(study, results, **ledger):
 
 
 def test_cautions_of_a_clean_study():
-    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln", l2=0.01)},
-                    published={"ln": Published(accuracy=99.4, l2=0.02)})  # fmt: skip
+    study = a_study(
+        {"bn": TrainConfig(), "ln": TrainConfig(norm="ln", l2=0.01)},
+        published={"ln": Published(accuracy=99.4, l2=0.02)},
+    )
     found = told(study, some_results(study, {"bn": (20, 21, 22), "ln": (20, 22, 23)}))
     assert {title: verdict.kind for title, verdict in found.items()} == {
         "Every stated penalty was on": "good",
@@ -436,8 +440,9 @@ def test_cautions_on_mixed_runs_failures_and_damage():
     assert found["Not all runs were made alike"].text == (
         f"Devices: CPU, GPU. Commits: {'ab' * 6}, unknown. Versions of keras: 3.15.1, 3.16."
     )
-    damaged = {caution.title: caution for caution in
-               cautions(study, analyse(study, results), SimpleNamespace(damaged=[3]), 0)}  # fmt: skip
+    damaged = {
+        caution.title: caution for caution in cautions(study, analyse(study, results), SimpleNamespace(damaged=[3]), 0)
+    }
     assert damaged["Damaged records were put aside"].kind == "warning"
 
 

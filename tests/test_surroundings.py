@@ -28,9 +28,15 @@ def test_signals_umask_home_and_variables_are_the_suites_own(start):
     """As a background job of a shell, or after nohup, in a user's own environment."""
     shell = f'trap "" INT HUP QUIT; umask 077; exec env -u {RUN} {sys.executable} -c "$0"'
     process = start(
-        ["bash", "-c", shell, SEEN], PYTHONPATH=str(ROOT), KERAS_BACKEND="torch", HOME="/nowhere", LC_ALL="C",
-        TF_XLA_FLAGS="--tf_xla_auto_jit=2", KERNORM_CACHE_DIR="/nowhere", COLUMNS="20",
-    )  # fmt: skip
+        ["bash", "-c", shell, SEEN],
+        PYTHONPATH=str(ROOT),
+        KERAS_BACKEND="torch",
+        HOME="/nowhere",
+        LC_ALL="C",
+        TF_XLA_FLAGS="--tf_xla_auto_jit=2",
+        KERNORM_CACHE_DIR="/nowhere",
+        COLUMNS="20",
+    )
     told, error = process.communicate()
     assert process.returncode == 0, error
     assert told.splitlines() == ["True", "True set()", "0o22 tensorflow C.UTF-8 False", "set()"]

@@ -35,8 +35,13 @@ def test_a_named_server_is_asked_by_both_interfaces(twin, images, monkeypatch):
     monkeypatch.setenv(tfserving.ENDPOINT, f"{twin.grpc}, {twin.rest}")
     found, version = tfserving.ask(SHOWN, read_card(SHOWN), images)
     assert version == f"at {twin.grpc}, {twin.rest}"
-    ways = ("grpc serving_default", "grpc serving_png", "grpc serving_tf_examples", "rest serving_png",
-            "rest serving_default")  # fmt: skip
+    ways = (
+        "grpc serving_default",
+        "grpc serving_png",
+        "grpc serving_tf_examples",
+        "rest serving_png",
+        "rest serving_default",
+    )
     assert set(found) == {f"{way}:{size}" for way in ways for size in (1, 3, 128)}
     wanted = saved_model(SHOWN)(images)
     for key, logits in found.items():
@@ -91,8 +96,11 @@ def on_path(folder, monkeypatch, command):
 
 
 def test_a_binary_is_started_with_the_model_and_ended(tmp_path, images, monkeypatch):
-    on_path(tmp_path, monkeypatch, f'[ "$1" = --version ] && echo twin 1 || exec {sys.executable} -m '
-                                   f'tests.serving_twin "$@"')  # fmt: skip
+    on_path(
+        tmp_path,
+        monkeypatch,
+        f'[ "$1" = --version ] && echo twin 1 || exec {sys.executable} -m tests.serving_twin "$@"',
+    )
     processes = []
     popen = tfserving.subprocess.Popen
     monkeypatch.setattr(

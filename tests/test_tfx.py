@@ -112,7 +112,7 @@ def test_gzipped_records_are_read(fn_args, files, tmp_path):
         ({"custom_config": {"nrom": "ln"}}, r"^custom_config names settings of kernorm\.train\. Received: 'nrom'\."),
         ({"custom_config": {"labels": ["a", "b"]}}, r"^TFX's examples must be images .* Received: train labels go"),
     ],
-)  # fmt: skip
+)
 def test_refuses_what_is_wrong(fn_args, changes, message):
     with pytest.raises(UsageError, match=message):
         tfx.run_fn(SimpleNamespace(**(vars(fn_args) | changes)))

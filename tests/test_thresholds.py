@@ -34,18 +34,31 @@ def test_the_file_that_comes_with_the_package_asks_for_the_whole_and_for_each_di
 def test_a_threshold_goes_to_every_slice_as_in_tfma(tmp_path, names):
     camel = {
         "slicingSpecs": [{}, {"featureValues": {"label": "7"}}],
-        "metricsSpecs": [{"metrics": [{
-            "className": "BrierScore",
-            "threshold": {"valueThreshold": {"upperBound": 0.02},
-                          "changeThreshold": {"direction": "LOWER_IS_BETTER", "relative": 0.1}},
-        }]}],
-    }  # fmt: skip
+        "metricsSpecs": [
+            {
+                "metrics": [
+                    {
+                        "className": "BrierScore",
+                        "threshold": {
+                            "valueThreshold": {"upperBound": 0.02},
+                            "changeThreshold": {"direction": "LOWER_IS_BETTER", "relative": 0.1},
+                        },
+                    }
+                ]
+            }
+        ],
+    }
     text = json.dumps(camel)
     if names == "snake":
-        for name, other in (("slicingSpecs", "slicing_specs"), ("featureValues", "feature_values"),
-                            ("metricsSpecs", "metrics_specs"), ("className", "class_name"),
-                            ("valueThreshold", "value_threshold"), ("upperBound", "upper_bound"),
-                            ("changeThreshold", "change_threshold")):  # fmt: skip
+        for name, other in (
+            ("slicingSpecs", "slicing_specs"),
+            ("featureValues", "feature_values"),
+            ("metricsSpecs", "metrics_specs"),
+            ("className", "class_name"),
+            ("valueThreshold", "value_threshold"),
+            ("upperBound", "upper_bound"),
+            ("changeThreshold", "change_threshold"),
+        ):
             text = text.replace(name, other)
     found = read(tmp_path, text)
     expected = [
@@ -74,12 +87,16 @@ def test_a_threshold_goes_to_every_slice_as_in_tfma(tmp_path, names):
             "Slices are by label. Received: {'label': 'ten'}. Known: 0, 1",
         ),
         (
-            config({"className": "BrierScore", "threshold": {
-                "changeThreshold": {"direction": "HIGHER_IS_BETTER", "absolute": 0}}}),
+            config(
+                {
+                    "className": "BrierScore",
+                    "threshold": {"changeThreshold": {"direction": "HIGHER_IS_BETTER", "absolute": 0}},
+                }
+            ),
             "A change threshold has its metric's direction. Received: HIGHER_IS_BETTER for brier. Turn it round.",
         ),
     ],
-)  # fmt: skip
+)
 def test_refuses_what_it_cannot_judge(tmp_path, content, message):
     with pytest.raises(UsageError, match=message):
         read(tmp_path, content)

@@ -209,11 +209,14 @@ def uninterrupted(tmp_path_factory, boxes):
     return record, config, config.reports_dir / "runs" / record.run_id
 
 
-@pytest.mark.parametrize("moment", [
-    "in the middle of an epoch",
-    pytest.param("between epoch and state", marks=pytest.mark.slow),
-    pytest.param("after the last epoch", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "in the middle of an epoch",
+        pytest.param("between epoch and state", marks=pytest.mark.slow),
+        pytest.param("after the last epoch", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_ends_with_the_same_weights(uninterrupted, tiny, monkeypatch, moment):
     straight, whole, folder = uninterrupted
     config = replace(whole, reports_dir=tiny().reports_dir)
@@ -295,9 +298,15 @@ def test_selection_on_validation_keeps_the_best_epoch(tiny):
 
 # The rate rises to the end, until nothing is left of what was learned: the last epoch is not the best one.
 RISING = {
-    "norm": "ln", "batch_size": 8, "learning_rate": 2.0, "pct_start": 1.0, "div_factor": 100.0,
-    "validation_size": 0, "report": False, "dropout": 0.0,
-}  # fmt: skip
+    "norm": "ln",
+    "batch_size": 8,
+    "learning_rate": 2.0,
+    "pct_start": 1.0,
+    "div_factor": 100.0,
+    "validation_size": 0,
+    "report": False,
+    "dropout": 0.0,
+}
 
 
 def test_a_run_selected_on_test_logs_every_opening_and_records_its_last_epoch_by_image_too(tiny):
@@ -341,14 +350,17 @@ def test_interrupted_after_its_last_epoch_it_still_records_it(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [
-    {"norm": "gn", "net": "eva4", "recipe": "eva4"},
-    {"norm": "gbn", "ghost_batch_size": 20},
-    {"norm": "brn"},
-    {"norm": "frn", "penalize": "all", "l2": 1e-3},
-    {"norm": "rms", "standardize_kernels": True, "schedule": "step"},
-    {"norm": "cln", "norm_at": ("conv6=in",), "penalty_at": ("conv1=0,0.1",)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"norm": "gn", "net": "eva4", "recipe": "eva4"},
+        {"norm": "gbn", "ghost_batch_size": 20},
+        {"norm": "brn"},
+        {"norm": "frn", "penalize": "all", "l2": 1e-3},
+        {"norm": "rms", "standardize_kernels": True, "schedule": "step"},
+        {"norm": "cln", "norm_at": ("conv6=in",), "penalty_at": ("conv1=0,0.1",)},
+    ],
+)
 def test_other_norms_train_and_report(tiny, mnist_cache, settings):
     digits = {"dataset": "mnist", "train_size": 600, "validation_size": 300}
     record = train(tiny(**digits, **settings, epochs=2, learning_rate=0.03, initializer="torch"))
@@ -445,8 +457,10 @@ def test_a_paused_run_keeps_the_test_split_shut_and_goes_on_to_the_same_weights(
     assert ended.status == "finished"
     assert [opening.purpose for opening in ended.openings] == ["final evaluation"]
     assert ended.test == record.test
-    ours, theirs = (load_model(ended, place / "model.weights.h5").get_weights()
-                    for place in (tmp_path / "runs" / config.run_id, folder))  # fmt: skip
+    ours, theirs = (
+        load_model(ended, place / "model.weights.h5").get_weights()
+        for place in (tmp_path / "runs" / config.run_id, folder)
+    )
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(mine, other)
 

@@ -141,8 +141,13 @@ class SearchConfig:
     def __post_init__(self) -> None:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
         for name, low in (
-            ("max_trials", 1), ("repeats", 1), ("seed", 0), ("top_k", 0), ("confirm_seeds", 1), ("keep_checkpoints", 0),
-        ):  # fmt: skip
+            ("max_trials", 1),
+            ("repeats", 1),
+            ("seed", 0),
+            ("top_k", 0),
+            ("confirm_seeds", 1),
+            ("keep_checkpoints", 0),
+        ):
             if getattr(self, name) < low:
                 raise UsageError(
                     f"--{name.replace('_', '-')} must be at least {low}. Received: {name}={getattr(self, name)}. "

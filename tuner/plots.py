@@ -91,8 +91,15 @@ def coordinates(space: Space, trials: Sequence[Trial]) -> Panel:
         for place, name in enumerate(names):
             axes.axvline(place, color=PALETTE["line"], linewidth=1)
             for height, text in _ticks(space, name):
-                axes.text(place + 0.03, height, text, fontsize=8.5, color=PALETTE["muted"], va="center",
-                          bbox={"facecolor": PALETTE["paper"], "alpha": 0.8, "pad": 0.8, "linewidth": 0})  # fmt: skip
+                axes.text(
+                    place + 0.03,
+                    height,
+                    text,
+                    fontsize=8.5,
+                    color=PALETTE["muted"],
+                    va="center",
+                    bbox={"facecolor": PALETTE["paper"], "alpha": 0.8, "pad": 0.8, "linewidth": 0},
+                )
         axes.set(yticks=[], xlim=(-0.15, len(names) - 0.6), ylim=(-0.08, 1.08))
         axes.set_xticks(range(len(names)), [LABELS.get(name, name) for name in names])
         axes.spines["left"].set_visible(False)
@@ -137,8 +144,12 @@ def bars(importance: dict[str, float]) -> Panel:
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
-        axes.barh([LABELS.get(name, name) for name in names], [importance[name] for name in names],
-                  color=PALETTE["blue"], height=0.6)  # fmt: skip
+        axes.barh(
+            [LABELS.get(name, name) for name in names],
+            [importance[name] for name in names],
+            color=PALETTE["blue"],
+            height=0.6,
+        )
         axes.set(xlim=(0, 1), xlabel="share of importance")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)

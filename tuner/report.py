@@ -102,8 +102,20 @@ def command(config: SearchConfig) -> str:
     """Returns a command line that begins this search; flags of kernorm.train as far as they differ from a trial's."""
     words = ["python", "-m", "tuner.search", "--name", config.name, "--oracle", config.oracle]
     first = SearchConfig()
-    for name in ("l1", "l2", "batch_sizes", "norms", "groups", "learning_rate", "enqueue", "max_trials", "repeats",
-                 "seed", "top_k", "confirm_seeds"):  # fmt: skip
+    for name in (
+        "l1",
+        "l2",
+        "batch_sizes",
+        "norms",
+        "groups",
+        "learning_rate",
+        "enqueue",
+        "max_trials",
+        "repeats",
+        "seed",
+        "top_k",
+        "confirm_seeds",
+    ):
         if (value := getattr(config, name)) != getattr(first, name):
             words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
     if not config.final:
@@ -120,5 +132,4 @@ def _arms(confirmed: Confirmed) -> list[tuple[ArmSummary, Any]]:
         return []
     scored = {arm.name: arm for arm in (*confirmed.arms, confirmed.baseline) if arm}
     rank = {name: place for place, name in enumerate(scored)}
-    return [(arm, scored.get(arm.name))
-            for arm in sorted(confirmed.study.arms, key=lambda arm: rank.get(arm.name, 99))]  # fmt: skip
+    return [(arm, scored.get(arm.name)) for arm in sorted(confirmed.study.arms, key=lambda arm: rank.get(arm.name, 99))]

@@ -243,8 +243,10 @@ def _show_plan(config: SearchConfig) -> None:
     confirm = cost(config.base) * arms * config.confirm_seeds
     final = cost(_full(config)) * config.confirm_seeds if config.final else 0
     print(f"{config.oracle}: up to {config.max_trials} trials of {trial:.0f} CPU-seconds")
-    print(f"about {config.max_trials * trial / workers / 60:.0f} minutes of search, {confirm / workers / 60:.0f} of "
-          f"confirmation and {final / workers / 60:.0f} of final training, {workers} runs at a time")  # fmt: skip
+    print(
+        f"about {config.max_trials * trial / workers / 60:.0f} minutes of search, {confirm / workers / 60:.0f} of "
+        f"confirmation and {final / workers / 60:.0f} of final training, {workers} runs at a time"
+    )
 
 
 def _full(config: SearchConfig) -> TrainConfig:
@@ -259,8 +261,14 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     """
     own = {field.name for field in dataclasses.fields(SearchConfig)} - {"train"}
     theirs = {field.name for field in dataclasses.fields(TrainConfig)} - own
-    held = {"batch_size": "--batch-sizes", "export": "--final", "report": "--report-only", "stop_after": "--epochs",
-            "retrain": "--overwrite", "track": "the report"}  # fmt: skip
+    held = {
+        "batch_size": "--batch-sizes",
+        "export": "--final",
+        "report": "--report-only",
+        "stop_after": "--epochs",
+        "retrain": "--overwrite",
+        "track": "the report",
+    }
     parts: tuple[list[str], list[str]] = ([], [])
     into = parts[0]
     for word in words:

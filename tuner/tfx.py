@@ -61,7 +61,9 @@ def example_tuner(
     known = {field.name for field in fields(SearchConfig)} - set(_HELD)
     for name in search:
         if name not in known:
-            raise UsageError(f"custom_config['search'] names settings of tuner.search. Received: {name!r}. "
-                             f"{nearest(name, sorted(known))}")  # fmt: skip
+            raise UsageError(
+                f"custom_config['search'] names settings of tuner.search. Received: {name!r}. "
+                f"{nearest(name, sorted(known))}"
+            )
     config = SearchConfig(**search, train=TrainConfig(**settings, dataset=DATASET), reports_dir=folder)
     return ExampleTuner(replace(config, oracle="random" if config.oracle == "best" else config.oracle), examples)

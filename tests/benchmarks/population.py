@@ -86,9 +86,19 @@ def multiplications(model: keras.Model) -> int:
 def config_of(asked: argparse.Namespace, net: str, norm: str, seed: int, folder: str) -> TrainConfig:
     """Returns the published recipe of the net, on as many images as asked for."""
     return recipe(
-        net, norm=norm, batch_size=asked.batch_size, epochs=2, train_size=asked.images, select="last",
-        validation_size=asked.validation, seed=seed, l2=1e-4, export=False, report=False, reports_dir=Path(folder),
-    )  # fmt: skip
+        net,
+        norm=norm,
+        batch_size=asked.batch_size,
+        epochs=2,
+        train_size=asked.images,
+        select="last",
+        validation_size=asked.validation,
+        seed=seed,
+        l2=1e-4,
+        export=False,
+        report=False,
+        reports_dir=Path(folder),
+    )
 
 
 def runs_of(configs: list[TrainConfig]) -> list[Run]:
@@ -111,8 +121,18 @@ def throughput(asked: argparse.Namespace, net: str, norm: str, peaks: tuple[floa
         speed = width * share / taken
         base = rows[0].member_epochs_per_s if rows else speed
         none = {"member_mib": None, "arithmetic_share": None, "bandwidth_share": None}
-        row = Row(device=device, net=net, norm=norm, batch_size=asked.batch_size, way=way, lowering=lowering,
-                  width=width, member_epochs_per_s=speed, against_fit=speed / base, **(none | more))  # fmt: skip
+        row = Row(
+            device=device,
+            net=net,
+            norm=norm,
+            batch_size=asked.batch_size,
+            way=way,
+            lowering=lowering,
+            width=width,
+            member_epochs_per_s=speed,
+            against_fit=speed / base,
+            **(none | more),
+        )
         rows.append(row)
         print(shown(row), flush=True)
 
@@ -130,9 +150,15 @@ def throughput(asked: argparse.Namespace, net: str, norm: str, peaks: tuple[floa
                 taken = one_epoch(population)
                 images = width * asked.images / taken
                 moved = program.pop("bytes") / asked.batch_size / width
-                add("population", lowering, width, taken, **program,
+                add(
+                    "population",
+                    lowering,
+                    width,
+                    taken,
+                    **program,
                     arithmetic_share=6 * multiplications(runs[0].model) * images / peaks[0],
-                    bandwidth_share=moved * images / peaks[1])  # fmt: skip
+                    bandwidth_share=moved * images / peaks[1],
+                )
     return rows
 
 
@@ -162,8 +188,10 @@ def shown(row: Row) -> str:
         if value is not None
     )
     memory = f"  {row.member_mib:6.1f} MiB a member" if row.member_mib is not None else ""
-    return (f"{row.net} {row.norm:3} {row.way:10} {row.lowering:8} {row.width:4} wide  {row.member_epochs_per_s:9.4f} "
-            f"member-epochs/s  {row.against_fit:6.2f} of fit{memory}{shares}")  # fmt: skip
+    return (
+        f"{row.net} {row.norm:3} {row.way:10} {row.lowering:8} {row.width:4} wide  {row.member_epochs_per_s:9.4f} "
+        f"member-epochs/s  {row.against_fit:6.2f} of fit{memory}{shares}"
+    )
 
 
 def write(rows: list[dict], path: Path) -> None:
@@ -178,9 +206,15 @@ def write(rows: list[dict], path: Path) -> None:
 def accuracy(asked: argparse.Namespace) -> None:
     """Trains the same seeds in both ways and compares them."""
     base = TrainConfig(
-        net=asked.nets[0], norm=asked.norms[0], epochs=asked.epochs, train_size=asked.images,
-        validation_size=asked.validation, batch_size=asked.batch_size, export=False, report=False,
-    )  # fmt: skip
+        net=asked.nets[0],
+        norm=asked.norms[0],
+        epochs=asked.epochs,
+        train_size=asked.images,
+        validation_size=asked.validation,
+        batch_size=asked.batch_size,
+        export=False,
+        report=False,
+    )
     rows: list[dict] = []
     ways = ("fit", "population")
     with tempfile.TemporaryDirectory() as folder:
@@ -190,13 +224,21 @@ def accuracy(asked: argparse.Namespace) -> None:
             records = [train(config) for config in configs] if way == "fit" else train_population(configs, width=width)
             for record in records:
                 if record.test:
-                    rows.append({"way": way, "seed": record.config.seed, "test_accuracy": record.test.accuracy,
-                                 "test_cross_entropy": record.test.cross_entropy})  # fmt: skip
+                    rows.append(
+                        {
+                            "way": way,
+                            "seed": record.config.seed,
+                            "test_accuracy": record.test.accuracy,
+                            "test_cross_entropy": record.test.cross_entropy,
+                        }
+                    )
     for name in ("test_accuracy", "test_cross_entropy"):
         found = {way: [row[name] for row in rows if row["way"] == way] for way in ways}
         for way, values in found.items():
-            print(f"{name:18} {way:10} n {len(values)}  mean {statistics.mean(values):.5f}  "
-                  f"sd {statistics.stdev(values):.5f}")  # fmt: skip
+            print(
+                f"{name:18} {way:10} n {len(values)}  mean {statistics.mean(values):.5f}  "
+                f"sd {statistics.stdev(values):.5f}"
+            )
         means, spread = stats.ttest_ind(*found.values(), equal_var=False), stats.levene(*found.values())
         print(f"{name:18} means alike: p {means.pvalue:.2f} (Welch)  spreads alike: p {spread.pvalue:.2f} (Levene)")
     write(rows, asked.out / "population_accuracy.csv")
@@ -221,8 +263,10 @@ def main() -> None:
         accuracy(asked)
         return
     peaks = limits()
-    print(f"{jax.devices()[0].device_kind}: {peaks[0] / 1e12:.2f} TFLOP/s of a product, {peaks[1] / 1e9:.0f} GB/s of a "
-          f"copy; epochs of {MNIST:,} images, measured on {asked.images:,}")  # fmt: skip
+    print(
+        f"{jax.devices()[0].device_kind}: {peaks[0] / 1e12:.2f} TFLOP/s of a product, {peaks[1] / 1e9:.0f} GB/s of a "
+        f"copy; epochs of {MNIST:,} images, measured on {asked.images:,}"
+    )
     rows: list[Row] = []
     for net in asked.nets:
         for norm in asked.norms:

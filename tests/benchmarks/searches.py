@@ -28,9 +28,16 @@ from tuner.trials import OBJECTIVE, Trial, Trials
 TRIALS, TRIAL_SECONDS, EPOCHS = 30, 20, 9
 # Wide, as of somebody who knows nothing yet: much of it is bad.
 SPACE = [
-    "--net=eva6", "--norms=bn,ln,gn", "--l1=1e-6:1e-1", "--l2=1e-6:1e-1", "--learning-rate=1e-3:0.3",
-    "--batch-sizes=16,32,64,128", f"--epochs={EPOCHS}", "--train-size=1000", "--validation-size=2000",
-]  # fmt: skip
+    "--net=eva6",
+    "--norms=bn,ln,gn",
+    "--l1=1e-6:1e-1",
+    "--l2=1e-6:1e-1",
+    "--learning-rate=1e-3:0.3",
+    "--batch-sizes=16,32,64,128",
+    f"--epochs={EPOCHS}",
+    "--train-size=1000",
+    "--validation-size=2000",
+]
 SEARCHES: tuple[OracleName, ...] = ("random", "optuna", "hyperband")
 COSTS: tuple[OracleName, ...] = ("random", "grid", "optuna", "hyperband", "bayesian")
 
@@ -39,9 +46,19 @@ def searched(oracle: OracleName, seed: int, folder: Path) -> list[Trial]:
     """Runs one search; returns its trials in the order in which they ended."""
     name = f"{oracle}-{seed}"
     command = [
-        sys.executable, "-m", "tuner.search", *SPACE, f"--oracle={oracle}", f"--seed={seed}", f"--name={name}",
-        f"--max-trials={TRIALS}", "--workers=1", "--top-k=0", "--no-final", f"--reports-dir={folder}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "tuner.search",
+        *SPACE,
+        f"--oracle={oracle}",
+        f"--seed={seed}",
+        f"--name={name}",
+        f"--max-trials={TRIALS}",
+        "--workers=1",
+        "--top-k=0",
+        "--no-final",
+        f"--reports-dir={folder}",
+    ]
     if (folder / "searches" / name).exists():
         command.append("--resume")
     subprocess.run(command, check=True, capture_output=True)
@@ -84,8 +101,10 @@ def compare(seeds: int, folder: Path) -> None:
         until = [int(row[5]) for row in mine]
         best = statistics.median(float(row[4]) for row in mine)
         reached = sum(row[6] == "yes" for row in mine)
-        print(f"{oracle:10} {statistics.median(until):5.0f} epochs until then ({min(until)} to {max(until)}; "
-              f"{reached} of {seeds} got there), median best {best:.4f}")  # fmt: skip
+        print(
+            f"{oracle:10} {statistics.median(until):5.0f} epochs until then ({min(until)} to {max(until)}; "
+            f"{reached} of {seeds} got there), median best {best:.4f}"
+        )
 
 
 def cost(oracle: OracleName) -> float:
@@ -104,8 +123,16 @@ def cost(oracle: OracleName) -> float:
                 break
             values = trial.hyperparameters.values
             score = 0.05 + 0.01 * values["l1_on"] + 0.0001 * values["batch_size"]
-            ended = Trial(number=number, trial_id=trial.trial_id, values=dict(values), settings={}, status="completed",
-                          epochs=EPOCHS, new_epochs=EPOCHS, score=score)  # fmt: skip
+            ended = Trial(
+                number=number,
+                trial_id=trial.trial_id,
+                values=dict(values),
+                settings={},
+                status="completed",
+                epochs=EPOCHS,
+                new_epochs=EPOCHS,
+                score=score,
+            )
             trials.add(ended)
             opened.update_trial(trial.trial_id, {OBJECTIVE: score})
             trial.status = "COMPLETED"

@@ -40,10 +40,20 @@ def measure(asks, images):
                     times[name].append(time.perf_counter() - start)
         for name, taken in times.items():
             p50, p99 = np.percentile(taken, (50, 99)) * 1e3
-            rows.append(Timed(runtime=name, batch=batch, requests=count, p50_ms=round(p50, 4), p99_ms=round(p99, 4),
-                              images_per_second=round(batch * count / sum(taken), 1)))  # fmt: skip
-            print(f"{name:24} batch {batch:3}  p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  "
-                  f"{rows[-1].images_per_second:9.0f} images/s")  # fmt: skip
+            rows.append(
+                Timed(
+                    runtime=name,
+                    batch=batch,
+                    requests=count,
+                    p50_ms=round(p50, 4),
+                    p99_ms=round(p99, 4),
+                    images_per_second=round(batch * count / sum(taken), 1),
+                )
+            )
+            print(
+                f"{name:24} batch {batch:3}  p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  "
+                f"{rows[-1].images_per_second:9.0f} images/s"
+            )
     return tuple(rows)
 
 

@@ -56,10 +56,19 @@ def memory(engine: EngineName) -> list[int]:
         for seed in range(RUNS):
             opened.submit(
                 TrainConfig(
-                    net="eva6", norm="ln", seed=seed, epochs=1, train_size=600, validation_size=300, batch_size=50,
-                    threads=1, export=False, report=False, reports_dir=Path(folder),
+                    net="eva6",
+                    norm="ln",
+                    seed=seed,
+                    epochs=1,
+                    train_size=600,
+                    validation_size=300,
+                    batch_size=50,
+                    threads=1,
+                    export=False,
+                    report=False,
+                    reports_dir=Path(folder),
                 )
-            )  # fmt: skip
+            )
         for outcome in opened.outcomes():
             if outcome.result is None:
                 raise RuntimeError(outcome.error)
