@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.files import sync_folder
 
 SCHEMA = 1
@@ -78,8 +78,9 @@ def parse_name(name: str) -> tuple[str, str | None]:
     match = _NAME.fullmatch(name)
     if match is None:
         raise UsageError(
-            "--dataset takes a tensorflow-datasets name, NAME, NAME/CONFIG or NAME:1.2.3. "
-            f"Received: dataset={name!r}. Give for example mnist or emnist/balanced."
+            "--dataset takes a tensorflow-datasets name, NAME, NAME/CONFIG or NAME:1.2.3.",
+            f"dataset={name!r}",
+            "Give for example mnist or emnist/balanced.",
         )
     return match["base"], match["version"]
 
@@ -118,8 +119,9 @@ def read(path: Path) -> Arrays:
         file = path.open("rb")
     except OSError as error:
         raise UsageError(
-            f"The cache of prepared sets must be readable. Received: {path}: {error.strerror}. "
-            "Set KERNORM_CACHE_DIR to another folder."
+            "The cache of prepared sets must be readable.",
+            f"{path}: {error.strerror}",
+            "Set KERNORM_CACHE_DIR to another folder.",
         ) from None
     with file:
         try:
@@ -225,6 +227,7 @@ def _identity(path: Path) -> tuple[str, str]:
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:
     return UsageError(
-        f"The cache of prepared sets must be writable and have room. Received: {folder}: "
-        f"{error.strerror or error}. Make room, or set KERNORM_CACHE_DIR to another folder."
+        "The cache of prepared sets must be writable and have room.",
+        f"{folder}: {error.strerror or error}",
+        "Make room, or set KERNORM_CACHE_DIR to another folder.",
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.files import write_atomically
 from kernorm.record import Data, Evaluation, Opening, Record
 
@@ -156,8 +156,9 @@ def read_card(folder: Path) -> Card:
     """
     if not (folder / "saved_model.pb").is_file():
         raise UsageError(
-            f"An exported model is a folder with a saved_model.pb. Received: {folder}, which has none. "
-            "Give saved_models/<run id>/<version>."
+            "An exported model is a folder with a saved_model.pb.",
+            f"{folder}, which has none",
+            "Give saved_models/<run id>/<version>.",
         )
     path = folder / FOLDER / "model_card.json"
     try:
@@ -165,21 +166,24 @@ def read_card(folder: Path) -> Card:
         version = _VERSION.validate_json(content).schema_version
         if version != SCHEMA:
             raise UsageError(
-                f"A model card must be of schema {SCHEMA}. Received: {path} of schema {version}. "
-                "Read it with the kernorm that wrote it."
+                f"A model card must be of schema {SCHEMA}.",
+                f"{path} of schema {version}",
+                "Read it with the kernorm that wrote it.",
             )
         return _ADAPTER.validate_json(content)
     except FileNotFoundError:
         raise UsageError(
-            f"A SavedModel must be one that kernorm exported. Received: {folder}, without "
-            f"{FOLDER}/model_card.json. Export it by python -m kernorm.export."
+            "A SavedModel must be one that kernorm exported.",
+            f"{folder}, without {FOLDER}/model_card.json",
+            "Export it by python -m kernorm.export.",
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise UsageError(
-            f"A model card must be whole and of schema {SCHEMA}. Received: {path}, {where}: "
-            f"{first['msg']}. Export the run again."
+            f"A model card must be whole and of schema {SCHEMA}.",
+            f"{path}, {where}: {first['msg']}",
+            "Export the run again.",
         ) from None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.files import write_atomically
 
 Arrays = list[NDArray]
@@ -71,13 +71,14 @@ def load(path: Path) -> Checkpoint:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"A checkpoint must be a readable file. Received: {path}: {os.strerror(error.errno or 0)}. "
-            "Remove it to train from the beginning."
+            "A checkpoint must be a readable file.",
+            f"{path}: {os.strerror(error.errno or 0)}",
+            "Remove it to train from the beginning.",
         ) from None
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:
         raise UsageError(
-            f"A checkpoint must be whole. Received: {path}, which is damaged. Delete it to train from the beginning."
+            "A checkpoint must be whole.", f"{path}, which is damaged", "Delete it to train from the beginning."
         )
     with np.load(io.BytesIO(content)) as arrays:
         notes = json.loads(arrays["notes"].tobytes())
@@ -100,9 +101,12 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
     expected = [[tuple(v.shape) for v in variables] for variables in (model.variables, model.optimizer.variables)]
     if shapes != expected:
         raise UsageError(
-            f"A checkpoint must fit the net. Received: {len(shapes[0])} variables and {len(shapes[1])} of the "
-            f"optimizer, where the net has {len(expected[0])} and {len(expected[1])} or other shapes. "
-            "Go on with the versions that began the run, or remove its folder to train from the beginning."
+            "A checkpoint must fit the net.",
+            (
+                f"{len(shapes[0])} variables and {len(shapes[1])} of the optimizer, where the net has "
+                f"{len(expected[0])} and {len(expected[1])} or other shapes"
+            ),
+            ("Go on with the versions that began the run, or remove its folder to train from the beginning."),
         )
     set_variables(model, checkpoint.variables)
     for variable, value in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from kernorm.config import UsageError, nearest
+from kernorm.errors import UsageError, nearest
 
 Config = TypeVar("Config")
 
@@ -51,7 +51,7 @@ def _refuse_empty(argv: list[str], prog: str) -> None:
         flag, equals, value = word.partition("=")
         if not word or (equals and not value and flag.startswith("--")):
             raise UsageError(
-                f"A value must not be empty. Received: '' after {flag or before}. Give one; see {prog} --help."
+                "A value must not be empty.", f"'' after {flag or before}", f"Give one; see {prog} --help."
             )
 
 

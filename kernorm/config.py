@@ -4,7 +4,6 @@ First in the way of a run; imports neither Keras nor NumPy, so that `--help` and
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -12,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from kernorm.errors import UsageError, nearest
 
 NetName = Literal["eva6", "eva4"]
 NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
@@ -41,17 +42,6 @@ PLACES = (
 # Settings that came after the first run ids, each with the value that means "as before". A run with that value keeps
 # the id that it had before the setting existed; the value stays here even if the default changes.
 ADDED: dict[str, Any] = {}
-
-
-class UsageError(ValueError):
-    """A user's mistake, told in one line: the rule, what was received, the way out. Commands exit with 2 on it."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns the sentence that helps after an unknown name: the nearest known one, then all of them."""
-    names = list(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    return (f"Did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(names)}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,38 +240,39 @@ class TrainConfig:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UsageError(
-                    f"{_flag(name)} takes a known name. Received: {getattr(self, name)!r}. "
-                    f"{nearest(str(getattr(self, name)), known)}"
+                    f"{_flag(name)} takes a known name.",
+                    f"{getattr(self, name)!r}",
+                    nearest(str(getattr(self, name)), known),
                 )
         if self.push and not self.export:
-            raise UsageError("--push publishes what is exported. Received: --push with --no-export. Leave one away.")
+            raise UsageError("--push publishes what is exported.", "--push with --no-export", "Leave one away.")
         if self.format and not self.export:
-            raise UsageError("--format converts what is exported. Received: --format with --no-export. Leave one away.")
+            raise UsageError("--format converts what is exported.", "--format with --no-export", "Leave one away.")
         for name, (low, high, rule) in _LIMITS.items():
             value = getattr(self, name)
             if (name, value) == ("learning_rate", "auto"):
                 continue
             if value is not None and not (_is_number(value) and low <= value <= high):
-                raise UsageError(
-                    f"{_flag(name)} must be {rule}. Received: {name}={value!r}. Give a value in that range."
-                )
+                raise UsageError(f"{_flag(name)} must be {rule}.", f"{name}={value!r}", "Give a value in that range.")
         if self.groups != "auto" and not (_is_number(self.groups) and self.groups >= 1):
-            raise UsageError(f"--groups must be auto or at least 1. Received: groups={self.groups!r}. Give auto.")
+            raise UsageError("--groups must be auto or at least 1.", f"groups={self.groups!r}", "Give auto.")
         if self.select == "validation" and self.validation_size == 0:
             raise UsageError(
-                "--select validation needs a validation split. Received: validation_size=0. "
-                "Give --validation-size 10000 or --select last."
+                "--select validation needs a validation split.",
+                "validation_size=0",
+                "Give --validation-size 10000 or --select last.",
             )
         if self.base_momentum is not None and self.schedule != "onecycle":
             raise UsageError(
-                f"--base-momentum belongs to --schedule onecycle. Received: schedule={self.schedule!r}. Leave it away."
+                "--base-momentum belongs to --schedule onecycle.", f"schedule={self.schedule!r}", "Leave it away."
             )
         if self.nesterov and self.momentum == 0:
-            raise UsageError("--nesterov needs momentum. Received: momentum=0. Give --no-nesterov.")
+            raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
         if self.dataset.partition("/")[0] != self.dataset.partition("/")[0].lower():
             raise UsageError(
-                f"--dataset takes tensorflow-datasets' lower-case name. Received: {self.dataset!r}. "
-                f"Give {self.dataset.lower()}."
+                "--dataset takes tensorflow-datasets' lower-case name.",
+                f"{self.dataset!r}",
+                f"Give {self.dataset.lower()}.",
             )
         for name in ("norm_at", "penalty_at"):
             _check_layer_settings(name, getattr(self, name))
@@ -349,10 +340,10 @@ def layer_settings(name: str, settings: Iterable[str]) -> dict[str, str]:
         layer, equals, value = setting.partition("=")
         if not (layer and equals and value):
             raise UsageError(
-                f"{_flag(name)} takes LAYER=VALUE. Received: {setting!r}. Give for example {_EXAMPLES[name]}."
+                f"{_flag(name)} takes LAYER=VALUE.", f"{setting!r}", f"Give for example {_EXAMPLES[name]}."
             )
         if layer in by_layer:
-            raise UsageError(f"{_flag(name)} takes each layer once. Received: {layer!r} twice. Leave one away.")
+            raise UsageError(f"{_flag(name)} takes each layer once.", f"{layer!r} twice", "Leave one away.")
         by_layer[layer] = value
     return by_layer
 
@@ -369,8 +360,9 @@ def parse_penalty(setting: str) -> tuple[float, float]:
         l1 = l2 = math.nan
     if not (0 <= l1 <= _LAMBDA and 0 <= l2 <= _LAMBDA):
         raise UsageError(
-            f"--penalty-at takes LAYER=L1,L2, two numbers from 0 to {_LAMBDA:g}. Received: {setting!r}. "
-            f"Give for example {_EXAMPLES['penalty_at']}."
+            f"--penalty-at takes LAYER=L1,L2, two numbers from 0 to {_LAMBDA:g}.",
+            f"{setting!r}",
+            f"Give for example {_EXAMPLES['penalty_at']}.",
         )
     return l1, l2
 
@@ -380,7 +372,7 @@ def _check_layer_settings(name: str, settings: Iterable[str]) -> None:
         if name == "penalty_at":
             parse_penalty(value)
         elif value not in get_args(NormName):
-            raise UsageError(f"--norm-at takes a known norm. Received: {value!r}. {nearest(value, get_args(NormName))}")
+            raise UsageError("--norm-at takes a known norm.", f"{value!r}", nearest(value, get_args(NormName)))
 
 
 def _flag(name: str) -> str:

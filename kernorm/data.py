@@ -15,7 +15,8 @@ import tyro
 
 from kernorm import cache, preparation
 from kernorm.cache import Arrays
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.record import Data, Opening
 from kernorm.splits import split_indices
 
@@ -71,9 +72,9 @@ def load(config: TrainConfig) -> Dataset:
     )
     if config.batch_size > len(train_indices):
         raise UsageError(
-            "--batch-size must not be larger than the training split. Received: "
-            f"batch_size={config.batch_size} for {len(train_indices)} images. "
-            f"Give at most {len(train_indices)}."
+            "--batch-size must not be larger than the training split.",
+            f"batch_size={config.batch_size} for {len(train_indices)} images",
+            f"Give at most {len(train_indices)}.",
         )
     train, validation = _take(arrays, train_indices), _take(arrays, validation_indices)
     mean, std = pixel_moments(train.images)
@@ -105,8 +106,9 @@ def load_arrays(name: str = "mnist", *, manual_dir: Path | None = None, data_dir
     for flag, folder in (("--manual-dir", manual_dir), ("--data-dir", data_dir)):
         if folder is not None and not folder.is_dir() and (folder.exists() or flag == "--manual-dir"):
             raise UsageError(
-                f"{flag} takes a folder. Received: {folder}, which is "
-                f"{'a file' if folder.exists() else 'not there'}. Give an existing folder."
+                f"{flag} takes a folder.",
+                f"{folder}, which is {'a file' if folder.exists() else 'not there'}",
+                "Give an existing folder.",
             )
     try:
         if path := cache.cached_path(name):

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import textwrap
 import threading
 import traceback
 from abc import ABC, abstractmethod
@@ -25,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Literal, Self, TextIO, TypeVar, get_args
 
-from kernorm.config import UsageError, nearest
+from kernorm.errors import UsageError, nearest, one_line
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -129,11 +128,6 @@ def _outcome(task: _Task[Job], future: "Future[Answer[Result]]", lost: bool) -> 
     # Ray wraps what stopped it before or after the work; `answer` has caught what the work itself raised.
     result, error = (None, one_line(getattr(failed, "cause", None) or failed)) if failed else future.result()
     return Outcome(task.job, result, error, task.attempts)
-
-
-def one_line(error: BaseException | None) -> str:
-    """Returns an exception's type and message in one line."""
-    return textwrap.shorten(f"{type(error).__name__}: {error}", width=500, placeholder=" …")
 
 
 @dataclass(frozen=True)
@@ -340,21 +334,23 @@ def check_engine(
     """
     names = get_args(EngineName)
     if name not in names:
-        raise UsageError(f"--engine takes a known name. Received: {name!r}. {nearest(name, names)}")
+        raise UsageError("--engine takes a known name.", f"{name!r}", nearest(name, names))
     if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be at least 1. Received: workers={workers}. Leave it away for one a core.")
+        raise UsageError("--workers must be at least 1.", f"workers={workers}", "Leave it away for one a core.")
     if cpus_per_job < 1:
-        raise UsageError(f"A job needs at least one core. Received: cpus_per_job={cpus_per_job}. Give 1.")
+        raise UsageError("A job needs at least one core.", f"cpus_per_job={cpus_per_job}", "Give 1.")
     if not (0 <= gpus_per_job < math.inf and (gpus_per_job <= 1 or gpus_per_job == int(gpus_per_job))):
         raise UsageError(
-            "--gpus-per-job takes a share from 0 to 1, or a whole number of GPUs. "
-            f"Received: gpus_per_job={gpus_per_job}. Give for example 0.25."
+            "--gpus-per-job takes a share from 0 to 1, or a whole number of GPUs.",
+            f"gpus_per_job={gpus_per_job}",
+            "Give for example 0.25.",
         )
     if name == "local" and (address is not None or gpus_per_job):
         received = f"address={address!r}" if address is not None else f"gpus_per_job={gpus_per_job}"
         raise UsageError(
-            f"Addresses and shares of a GPU belong to --engine ray. Received: {received} with engine='local'. "
-            "Leave it away, or give --engine ray."
+            "Addresses and shares of a GPU belong to --engine ray.",
+            f"{received} with engine='local'",
+            "Leave it away, or give --engine ray.",
         )
 
 

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from kernorm import record
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -30,12 +31,13 @@ def choose_backend() -> str:
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend not in ("tensorflow", "jax"):
         raise UsageError(
-            f"KERAS_BACKEND must be tensorflow or jax. Received: KERAS_BACKEND={backend}. Set one of them, or unset it."
+            "KERAS_BACKEND must be tensorflow or jax.", f"KERAS_BACKEND={backend}", "Set one of them, or unset it."
         )
     if importlib.util.find_spec(backend) is None:
         raise UsageError(
-            f"The backend must be installed. Received: KERAS_BACKEND={backend}, which is not. "
-            f"pip install {backend}, or choose the other one of tensorflow and jax."
+            "The backend must be installed.",
+            f"KERAS_BACKEND={backend}, which is not",
+            f"pip install {backend}, or choose the other one of tensorflow and jax.",
         )
     if backend == "tensorflow":
         _import_quietly(backend)
@@ -50,8 +52,9 @@ def require_jax() -> None:
     """
     if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "jax":
         raise UsageError(
-            f"A population needs Keras on JAX. Received: KERAS_BACKEND={backend}. Set KERAS_BACKEND=jax (extra jax), "
-            "or leave --population away."
+            "A population needs Keras on JAX.",
+            f"KERAS_BACKEND={backend}",
+            "Set KERAS_BACKEND=jax (extra jax), or leave --population away.",
         )
     choose_backend()
 
@@ -94,8 +97,9 @@ def prepare(config: TrainConfig) -> None:
             tf.config.threading.set_inter_op_parallelism_threads(between)
         except RuntimeError:
             raise UsageError(
-                "The number of threads is fixed at the first operation of a process. Received: "
-                f"threads={config.threads} after TensorFlow had begun with another. Start a new process for it."
+                "The number of threads is fixed at the first operation of a process.",
+                f"threads={config.threads} after TensorFlow had begun with another",
+                "Start a new process for it.",
             ) from None
 
 

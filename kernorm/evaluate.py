@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from kernorm import cli
 from kernorm.card import FOLDER, Card, read_card
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.files import tree_sha256, write_atomically
 from kernorm.formats import saved_model
 from kernorm.gate import Change, Decision, Interval, Measure, decide, measure, scored
@@ -198,8 +198,9 @@ def require_whole(path: Path) -> tuple[Card, str]:
     digest = tree_sha256(path)
     if digest != exported:
         raise UsageError(
-            f"A model must be as it was exported. Received: {path} with the hash {digest[:12]}…, exported with "
-            f"{exported[:12]}…. Export the run again."
+            "A model must be as it was exported.",
+            f"{path} with the hash {digest[:12]}…, exported with {exported[:12]}…",
+            "Export the run again.",
         )
     return card, digest
 
@@ -217,8 +218,9 @@ def read_evaluation(path: Path) -> ModelEvaluation | None:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(
-            f"An evaluation must be whole and of schema {SCHEMA}. Received: {path / FOLDER / EVALUATION}: "
-            f"{first['msg']}. Evaluate the model again."
+            f"An evaluation must be whole and of schema {SCHEMA}.",
+            f"{path / FOLDER / EVALUATION}: {first['msg']}",
+            "Evaluate the model again.",
         ) from None
 
 
@@ -280,11 +282,12 @@ def _require_comparable(card: Card, other: Card, path: Path) -> None:
         other.data.image_shape,
     ):
         raise UsageError(
-            f"Models are compared on the same data. Received: {path}, of {other.data.name}, for a model of "
-            f"{card.data.name}. Give another --baseline or --beside."
+            "Models are compared on the same data.",
+            f"{path}, of {other.data.name}, for a model of {card.data.name}",
+            "Give another --baseline or --beside.",
         )
     if not path.name.isdecimal():
-        raise UsageError(f"A baseline is a version's folder. Received: {path}. Give saved_models/<name>/<version>.")
+        raise UsageError("A baseline is a version's folder.", path, "Give saved_models/<name>/<version>.")
 
 
 def _test_split(config: EvaluateConfig, card: Card) -> "tuple[NDArray[np.uint8], NDArray[np.int32]]":
@@ -293,8 +296,9 @@ def _test_split(config: EvaluateConfig, card: Card) -> "tuple[NDArray[np.uint8],
     arrays = load_arrays(card.data.name, manual_dir=config.manual_dir, data_dir=config.data_dir)
     if arrays.sha256 != card.data.sha256:
         raise UsageError(
-            f"A model is measured on the set that it was trained on. Received: {arrays.name} with the hash "
-            f"{arrays.sha256[:12]}…, trained on {card.data.sha256[:12]}…. Give its --data-dir."
+            "A model is measured on the set that it was trained on.",
+            f"{arrays.name} with the hash {arrays.sha256[:12]}…, trained on {card.data.sha256[:12]}…",
+            "Give its --data-dir.",
         )
     test = TestSplit(arrays.test_images, arrays.test_labels).open(purpose="evaluation of the exported model", epoch=0)
     return test.images, test.labels
@@ -351,7 +355,7 @@ def write_report(path: Path) -> None:
 
     found = read_evaluation(path)
     if found is None:
-        raise UsageError(f"A report is of an evaluation. Received: {path}, which was never evaluated. Evaluate it.")
+        raise UsageError("A report is of an evaluation.", f"{path}, which was never evaluated", "Evaluate it.")
     write_atomically(path / FOLDER / REPORT, render(found, read_card(path), read_latency(path)).encode())
 
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import tyro
 
 from kernorm import cli
-from kernorm.config import FormatName, UsageError
+from kernorm.config import FormatName
+from kernorm.errors import UsageError
 from kernorm.files import tree_sha256
 from kernorm.record import RECORD, WEIGHTS, Export, Record, read_record, write_record
 from kernorm.versions import Version, new_version
@@ -82,14 +83,16 @@ def export_run(run_folder: Path, saved_models_dir: Path | None = None) -> Export
     record = read_record(run_folder / RECORD)
     if record.status != "finished":
         raise UsageError(
-            f"Only a finished run can be exported. Received: {run_folder} with status={record.status!r}. "
-            "Run its training command again."
+            "Only a finished run can be exported.",
+            f"{run_folder} with status={record.status!r}",
+            "Run its training command again.",
         )
     weights = run_folder / WEIGHTS
     if not weights.is_file():
         raise UsageError(
-            f"A run is exported from its weights. Received: {run_folder} without {WEIGHTS}. "
-            "Train it once more with --retrain."
+            "A run is exported from its weights.",
+            f"{run_folder} without {WEIGHTS}",
+            "Train it once more with --retrain.",
         )
     root = saved_models_dir or record.config.saved_models_dir
     if _backend() != "tensorflow":
@@ -118,13 +121,15 @@ def export_model(model: "keras.Model", record: Record, root: Path, samples: "NDA
     _need_tensorflow()
     if _backend() != "tensorflow":
         raise UsageError(
-            f"An export needs Keras on TensorFlow. Received: KERAS_BACKEND={_backend()!r}. "
-            "Use python -m kernorm.export with the run's folder."
+            "An export needs Keras on TensorFlow.",
+            f"KERAS_BACKEND={_backend()!r}",
+            "Use python -m kernorm.export with the run's folder.",
         )
     if samples.dtype != np.uint8 or samples.shape[1:] != model.input_shape[1:] or not len(samples):
         raise UsageError(
-            f"Samples must be uint8 images of the model's input shape {model.input_shape}. Received: "
-            f"{samples.dtype} of shape {samples.shape}. Use the run's own data set."
+            f"Samples must be uint8 images of the model's input shape {model.input_shape}.",
+            f"{samples.dtype} of shape {samples.shape}",
+            "Use the run's own data set.",
         )
     with new_version(root / record.run_id) as version, _disk_errors():
         digest = _fill(version, model, record, samples)
@@ -173,8 +178,9 @@ def _need_tensorflow() -> None:
     for module, package in (("tensorflow", "tensorflow"), ("tensorflow_serving", "tensorflow-serving-api")):
         if importlib.util.find_spec(module) is None:
             raise UsageError(
-                f"An export needs {package}. Received: an environment without it. Install it by "
-                f"pip install {package}, then run python -m kernorm.export RUN_FOLDER."
+                f"An export needs {package}.",
+                "an environment without it",
+                f"Install it by pip install {package}, then run python -m kernorm.export RUN_FOLDER.",
             )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 # What is said of a model after its export, and the hash itself.
 UNHASHED = tuple(
@@ -113,8 +113,7 @@ def _held(path: Path, purpose: str) -> IO[str]:
         except BlockingIOError:
             file.close()
             raise UsageError(
-                f"Only one process at a time may {purpose}. Received: {path} held by another one. "
-                "Wait for it, or end it."
+                f"Only one process at a time may {purpose}.", f"{path} held by another one", "Wait for it, or end it."
             ) from None
         file.close()
 
@@ -138,7 +137,7 @@ def require_folder(path: Path, flag: str) -> None:
         found, reason = Path(error.filename), os.strerror(error.errno or 0)
     if reason:
         shown = str(found).encode(errors="backslashreplace").decode()
-        raise UsageError(f"{flag} takes a folder that can be written. Received: {shown}, {reason}. Give another one.")
+        raise UsageError(f"{flag} takes a folder that can be written.", f"{shown}, {reason}", "Give another one.")
 
 
 def make_folder(path: Path, flag: str) -> None:
@@ -151,8 +150,9 @@ def make_folder(path: Path, flag: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
         raise UsageError(
-            f"{flag} takes a folder that can be written. Received: {path}, {os.strerror(error.errno or 0)}. "
-            "Give another one."
+            f"{flag} takes a folder that can be written.",
+            f"{path}, {os.strerror(error.errno or 0)}",
+            "Give another one.",
         ) from None
 
 

@@ -11,8 +11,9 @@ from pydantic import TypeAdapter
 
 from kernorm import checkpoint, environment
 from kernorm.callbacks import Diverged, Progressed, RunLog, write_history
-from kernorm.config import TrainConfig, UsageError, with_added
+from kernorm.config import TrainConfig, with_added
 from kernorm.data import Dataset, Split, load
+from kernorm.errors import UsageError
 from kernorm.feed import Batches
 from kernorm.metrics import evaluate
 from kernorm.model import build_model
@@ -119,8 +120,9 @@ class Run:
         state = checkpoint.load(path)
         if with_added(state.notes["identity"]) != self.config.identity:
             raise UsageError(
-                f"A run goes on with the config it began with. Received: {path} of another one. "
-                "Give another --reports-dir, or move that folder away."
+                "A run goes on with the config it began with.",
+                f"{path} of another one",
+                "Give another --reports-dir, or move that folder away.",
             )
         checkpoint.restore(state, self.model)
         self.reached = Progressed(

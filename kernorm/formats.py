@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from kernorm import cli
-from kernorm.config import FormatName, UsageError
+from kernorm.config import FormatName
+from kernorm.errors import UsageError
 from kernorm.files import sync_folder
 
 if TYPE_CHECKING:
@@ -100,8 +101,9 @@ def require_format(name: FormatName) -> Format:
     missing = [module for module in FORMATS[name].needs if importlib.util.find_spec(module) is None]
     if missing:
         raise UsageError(
-            f"--format {name} needs {' and '.join(missing)}. Received: an environment without. "
-            "Install it by pip install 'kernorm[runtimes]'."
+            f"--format {name} needs {' and '.join(missing)}.",
+            "an environment without",
+            "Install it by pip install 'kernorm[runtimes]'.",
         )
     return FORMATS[name]
 
@@ -129,7 +131,7 @@ def saved_model(path: Path) -> "Ask":
     loaded = tf.saved_model.load(str(path))
     if SIGNATURE not in loaded.signatures:
         there = ", ".join(loaded.signatures) or "no signature"
-        raise UsageError(f"A model answers {SIGNATURE}. Received: {path} with {there}. Export the run again.")
+        raise UsageError(f"A model answers {SIGNATURE}.", f"{path} with {there}", "Export the run again.")
 
     def ask(images: "Images") -> "Logits":
         # By way of `loaded`, which must live as long as its signatures are asked.

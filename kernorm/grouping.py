@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, Self, TypeVar
 
-from kernorm.config import TrainConfig, UsageError
-from kernorm.engine import Answer, Engine, EngineName, Outcome, one_line, open_engine
+from kernorm.config import TrainConfig
+from kernorm.engine import Answer, Engine, EngineName, Outcome, open_engine
+from kernorm.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from kernorm.record import Record
@@ -97,8 +98,9 @@ def check_population(population: Width) -> None:
         return
     if population != "auto" and not (isinstance(population, int) and population >= 1):
         raise UsageError(
-            f"--population is auto or at least 1. Received: population={population!r}. Give auto, for as many runs "
-            "side by side as the device's memory holds."
+            "--population is auto or at least 1.",
+            f"population={population!r}",
+            "Give auto, for as many runs side by side as the device's memory holds.",
         )
     from kernorm.environment import require_jax
 

@@ -6,7 +6,8 @@ from typing import Literal
 import keras
 
 from kernorm import record
-from kernorm.config import TrainConfig, UsageError, layer_settings, nearest
+from kernorm.config import TrainConfig, layer_settings
+from kernorm.errors import UsageError, nearest
 from kernorm.layers import Dropout, StandardizedConv2D
 from kernorm.norms import NORMS, Place, build_norm, resolve_groups
 from kernorm.penalties import layer_penalties, regularizer
@@ -100,9 +101,7 @@ class _Builder:
         self.norms = dict.fromkeys(normed, config.norm)
         for layer, norm in layer_settings("norm_at", config.norm_at).items():
             if layer not in self.norms:
-                raise UsageError(
-                    f"--norm-at takes a layer that has a norm. Received: {layer!r}. {nearest(layer, normed)}"
-                )
+                raise UsageError("--norm-at takes a layer that has a norm.", f"{layer!r}", nearest(layer, normed))
             self.norms[layer] = norm
 
     def add(self, block: Block, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -113,8 +112,9 @@ class _Builder:
             case Pool():
                 if min(x.shape[1:3]) < 2:
                     raise UsageError(
-                        f"An image must be large enough for the net. Received: a map of {x.shape[1]}x"
-                        f"{x.shape[2]} before a 2x2 pooling of {self.config.net}. Use larger images."
+                        "An image must be large enough for the net.",
+                        f"a map of {x.shape[1]}x{x.shape[2]} before a 2x2 pooling of {self.config.net}",
+                        "Use larger images.",
                     )
                 x = keras.layers.MaxPooling2D(name=f"pool_after_conv{self.count}")(x)
                 return self._dropout(x) if block.dropout else x
@@ -127,9 +127,10 @@ class _Builder:
         norm = self.norms.get(name, "none")
         if block.padding == "valid" and min(x.shape[1:3]) < block.size:
             raise UsageError(
-                f"An image must be large enough for the net. Received: a map of {x.shape[1]}x{x.shape[2]} "
-                f"at {name} of {self.config.net}, which needs {block.size}x{block.size}. "
-                "Use --net eva6, or larger images."
+                "An image must be large enough for the net.",
+                f"a map of {x.shape[1]}x{x.shape[2]} at {name} of {self.config.net}, "
+                f"which needs {block.size}x{block.size}",
+                "Use --net eva6, or larger images.",
             )
         standardized = self.config.standardize_kernels and norm != "none"
         x = (StandardizedConv2D if standardized else keras.layers.Conv2D)(

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 
 from kernorm import layers
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
@@ -132,8 +133,9 @@ def resolve_groups(groups: int | str, channels: int, layer: str) -> int:
         return max(count for count in divisors if count <= AUTO_GROUPS)
     if groups not in divisors:
         raise UsageError(
-            f"--groups must divide the channels of every layer. Received: groups={groups}, {layer} has "
-            f"{channels} channels. Give auto, or one of {', '.join(map(str, divisors))}."
+            "--groups must divide the channels of every layer.",
+            f"groups={groups}, {layer} has {channels} channels",
+            f"Give auto, or one of {', '.join(map(str, divisors))}.",
         )
     return int(groups)
 
@@ -148,8 +150,11 @@ def build_norm(name: str, place: Place, config: TrainConfig, *, fused: bool = Fa
     values = norm.values(place)
     if values < 2:
         raise UsageError(
-            f"A norm needs at least two values a statistic. Received: {name} over {norm.axes} at "
-            f"{place.layer}, a map of {place.height}x{place.width}x{place.channels} at batch size "
-            f"{place.batch}. Give --norm-at {place.layer}=none, or ln, there."
+            "A norm needs at least two values a statistic.",
+            (
+                f"{name} over {norm.axes} at {place.layer}, a map of {place.height}x{place.width}x{place.channels} "
+                f"at batch size {place.batch}"
+            ),
+            f"Give --norm-at {place.layer}=none, or ln, there.",
         )
     return norm.build(place, config, {"name": f"{place.layer}_norm", **({"fused": fused} if norm.fusible else {})})

@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from kernorm.config import TrainConfig, UsageError, layer_settings, nearest, parse_penalty
+from kernorm.config import TrainConfig, layer_settings, parse_penalty
+from kernorm.errors import UsageError, nearest
 
 
 def layer_penalties(config: TrainConfig, layers: list[str]) -> dict[str, tuple[float, float]]:
@@ -22,7 +23,7 @@ def layer_penalties(config: TrainConfig, layers: list[str]) -> dict[str, tuple[f
     penalties = dict.fromkeys(layers, (config.l1, config.l2))
     for layer, setting in layer_settings("penalty_at", config.penalty_at).items():
         if layer not in penalties:
-            raise UsageError(f"--penalty-at takes a layer with a kernel. Received: {layer!r}. {nearest(layer, layers)}")
+            raise UsageError("--penalty-at takes a layer with a kernel.", f"{layer!r}", nearest(layer, layers))
         penalties[layer] = parse_penalty(setting)
     return penalties
 

@@ -19,7 +19,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kernorm.config import TrainConfig, UsageError, nearest
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from kernorm.record import Record
@@ -107,9 +108,9 @@ def load_study(name: str) -> Study:
     known = packaged()
     path = known.get(name) or Path(name)
     if name not in known and path.suffix != ".py":
-        raise UsageError(f"A study is a known name or a Python file. Received: {name!r}. {nearest(name, known)}")
+        raise UsageError("A study is a known name or a Python file.", f"{name!r}", nearest(name, known))
     if not path.is_file():
-        raise UsageError(f"A study file must be there. Received: {name}, which is not. Known: {', '.join(known)}.")
+        raise UsageError("A study file must be there.", f"{name}, which is not", f"Known: {', '.join(known)}.")
     return _study(path.stem, path, _values(path))
 
 
@@ -129,11 +130,11 @@ def narrowed(
         UsageError: a pattern matches no arm, or a number is refused.
     """
     if seeds is not None and seeds < 1:
-        raise UsageError(f"--seeds must be at least 1. Received: seeds={seeds}. Give 5, or at least 2 for a verdict.")
+        raise UsageError("--seeds must be at least 1.", f"seeds={seeds}", "Give 5, or at least 2 for a verdict.")
     patterns = list(only)
     for pattern in patterns:
         if not any(fnmatchcase(arm, pattern) for arm in study.arms):
-            raise UsageError(f"--only takes names of arms. Received: {pattern!r}. {nearest(pattern, study.arms)}")
+            raise UsageError("--only takes names of arms.", f"{pattern!r}", nearest(pattern, study.arms))
     named = {arm for arm in study.arms if not patterns or any(fnmatchcase(arm, pattern) for pattern in patterns)}
     kept = named | {study.baselines[arm] for arm in named if arm in study.baselines}
     arms = {
@@ -171,38 +172,39 @@ def _values(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
         reason = f"{type(error).__name__}: {error}"
-    raise UsageError(f"A study file must run as Python. Received: {path}, {reason}. Mend it.")
+    raise UsageError("A study file must run as Python.", f"{path}, {reason}", "Mend it.")
 
 
 def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
     arms = values.get("ARMS")
     if not (isinstance(arms, dict) and arms and all(isinstance(config, TrainConfig) for config in arms.values())):
         raise UsageError(
-            f"A study file defines ARMS, a dict from names to TrainConfig. Received: {path}, "
-            f"{'without ARMS' if arms is None else 'whose ARMS is not one, or empty'}. "
-            'Write for example ARMS = {"bn": TrainConfig(norm="bn"), "ln": TrainConfig(norm="ln")}.'
+            "A study file defines ARMS, a dict from names to TrainConfig.",
+            f"{path}, {'without ARMS' if arms is None else 'whose ARMS is not one, or empty'}",
+            'Write for example ARMS = {"bn": TrainConfig(norm="bn"), "ln": TrainConfig(norm="ln")}.',
         )
     seen: dict[str, str] = {}
     for arm, config in arms.items():
         if not (isinstance(arm, str) and arm.strip()):
-            raise UsageError(f"An arm has a name. Received: {arm!r} in {path}. Give it one.")
+            raise UsageError("An arm has a name.", f"{arm!r} in {path}", "Give it one.")
         identity = json.dumps(config.identity, sort_keys=True)
         if identity in seen:
             raise UsageError(
-                f"Two arms must differ. Received: {seen[identity]!r} and {arm!r} of {path} with the same config. "
-                "Leave one away, or give it another seed to see what noise is."
+                "Two arms must differ.",
+                f"{seen[identity]!r} and {arm!r} of {path} with the same config",
+                "Leave one away, or give it another seed to see what noise is.",
             )
         seen[identity] = arm
     baseline = values.get("BASELINE", next(iter(arms)))
     baselines = baseline if isinstance(baseline, dict) else dict.fromkeys(arms, baseline)
     if stray := next((arm for pair in baselines.items() for arm in pair if arm not in arms), None):
-        raise UsageError(f"BASELINE names arms. Received: {stray!r} in {path}. {nearest(str(stray), arms)}")
+        raise UsageError("BASELINE names arms.", f"{stray!r} in {path}", nearest(str(stray), arms))
     published = values.get("PUBLISHED", {})
     if stray := next((arm for arm in published if arm not in arms), None):
-        raise UsageError(f"PUBLISHED names arms. Received: {stray!r} in {path}. {nearest(stray, arms)}")
+        raise UsageError("PUBLISHED names arms.", f"{stray!r} in {path}", nearest(stray, arms))
     seeds = values.get("SEEDS", SEEDS)
     if not (isinstance(seeds, int) and seeds >= 1):
-        raise UsageError(f"SEEDS is a number of at least 1. Received: {seeds!r} in {path}. Give 5.")
+        raise UsageError("SEEDS is a number of at least 1.", f"{seeds!r} in {path}", "Give 5.")
     return Study(
         name=name,
         text=str(values.get("__doc__") or name),

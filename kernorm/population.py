@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from kernorm import cache, environment
 from kernorm.callbacks import Diverged, write_history
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.data import Split, load
 from kernorm.device import LOWERINGS, Feed, Hyper, Lowering, Memory, Programs, State, Steps, stack
+from kernorm.errors import UsageError
 from kernorm.fit import EVALUATION_BATCH, Logits, Run
 from kernorm.grouping import WIDTHS, grouped, padded
 from kernorm.penalties import hold_against_formula, lambdas, penalty_of
@@ -74,7 +75,7 @@ def train_population(
     environment.require_jax()
     names = [config.run_id for config in configs]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"A population's members differ. Received: {twice} twice. Leave one away.")
+        raise UsageError("A population's members differ.", f"{twice} twice", "Leave one away.")
     _keep_compiled()
     errors: list[Exception] = []
     told = failed or (lambda _, error: errors.append(error))
@@ -123,7 +124,7 @@ def _train_group(
             with _telling(failed, config), _on_the_host():
                 if config.track != "none":
                     raise UsageError(
-                        f"A tracker follows one run. Received: track={config.track!r} in a population. Leave it away."
+                        "A tracker follows one run.", f"track={config.track!r} in a population", "Leave it away."
                     )
                 check(config)
                 folder = held.enter_context(claimed(config))

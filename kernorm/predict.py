@@ -23,7 +23,7 @@ import tyro
 
 from kernorm import cli
 from kernorm.card import FOLDER
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 PROG = "python -m kernorm.predict"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -63,16 +63,16 @@ class PredictConfig:
         """Refuses values outside their limits, and more or less than one place to ask."""
         if (self.endpoint is None) == (self.model_path is None):
             received = "both" if self.endpoint else "neither"
-            raise UsageError(f"Either --endpoint or --model-path is asked. Received: {received}. Give one of them.")
+            raise UsageError("Either --endpoint or --model-path is asked.", received, "Give one of them.")
         if not self.images:
-            raise UsageError("There must be an image to ask about. Received: none. Give PNG files.")
+            raise UsageError("There must be an image to ask about.", "none", "Give PNG files.")
         for name, low in (("batch_size", 1), ("retries", 0)):
             if getattr(self, name) < low:
                 raise UsageError(
-                    f"--{name.replace('_', '-')} must be at least {low}. Received: {getattr(self, name)}. Give more."
+                    f"--{name.replace('_', '-')} must be at least {low}.", getattr(self, name), "Give more."
                 )
         if not 0 < self.timeout < float("inf"):
-            raise UsageError(f"--timeout is a time above 0. Received: {self.timeout}. Give for example 10.")
+            raise UsageError("--timeout is a time above 0.", self.timeout, "Give for example 10.")
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,9 @@ def _patiently(ask: Ask, batch: list[bytes], config: PredictConfig) -> list[Pred
         except _Again as error:
             if attempt == config.retries:
                 raise UsageError(
-                    f"A server must answer. Received: {config.endpoint}, asked {attempt + 1} times: {error}. "
-                    "Is it running, and has it loaded the model?"
+                    "A server must answer.",
+                    f"{config.endpoint}, asked {attempt + 1} times: {error}",
+                    "Is it running, and has it loaded the model?",
                 ) from None
             time.sleep(_FIRST_WAIT * 2**attempt)
     raise ValueError(f"Retries are at least 0. Received: {config.retries}.")
@@ -179,14 +180,16 @@ def _local(path: Path) -> Ask:
 
     if not (path / "saved_model.pb").is_file():
         raise UsageError(
-            f"--model-path takes a SavedModel. Received: {path}, which has no saved_model.pb. "
-            "Give saved_models/<name>/<version>."
+            "--model-path takes a SavedModel.",
+            f"{path}, which has no saved_model.pb",
+            "Give saved_models/<name>/<version>.",
         )
     loaded = tf.saved_model.load(str(path))
     if "serving_png" not in loaded.signatures:
         raise UsageError(
-            f"A model answers serving_png. Received: {path} with {', '.join(loaded.signatures) or 'no signature'}. "
-            "Give one that kernorm exported."
+            "A model answers serving_png.",
+            f"{path} with {', '.join(loaded.signatures) or 'no signature'}",
+            "Give one that kernorm exported.",
         )
 
     def ask(batch: list[bytes]) -> list[Prediction]:
@@ -194,7 +197,7 @@ def _local(path: Path) -> Ask:
             answer = loaded.signatures["serving_png"](image_bytes=tf.constant(np.array(batch, object), tf.string))
         except tf.errors.OpError as error:
             raise UsageError(
-                f"An image must be one that the model takes. Received: {_one_line(error.message)}. Convert it."
+                "An image must be one that the model takes.", _one_line(error.message), "Convert it."
             ) from None
         return _predictions(answer["class_id"].numpy().tolist(), answer["probabilities"].numpy().tolist(), len(batch))
 
@@ -211,8 +214,7 @@ def _predictions(classes: Any, probabilities: Any, count: int) -> list[Predictio
 
 def _refused(config: PredictConfig, told: str) -> UsageError:
     return UsageError(
-        f"A server must take the request. Received: {config.endpoint} says {told}. Check the model's name and the "
-        "images."
+        "A server must take the request.", f"{config.endpoint} says {told}", "Check the model's name and the images."
     )
 
 
@@ -232,11 +234,11 @@ def _read(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"An image is a file that can be read. Received: {path}: {os.strerror(error.errno or 0)}. Give another."
+            "An image is a file that can be read.", f"{path}: {os.strerror(error.errno or 0)}", "Give another."
         ) from None
     if not content.startswith(_PNG):
         what = "which is empty" if not content else "which is none"
-        raise UsageError(f"An image is a PNG file. Received: {path}, {what}. Convert it to PNG.")
+        raise UsageError("An image is a PNG file.", f"{path}, {what}", "Convert it to PNG.")
     return content
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from kernorm import cache, source
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 _USAGE_ERROR = 2
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "NO_GCE_CHECK": "true"}
@@ -34,9 +34,9 @@ def prepare_in_child(name: str, manual_dir: Path | None, data_dir: Path | None) 
         raise UsageError(child.stdout.strip())
     if child.returncode:
         raise UsageError(
-            "Preparing a data set must run to its end. Received: the process that prepares "
-            f"{name} ended with {child.returncode}. Look at its message above; a negative number is a "
-            "signal, -9 mostly a lack of memory."
+            "Preparing a data set must run to its end.",
+            f"the process that prepares {name} ended with {child.returncode}",
+            "Look at its message above; a negative number is a signal, -9 mostly a lack of memory.",
         )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from kernorm import cli
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.evaluate import MODEL, read_evaluation, require_whole, unblessed
 from kernorm.files import locked, make_folder, tree_sha256, write_atomically
 from kernorm.validate import unvalidated, validate_model
@@ -67,11 +67,12 @@ class PushConfig:
         given = [name for name in ("path", "rollback", "pin", "label", "list") if getattr(self, name)]
         if len(given) != 1:
             raise UsageError(
-                f"One thing at a time: a model to push, --rollback, --pin, --label or --list. Received: "
-                f"{', '.join(given) or 'none'}. See {PROG} --help."
+                "One thing at a time: a model to push, --rollback, --pin, --label or --list.",
+                ", ".join(given) or "none",
+                f"See {PROG} --help.",
             )
         if not self.model or self.model.startswith(".") or "/" in self.model or self.model == CONFIG.parts[0]:
-            raise UsageError(f"--model is one folder's name. Received: {self.model!r}. Give for example {MODEL}.")
+            raise UsageError("--model is one folder's name.", f"{self.model!r}", f"Give for example {MODEL}.")
 
     @property
     def base(self) -> Path:
@@ -107,8 +108,9 @@ def push(config: PushConfig) -> Path:
             copied = tree_sha256(version.folder)
             if copied != digest:
                 raise UsageError(
-                    f"A copy must be what was blessed. Received: {version.folder} with the hash {copied[:12]}… instead "
-                    f"of {digest[:12]}…. Was {config.path} changed meanwhile? Evaluate it and push again."
+                    "A copy must be what was blessed.",
+                    f"{version.folder} with the hash {copied[:12]}… instead of {digest[:12]}…",
+                    f"Was {config.path} changed meanwhile? Evaluate it and push again.",
                 )
         served = read_config(config)
         _entry(served, config)
@@ -140,9 +142,7 @@ def read_config(config: PushConfig) -> "ModelServerConfig":
     except FileNotFoundError:
         return ModelServerConfig()
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"models.config is what TF Serving reads. Received: {path}: {error}. Mend or remove it."
-        ) from None
+        raise UsageError("models.config is what TF Serving reads.", f"{path}: {error}", "Mend or remove it.") from None
 
 
 def serve(config: PushConfig, number: int | None) -> None:
@@ -170,7 +170,7 @@ def label(config: PushConfig, text: str) -> None:
     """
     name, _, number = text.partition("=")
     if not (name.strip() and number.isdecimal()):
-        raise UsageError(f"--label takes LABEL=VERSION. Received: {text!r}. Give for example stable=1795518246.")
+        raise UsageError("--label takes LABEL=VERSION.", f"{text!r}", "Give for example stable=1795518246.")
     with locked(config.saved_models_dir / f".{config.model}.push.lock", f"publish {config.model}"):
         _require_version(config, int(number))
         served = read_config(config)
@@ -196,8 +196,9 @@ def previous(config: PushConfig) -> int:
     before = [number for number in versions(config.base) if now is not None and number < now]
     if not before:
         raise UsageError(
-            f"A rollback needs a version before the one that is served. Received: {config.base}, which serves "
-            f"{now or 'none'} and has none before it. See {PROG} --list."
+            "A rollback needs a version before the one that is served.",
+            f"{config.base}, which serves {now or 'none'} and has none before it",
+            f"See {PROG} --list.",
         )
     return before[-1]
 
@@ -247,7 +248,7 @@ def _require_version(config: PushConfig, number: int) -> None:
     known = versions(config.base)
     if number not in known:
         raise UsageError(
-            f"A version must be a published one. Received: {number}. Known: {', '.join(map(str, known)) or 'none'}."
+            "A version must be a published one.", number, f"Known: {', '.join(map(str, known)) or 'none'}."
         )
     require_whole(config.base / str(number))
 
@@ -276,7 +277,7 @@ def _number(config: PushConfig) -> int | None:
     if config.pin == "latest":
         return None
     if config.pin is None or not config.pin.isdecimal():
-        raise UsageError(f"--pin takes a version, or latest. Received: {config.pin!r}. See {PROG} --list.")
+        raise UsageError("--pin takes a version, or latest.", f"{config.pin!r}", f"See {PROG} --list.")
     return int(config.pin)
 
 

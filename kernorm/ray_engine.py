@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from kernorm.config import UsageError
-from kernorm.engine import Answer, Engine, Job, Place, Result, answer, cores, one_line, redirected
+from kernorm.engine import Answer, Engine, Job, Place, Result, answer, cores, redirected
+from kernorm.errors import UsageError, one_line
 
 # Read by Ray when it is imported or started. It would try for 14 minutes to reach what is not a cluster.
 _SETTINGS = {
@@ -77,9 +77,12 @@ class RayEngine(Engine[Job, Result]):
         if self._room() < 1:
             held = self._ray.cluster_resources()
             raise UsageError(
-                "A job must fit one node of the cluster. Received: "
-                + ", ".join(f"{need:g} {name} a job" for name, need in self._needs.items() if need)
-                + f" with {held.get('CPU', 0):g} CPU and {held.get('GPU', 0):g} GPU in all. Ask for less a job."
+                "A job must fit one node of the cluster.",
+                (
+                    f"{', '.join((f'{need:g} {name} a job' for name, need in self._needs.items() if need))} "
+                    f"with {held.get('CPU', 0):g}"
+                ),
+                f"CPU and {held.get('GPU', 0):g} GPU in all. Ask for less a job.",
             )
 
     @property
@@ -109,8 +112,9 @@ def _import_ray() -> Any:
         import ray
     except ImportError:
         raise UsageError(
-            "An engine must be installed. Received: --engine ray, which is not. pip install 'kernorm[ray]', "
-            "or give --engine local."
+            "An engine must be installed.",
+            "--engine ray, which is not",
+            "pip install 'kernorm[ray]', or give --engine local.",
         ) from None
     return ray
 
@@ -145,9 +149,12 @@ def _require_listener(address: str) -> None:
 
 def _unreachable(address: str, reason: str) -> UsageError:
     return UsageError(
-        f"--address takes a Ray cluster that can be reached. Received: address={address!r}, {reason.rstrip('.')}. "
-        "Give the host:port that `ray start --head` printed, with RAY_AUTH_MODE=token where the cluster wants a token, "
-        "or leave it away for this machine."
+        "--address takes a Ray cluster that can be reached.",
+        f"address={address!r}, {reason.rstrip('.')}",
+        (
+            "Give the host:port that `ray start --head` printed, with RAY_AUTH_MODE=token where the "
+            "cluster wants a token, or leave it away for this machine."
+        ),
     )
 
 

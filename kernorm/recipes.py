@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from kernorm.config import TrainConfig, UsageError, nearest
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError, nearest
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -64,7 +65,7 @@ def recipe(name: str, **values: Any) -> TrainConfig:
         UsageError: there is no such recipe, or a value is refused.
     """
     if name not in RECIPES:
-        raise UsageError(f"--recipe takes a known name. Received: {name!r}. {nearest(name, RECIPES)}")
+        raise UsageError("--recipe takes a known name.", f"{name!r}", nearest(name, RECIPES))
     return TrainConfig(**{**RECIPES[name], "recipe": name, **values})
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError, with_config
 
-from kernorm.config import TrainConfig, UsageError, with_added
+from kernorm.config import TrainConfig, with_added
+from kernorm.errors import UsageError
 from kernorm.files import write_atomically
 
 SCHEMA = 1
@@ -304,19 +305,22 @@ def read_record(path: Path) -> Record:
         version = _VERSION.validate_json(content).schema_version
         if version != SCHEMA:
             raise UsageError(
-                f"A record.json must be of schema {SCHEMA}. Received: {path} of schema {version}. "
-                "Read it with the kernorm that wrote it."
+                f"A record.json must be of schema {SCHEMA}.",
+                f"{path} of schema {version}",
+                "Read it with the kernorm that wrote it.",
             )
         return _ADAPTER.validate_json(content)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
-            f"A run folder holds a record.json. Received: {path}, which is not there. "
-            "Give the folder of a run under reports/runs."
+            "A run folder holds a record.json.",
+            f"{path}, which is not there",
+            "Give the folder of a run under reports/runs.",
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"A record.json must be whole and of schema {SCHEMA}. Received: {path}, {where or 'file'}: "
-            f"{first['msg']}. Move its folder away and run the command again."
+            f"A record.json must be whole and of schema {SCHEMA}.",
+            f"{path}, {where or 'file'}: {first['msg']}",
+            "Move its folder away and run the command again.",
         ) from None

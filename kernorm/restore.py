@@ -8,7 +8,8 @@ import keras
 from pydantic import TypeAdapter
 
 from kernorm.card import read_card
-from kernorm.config import TrainConfig, UsageError, with_added
+from kernorm.config import TrainConfig, with_added
+from kernorm.errors import UsageError
 from kernorm.model import build_model
 from kernorm.record import Record
 
@@ -28,8 +29,9 @@ def load_model(record: Record, weights: Path) -> keras.Model:
         difference = str(error).strip().splitlines()[0].rstrip(".")
     if difference:
         raise UsageError(
-            f"Weights must be whole and of the net that their record describes. Received: {weights}: "
-            f"{difference}. Train the run once more with --retrain."
+            "Weights must be whole and of the net that their record describes.",
+            f"{weights}: {difference}",
+            "Train the run once more with --retrain.",
         )
     return model
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernorm import evaluate, push
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 
 if TYPE_CHECKING:
     from kernorm.record import Record
@@ -45,8 +46,9 @@ def validation_score(record: "Record") -> float:
     """
     if record.validation is None:
         raise UsageError(
-            f"A candidate is chosen by validation. Received: {record.run_id}, without a validation split. "
-            "Train with --validation-size 10000, or export a run by python -m kernorm.export."
+            "A candidate is chosen by validation.",
+            f"{record.run_id}, without a validation split",
+            "Train with --validation-size 10000, or export a run by python -m kernorm.export.",
         )
     return record.validation.cross_entropy
 

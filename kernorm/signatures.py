@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 Answer = dict[str, tf.Tensor]
 
@@ -39,14 +39,16 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
     shape = tuple(model.input_shape[1:])
     if shape[-1] not in _COLOURS:
         raise UsageError(
-            f"An exported model takes images of 1, 3 or 4 channels, as PNG does. Received: image_shape="
-            f"{shape}. Train with --no-export."
+            "An exported model takes images of 1, 3 or 4 channels, as PNG does.",
+            f"image_shape={shape}",
+            "Train with --no-export.",
         )
     classes = model.output_shape[-1]
     if len(labels) != classes:
         raise UsageError(
-            f"A model needs one label a logit. Received: {len(labels)} labels for {classes} logits. "
-            "Use the record of the run that trained it."
+            "A model needs one label a logit.",
+            f"{len(labels)} labels for {classes} logits",
+            "Use the record of the run that trained it.",
         )
 
     def from_pixels(image: tf.Tensor) -> Answer:

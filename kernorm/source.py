@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kernorm import cache
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 _MAX_BYTES = 4 * 2**30
 _RETRIES = 3  # of tensorflow-datasets' 10, whose pauses take over three minutes to tell that there is no network
@@ -66,9 +66,9 @@ def _import(module: str, name: str) -> None:
         importlib.import_module(module)
     except ImportError as error:
         raise UsageError(
-            "Preparing a data set needs tensorflow and tensorflow-datasets. Received: "
-            f"dataset={name!r}, {_line(error)} Install them, or copy the set's .npz from "
-            f"{cache.cache_dir()} of a machine that has them."
+            "Preparing a data set needs tensorflow and tensorflow-datasets.",
+            f"dataset={name!r}, {_line(error)}",
+            f"Install them, or copy the set's .npz from {cache.cache_dir()} of a machine that has them.",
         ) from None
 
 
@@ -81,15 +81,17 @@ def _builder(name: str, data_dir: Path | None) -> Any:
         known = tfds.list_builders(with_community_datasets=False)
         close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
         raise UsageError(
-            "--dataset takes a set that tensorflow-datasets knows. Received: "
-            f"dataset={name!r}. {'Nearest: ' + ', '.join(close) if close else 'Give for example mnist'}."
+            "--dataset takes a set that tensorflow-datasets knows.",
+            f"dataset={name!r}",
+            f"{'Nearest: ' + ', '.join(close) if close else 'Give for example mnist'}.",
         ) from None
     except (ValueError, AssertionError):
         kind = tfds.builder_cls(re.split("[/:]", name)[0])
         configs = ", ".join(list(kind.builder_configs)[:20])
         raise UsageError(
-            "--dataset takes a configuration and a version that tensorflow-datasets knows. Received: "
-            f"dataset={name!r}. Known: {configs or 'no configuration'}, version {kind.VERSION}."
+            "--dataset takes a configuration and a version that tensorflow-datasets knows.",
+            f"dataset={name!r}",
+            f"Known: {configs or 'no configuration'}, version {kind.VERSION}.",
         ) from None
 
 
@@ -128,28 +130,28 @@ def _download(name: str, builder: Any, manual_dir: Path | None) -> None:
     except download_manager.NonMatchingChecksumError as error:
         match = re.search(r"downloaded to (.+?), has wrong checksum", str(error))
         raise UsageError(
-            "The files of a data set must be the official ones, byte for byte. Received: "
-            f"{match[1] if match else _line(error)}, whose size or sha256 is wrong. "
-            "Fetch it again, or give the folder of this set as --manual-dir."
+            "The files of a data set must be the official ones, byte for byte.",
+            f"{match[1] if match else _line(error)}, whose size or sha256 is wrong",
+            "Fetch it again, or give the folder of this set as --manual-dir.",
         ) from None
     except (requests.exceptions.RequestException, tfds.download.DownloadError) as error:
         raise UsageError(
-            f"A set's files come from the net or from --manual-dir. Received: dataset={name!r}, "
-            f"manual_dir={str(manual_dir) if manual_dir else None}, {_refusal(error)}. Connect, or put "
-            f"{_missing(builder, manual_dir)} into a folder and give it as --manual-dir."
+            "A set's files come from the net or from --manual-dir.",
+            f"dataset={name!r}, manual_dir={str(manual_dir) if manual_dir else None}, {_refusal(error)}",
+            f"Connect, or put {_missing(builder, manual_dir)} into a folder and give it as --manual-dir.",
         ) from None
     except Exception as error:  # each of the 445 sets has its own code, with its own failures
         full = [f"{text}." for text in _FULL if text in str(error)]
         if full or isinstance(error, OSError):
             raise UsageError(
-                "tensorflow-datasets' folder must be writable and have room. Received: "
-                f"{builder.data_dir}: {(full or [_line(error)])[0]} "
-                "Give another one as --data-dir."
+                "tensorflow-datasets' folder must be writable and have room.",
+                f"{builder.data_dir}: {(full or [_line(error)])[0]}",
+                "Give another one as --data-dir.",
             ) from None
         raise UsageError(
-            f"tensorflow-datasets must be able to prepare the set. Received: dataset={name!r}: "
-            f"{type(error).__name__}: {_line(error)} See its page in the catalogue for the files that "
-            "--manual-dir needs."
+            "tensorflow-datasets must be able to prepare the set.",
+            f"dataset={name!r}: {type(error).__name__}: {_line(error)}",
+            "See its page in the catalogue for the files that --manual-dir needs.",
         ) from None
 
 
@@ -179,8 +181,9 @@ def _decode(builder: Any, part: str, image: str, label: str) -> tuple[np.ndarray
         reason = f"{done} of {count} examples."
     if done != count:
         raise UsageError(
-            "A set that tensorflow-datasets has prepared must be whole. Received: "
-            f"{builder.data_dir}, split {part!r}: {reason} Delete that folder."
+            "A set that tensorflow-datasets has prepared must be whole.",
+            f"{builder.data_dir}, split {part!r}: {reason}",
+            "Delete that folder.",
         )
     return images, labels
 
@@ -199,9 +202,12 @@ def _refusal(error: Exception) -> str:
 def _require(holds: bool, name: str, found: str) -> None:
     if not holds:
         raise UsageError(
-            "A data set must be image classification: one uint8 image of fixed size and one label of two "
-            "or more classes an example, splits train and test, at most 4 GiB. Received: "
-            f"dataset={name!r}, {found}. Give for example mnist, fashion_mnist or cifar10."
+            (
+                "A data set must be image classification: one uint8 image of fixed size and one label of "
+                "two or more classes an example, splits train and test, at most 4 GiB."
+            ),
+            f"dataset={name!r}, {found}",
+            "Give for example mnist, fashion_mnist or cifar10.",
         )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 
 def split_indices(
@@ -20,16 +20,17 @@ def split_indices(
     count, classes = len(labels), len(np.unique(labels))
     if count - validation_size < classes:
         raise UsageError(
-            f"--validation-size must leave at least one training image a class. Received: "
-            f"validation_size={validation_size} of {count} images in {classes} classes. "
-            f"Give at most {max(count - classes, 0)}."
+            "--validation-size must leave at least one training image a class.",
+            f"validation_size={validation_size} of {count} images in {classes} classes",
+            f"Give at most {max(count - classes, 0)}.",
         )
     order = stratified_order(labels)
     validation, rest = order[:validation_size], np.sort(order[validation_size:])
     if train_size is not None and not classes <= train_size <= len(rest):
         raise UsageError(
-            f"--train-size must be at least the number of classes and at most what validation leaves. "
-            f"Received: train_size={train_size}. Give a value from {classes} to {len(rest)}."
+            "--train-size must be at least the number of classes and at most what validation leaves.",
+            f"train_size={train_size}",
+            f"Give a value from {classes} to {len(rest)}.",
         )
     train = rest if train_size is None else rest[stratified_order(labels[rest], whole=True)[:train_size]]
     return np.sort(train), np.sort(validation)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from kernorm import cli
-from kernorm.config import UsageError
 from kernorm.engine import EngineName, check_engine, cores
+from kernorm.errors import UsageError
 from kernorm.files import locked, make_folder, require_folder
 from kernorm.grouping import check_population, open_populations
 from kernorm.plan import Planned, Study, load_study, narrowed, train_run
@@ -110,7 +110,7 @@ class StudyConfig:
         if self.name is not None and (
             not self.name.strip() or {"/", "\0"} & set(self.name) or self.name in (".", "..")
         ):
-            raise UsageError(f"--name is one folder's name. Received: {self.name!r}. Give for example eva6-short.")
+            raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example eva6-short.")
 
     @property
     def folder(self) -> Path:

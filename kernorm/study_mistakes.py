@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.analysis import ArmSummary, Hard
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.data import load_arrays
+from kernorm.errors import UsageError
 from kernorm.figures import Panel
 from kernorm.plots import name_of
 from kernorm.record import Data

@@ -15,7 +15,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kernorm.config import TrainConfig, UsageError, nearest
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +93,7 @@ def _settings(fn_args: Any) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise UsageError(
-                f"custom_config names settings of kernorm.train. Received: {name!r}. {nearest(name, sorted(known))}"
+                "custom_config names settings of kernorm.train.", f"{name!r}", nearest(name, sorted(known))
             )
     return given
 
@@ -128,8 +129,9 @@ def _examples(fn_args: Any) -> "Iterator[int]":
             cache.check_layout(names, values)
         except cache.DamagedError as error:
             raise UsageError(
-                f"TFX's examples must be images of one size, each with a label. Received: {error}. "
-                "Give the names of all classes as custom_config['labels']."
+                "TFX's examples must be images of one size, each with a label.",
+                error,
+                "Give the names of all classes as custom_config['labels'].",
             ) from None
         digest = cache.content_sha256(names, values)
         # A version of its own for other content, so that a run's config names what it was trained on.
@@ -165,7 +167,10 @@ def _decoded(part: str, patterns: Sequence[str]) -> "tuple[NDArray[np.uint8], ND
     except (tf.errors.OpError, ValueError, OSError) as error:
         line = str(error).strip().splitlines()[0][:200].rstrip(".")
         raise UsageError(
-            f"{part} examples are tf.Example records with a PNG under image and a number under label, all "
-            f"of one size. Received: {', '.join(map(str, patterns)) or 'no file'}, {len(found)} files: "
-            f"{line}. Give files as tensorflow-datasets writes them."
+            (
+                f"{part} examples are tf.Example records with a PNG under image and a number under label, "
+                "all of one size."
+            ),
+            f"{', '.join(map(str, patterns)) or 'no file'}, {len(found)} files: {line}",
+            "Give files as tensorflow-datasets writes them.",
         ) from None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kernorm.config import UsageError, nearest
+from kernorm.errors import UsageError, nearest
 
 # TFMA's class names (Keras' metrics; the last two are kernorm's own) to the names that kernorm uses.
 METRICS = {
@@ -55,19 +55,19 @@ def read_thresholds(path: Path, labels: tuple[str, ...]) -> tuple[Threshold, ...
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise UsageError(
-            f"--thresholds takes a file. Received: {path}: {os.strerror(error.errno or 0)}. Give a JSON file."
+            "--thresholds takes a file.", f"{path}: {os.strerror(error.errno or 0)}", "Give a JSON file."
         ) from None
     except ValueError as error:
-        raise UsageError(f"--thresholds takes JSON. Received: {path}: {error}. Mend it.") from None
+        raise UsageError("--thresholds takes JSON.", f"{path}: {error}", "Mend it.") from None
     try:
         found = tuple(_thresholds(_snake(content), labels))
     except (AttributeError, TypeError, KeyError) as error:
         raise UsageError(
-            f"Thresholds have the form of TFMA's EvalConfig. Received: {path}: {error!r}. See kernorm/thresholds.json."
+            "Thresholds have the form of TFMA's EvalConfig.", f"{path}: {error!r}", "See kernorm/thresholds.json."
         ) from None
     if not found:
         raise UsageError(
-            f"A file of thresholds holds at least one. Received: {path} with none. Leave --thresholds away to measure."
+            "A file of thresholds holds at least one.", f"{path} with none", "Leave --thresholds away to measure."
         )
     return found
 
@@ -81,8 +81,9 @@ def _thresholds(config: dict[str, Any], labels: tuple[str, ...]) -> Iterator[Thr
             _known(metric, ("class_name", "module", "config", "threshold", "per_slice_thresholds"))
             if metric["class_name"] not in METRICS:
                 raise UsageError(
-                    f"A threshold belongs to a known metric. Received: {metric['class_name']!r}. "
-                    f"{nearest(metric['class_name'], METRICS)}"
+                    "A threshold belongs to a known metric.",
+                    f"{metric['class_name']!r}",
+                    nearest(metric["class_name"], METRICS),
                 )
             name = METRICS[metric["class_name"]]
             groups = [(everywhere, metric["threshold"])] if "threshold" in metric else []
@@ -100,9 +101,9 @@ def _slices(spec: Mapping[str, Any], labels: tuple[str, ...]) -> list[str]:
         (feature, value), *more = spec["feature_values"].items()
         if feature == "label" and str(value) in labels and not more:
             return [str(value)]
-        raise UsageError(f"Slices are by label. Received: {spec['feature_values']}. Known: {', '.join(labels)}.")
+        raise UsageError("Slices are by label.", spec["feature_values"], f"Known: {', '.join(labels)}.")
     if spec.get("feature_keys"):
-        raise UsageError(f'Slices are by label. Received: {spec["feature_keys"]}. Give ["label"].')
+        raise UsageError("Slices are by label.", spec["feature_keys"], 'Give ["label"].')
     return [OVERALL]
 
 
@@ -119,8 +120,9 @@ def _bounds(metric: str, slice_: str, threshold: Mapping[str, Any]) -> Iterator[
         higher = {"HIGHER_IS_BETTER": True, "LOWER_IS_BETTER": False}[change["direction"]]
         if higher != HIGHER_IS_BETTER[metric]:
             raise UsageError(
-                f"A change threshold has its metric's direction. Received: {change['direction']} for {metric}. "
-                "Turn it round."
+                "A change threshold has its metric's direction.",
+                f"{change['direction']} for {metric}",
+                "Turn it round.",
             )
         side: Literal["least", "most"] = "least" if higher else "most"
         for name in ("absolute", "relative"):
@@ -138,9 +140,7 @@ def _bounds(metric: str, slice_: str, threshold: Mapping[str, Any]) -> Iterator[
 def _known(given: Mapping[str, Any], names: tuple[str, ...]) -> None:
     for name in given:
         if name not in names:
-            raise UsageError(
-                f"Thresholds have the fields of TFMA's EvalConfig. Received: {name!r}. {nearest(name, names)}"
-            )
+            raise UsageError("Thresholds have the fields of TFMA's EvalConfig.", f"{name!r}", nearest(name, names))
 
 
 def _snake(value: Any, *, keys: bool = True) -> Any:

@@ -9,7 +9,8 @@ from pathlib import Path
 import keras
 from tensorboard.summary import Writer
 
-from kernorm.config import TrainConfig, UsageError, to_json
+from kernorm.config import TrainConfig, to_json
+from kernorm.errors import UsageError
 from kernorm.files import disk_errors
 
 Tracking = contextlib.AbstractContextManager[keras.callbacks.Callback]
@@ -89,8 +90,9 @@ def require_tracker(name: str) -> None:
     spec = importlib.util.find_spec(name) if name in TRACKERS else None
     if name in TRACKERS and (spec is None or spec.origin is None):
         raise UsageError(
-            f"--track needs its package. Received: --track {name}, which is not installed. "
-            f'pip install "kernorm[{name}]", or leave --track away.'
+            "--track needs its package.",
+            f"--track {name}, which is not installed",
+            f'pip install "kernorm[{name}]", or leave --track away.',
         )
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernorm import cli, environment
-from kernorm.config import TrainConfig, UsageError, to_json
+from kernorm.config import TrainConfig, to_json
+from kernorm.errors import UsageError
 from kernorm.files import locked, make_folder, require_folder
 from kernorm.recipes import recipe_of_words
 
@@ -121,8 +122,9 @@ def finished(config: TrainConfig, folder: Path) -> "Record | None":
     record = read_record(folder / RECORD)
     if record.config.identity != config.identity:
         raise UsageError(
-            f"A run folder belongs to one config. Received: {folder}, which holds another one's results. "
-            "Give another --reports-dir."
+            "A run folder belongs to one config.",
+            f"{folder}, which holds another one's results",
+            "Give another --reports-dir.",
         )
     if record.status not in ENDED or (folder / CHECKPOINT).exists():
         return None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.files import locked, sync_folder
 
 _NUMBER = re.compile(r"\d+", re.ASCII)
@@ -114,17 +114,20 @@ def _is_other_process(process: int) -> bool:
 def _explained(base: Path, error: OSError) -> Exception:
     if error.errno in _NO_ROOM:
         return UsageError(
-            f"A version needs room on its disk. Received: {base}: {error.strerror}. "
-            "Free some space, or name a folder on another disk."
+            "A version needs room on its disk.",
+            f"{base}: {error.strerror}",
+            "Free some space, or name a folder on another disk.",
         )
     if error.errno in _NO_FOLDER:
         return UsageError(
-            f"Versions go into a folder that can be written. Received: {base}: {error.strerror}. "
-            "Name another folder, or change its permissions."
+            "Versions go into a folder that can be written.",
+            f"{base}: {error.strerror}",
+            "Name another folder, or change its permissions.",
         )
     if error.errno == errno.ENOTEMPTY:
         return UsageError(
-            f"Only one process at a time may finish a version. Received: {base}, where another one "
-            "took the same number. Run the command again."
+            "Only one process at a time may finish a version.",
+            f"{base}, where another one took the same number",
+            "Run the command again.",
         )
     return error

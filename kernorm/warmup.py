@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 Signatures = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
 
@@ -86,7 +86,7 @@ def recorded_images(folder: Path, count: int) -> NDArray[np.uint8]:
         images = max(found, key=len)
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise UsageError(
-            f"A model has a warm-up file. Received: {folder} with none that can be read: {error}. Export it again."
+            "A model has a warm-up file.", f"{folder} with none that can be read: {error}", "Export it again."
         ) from None
     return images[np.arange(count) % len(images)]
 

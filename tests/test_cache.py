@@ -11,7 +11,7 @@ import pytest
 
 from kernorm import cache
 from kernorm.cache import Arrays, DamagedError
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kernorm import card
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.metrics import evaluate
 from kernorm.record import Environment, Opening, Record
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kernorm import checkpoint, config
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.model import build_model
 from kernorm.optimizer import ScheduledSGD
 from kernorm.train import begun, train

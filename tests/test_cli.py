@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from kernorm import cli
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.recipes import recipe_of_words
 
 PROG = "python -m kernorm.train"

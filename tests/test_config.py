@@ -8,7 +8,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from kernorm import config as config_module
-from kernorm.config import PLACES, TrainConfig, UsageError, layer_settings, parse_penalty, to_json, with_added
+from kernorm.config import PLACES, TrainConfig, layer_settings, parse_penalty, to_json, with_added
+from kernorm.errors import UsageError
 from kernorm.recipes import RECIPES, recipe, recipe_of_words
 from kernorm.record import Record
 

@@ -12,8 +12,9 @@ import pytest
 import kernorm
 from kernorm import cache, data
 from kernorm.cache import Arrays
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.data import DataConfig, TestSplit, load, load_arrays, pixel_moments
+from kernorm.errors import UsageError
 
 ROOT = Path(kernorm.__file__).parents[1]
 MNIST = ROOT / "kernorm" / "mnist"

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from tests.builders import end_trial, open_oracle, search_folder, search_words
 from tuner import distributed
 from tuner.distributed import ID, IP, PORT, ask_chief, role, serve

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.engine import JOBS_PER_WORKER, Outcome, open_engine
+from kernorm.errors import UsageError
 from kernorm.train import train
 from tests.jobs import die, die_once, hold, hold_once, not_picklable, pid, refuse_odd, square
 

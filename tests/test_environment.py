@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from kernorm import environment
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 
 
 def test_tensorflow_is_the_backend_unless_the_variable_says_otherwise(monkeypatch):

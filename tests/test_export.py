@@ -18,7 +18,8 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from kernorm import cache, cli, warmup
 from kernorm.card import FOLDER, read_card
 from kernorm.checks import check_answers
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.export import ExportConfig, export_in_subprocess, export_model, export_run, main
 from kernorm.files import tree_sha256
 from kernorm.graph import reachable_ops

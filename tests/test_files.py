@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.files import disk_errors, locked, require_folder, tree_sha256, write_atomically, write_json
 
 
@@ -134,5 +134,5 @@ def test_a_folder_that_may_not_be_written_is_refused(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     tmp_path.chmod(0o755)
-    assert refused.stderr.splitlines()[-1].startswith("kernorm.config.UsageError: --x takes a folder that can be")
+    assert refused.stderr.splitlines()[-1].startswith("kernorm.errors.UsageError: --x takes a folder that can be")
     assert refused.returncode == 1

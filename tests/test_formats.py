@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from kernorm import evaluate, formats, push, validate
 from kernorm.cli import run
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.formats import FORMATS, PROG, FormatsConfig, convert, main, saved_model
 from kernorm.versions import versions
 from tests.builders import candidate

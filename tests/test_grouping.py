@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.engine import Engine
+from kernorm.errors import UsageError
 from kernorm.grouping import (
     DYNAMIC,
     Members,

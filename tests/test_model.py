@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.model import build_model
 from kernorm.recipes import recipe
 

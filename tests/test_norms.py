@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from kernorm.config import NormName, TrainConfig, UsageError
+from kernorm.config import NormName, TrainConfig
+from kernorm.errors import UsageError
 from kernorm.layers import StandardizedConv2D
 from kernorm.norms import EPSILON, NORMS, Place, build_norm, resolve_groups
 

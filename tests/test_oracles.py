@@ -11,7 +11,7 @@ import pytest
 from keras_tuner.src.engine import oracle as engine
 from keras_tuner.src.engine.trial import TrialStatus
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from tests.builders import end_trial, open_oracle, oracle_score
 from tuner.oracles import HOPELESS
 

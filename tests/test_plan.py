@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.plan import Published, load_study, narrowed, packaged
 from kernorm.recipes import RECIPES
 from kernorm.schedules import schedule_tables

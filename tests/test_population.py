@@ -16,7 +16,8 @@ if keras.backend.backend() != "jax":
 import jax
 
 from kernorm import checkpoint, grouping, population
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.grouping import Members, train_members
 from kernorm.population import Population, train_population
 from kernorm.record import CHECKPOINT, RECORD, WEIGHTS, read_record

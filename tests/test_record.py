@@ -5,7 +5,7 @@ import math
 import pytest
 
 from kernorm import config
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.record import RECORD, Export, read_record, write_record
 from tests.builders import make_history, make_record
 

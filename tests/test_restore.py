@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.model import build_model
 from kernorm.record import Environment, Record
 from kernorm.restore import load_model

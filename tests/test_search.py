@@ -17,8 +17,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
 from kernorm import config as config_module
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.engine import open_engine
+from kernorm.errors import UsageError
 from kernorm.record import REVISION, read_record
 from kernorm.train import train
 from tests.builders import search_folder, search_words

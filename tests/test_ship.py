@@ -7,7 +7,8 @@ import pytest
 
 from kernorm.cache import prepared_sha256
 from kernorm.cli import run
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.evaluate import read_evaluation
 from kernorm.ledger import Ledger, Result
 from kernorm.record import Environment, Record

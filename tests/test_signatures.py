@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.signatures import decode_png, endpoints, png_header
 
 GREY, COLOUR = (28, 20, 1), (28, 20, 3)

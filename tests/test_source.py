@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 import kernorm
 from kernorm import source
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 MNIST = Path(kernorm.__file__).parent / "mnist"
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from tuner.config import TRIAL, SearchConfig
 from tuner.space import Range, configured, declare, point
 

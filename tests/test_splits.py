@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.splits import split_indices, stratified_order
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from kernorm import study_mistakes, study_report
 from kernorm.analysis import METRICS, analyse
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.ledger import Ledger
 from kernorm.plan import Published
 from kernorm.study_report import write_study_report

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kernorm import tfx
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.formats import saved_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")

@@ -5,7 +5,7 @@ from importlib import resources
 
 import pytest
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.thresholds import Threshold, read_thresholds
 
 LABELS = tuple("0123456789")

@@ -14,8 +14,9 @@ import pytest
 
 from kernorm.cache import prepared_sha256
 from kernorm.callbacks import RunLog
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.data import load
+from kernorm.errors import UsageError
 from kernorm.record import read_record, write_record
 from kernorm.restore import load_model
 from kernorm.train import claimed, main, summary, train

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.files import locked
 from kernorm.versions import new_version, remove_leftovers, versions
 

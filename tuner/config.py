@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.engine import EngineName, check_engine
+from kernorm.errors import UsageError
 from kernorm.grouping import check_population
 from tuner.space import Space, space_of
 
@@ -150,19 +151,18 @@ class SearchConfig:
         ):
             if getattr(self, name) < low:
                 raise UsageError(
-                    f"--{name.replace('_', '-')} must be at least {low}. Received: {name}={getattr(self, name)}. "
-                    "Give a value in that range."
+                    f"--{name.replace('_', '-')} must be at least {low}.",
+                    f"{name}={getattr(self, name)}",
+                    "Give a value in that range.",
                 )
         if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise UsageError(f"--name is one folder's name. Received: {self.name!r}. Give for example norms.")
+            raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example norms.")
         if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite exclude each other. Received: both. Give one.")
+            raise UsageError("--resume and --overwrite exclude each other.", "both", "Give one.")
         if self.train.select == "test":
-            raise UsageError("A search keeps the test split shut. Received: select='test'. Give --select last.")
+            raise UsageError("A search keeps the test split shut.", "select='test'", "Give --select last.")
         if self.train.validation_size == 0:
-            raise UsageError(
-                "A search needs a validation split. Received: validation_size=0. Give --validation-size 10000."
-            )
+            raise UsageError("A search needs a validation split.", "validation_size=0", "Give --validation-size 10000.")
         check_engine(
             self.engine,
             workers=self.workers,
@@ -204,7 +204,7 @@ class SearchConfig:
             return None
         found = re.fullmatch(r"(\d+(?:\.\d*)?)([smh]?)", self.time_budget)
         if not found or not float(found[1]):
-            raise UsageError(f"--time-budget takes a time. Received: {self.time_budget!r}. Give for example 30m.")
+            raise UsageError("--time-budget takes a time.", f"{self.time_budget!r}", "Give for example 30m.")
         return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
     @property

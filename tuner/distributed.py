@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import TYPE_CHECKING, Literal
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 
 if TYPE_CHECKING:
     from keras_tuner.distribute.oracle_client import OracleClient
@@ -37,11 +37,12 @@ def role() -> Literal["chief", "worker"] | None:
     if missing:
         here = next(name for name, value in given.items() if value)
         raise UsageError(
-            f"A search over many processes needs {', '.join(VARIABLES)}. Received: {here} without {missing[0]}. "
-            "Set all of them, or none."
+            f"A search over many processes needs {', '.join(VARIABLES)}.",
+            f"{here} without {missing[0]}",
+            "Set all of them, or none.",
         )
     if not (given[PORT].isdecimal() and 0 < int(given[PORT]) < 65536):
-        raise UsageError(f"{PORT} is a port. Received: {given[PORT]!r}. Give for example 8790.")
+        raise UsageError(f"{PORT} is a port.", f"{given[PORT]!r}", "Give for example 8790.")
     return "chief" if "chief" in given[ID] else "worker"
 
 
@@ -67,8 +68,9 @@ def serve(oracle: "Steady") -> None:
         server.add_insecure_port(address())
     except RuntimeError:
         raise UsageError(
-            f"A chief listens at an address of its machine. Received: {address()}, which is taken or elsewhere. "
-            f"Give another {IP} or {PORT}."
+            "A chief listens at an address of its machine.",
+            f"{address()}, which is taken or elsewhere",
+            f"Give another {IP} or {PORT}.",
         ) from None
     server.start()
     try:
@@ -92,14 +94,16 @@ def ask_chief(work: Callable[["OracleClient"], None]) -> None:
             grpc.channel_ready_future(channel).result(timeout=REACH_SECONDS)
         except grpc.FutureTimeoutError:
             raise UsageError(
-                f"A worker needs its chief. Received: nothing at {address()} for {REACH_SECONDS} s. "
-                f"Start the same command with {ID}=chief; a search that has ended needs no more workers."
+                "A worker needs its chief.",
+                f"nothing at {address()} for {REACH_SECONDS} s",
+                f"Start the same command with {ID}=chief; a search that has ended needs no more workers.",
             ) from None
     try:
         work(OracleClient(oracle=None))
     except grpc.RpcError as error:
         told = error.details() if isinstance(error, grpc.Call) else error
         raise UsageError(
-            f"A worker needs its chief. Received: {address()} was lost: {told}. "
-            "Start the chief again with --resume, then this worker with the same id."
+            "A worker needs its chief.",
+            f"{address()} was lost: {told}",
+            "Start the chief again with --resume, then this worker with the same id.",
         ) from None

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from kernorm.config import TrainConfig, UsageError
+from kernorm.config import TrainConfig
 from kernorm.engine import Engine, Outcome
+from kernorm.errors import UsageError
 from kernorm.grouping import Populations, open_populations
 from tuner.config import SearchConfig
 from tuner.space import EPOCHS, configured

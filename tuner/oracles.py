@@ -23,7 +23,7 @@ from keras_tuner.src.engine import conditions
 from keras_tuner.src.engine import oracle as engine
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
-from kernorm.config import UsageError
+from kernorm.errors import UsageError
 from kernorm.files import write_atomically
 from tuner.space import Value
 from tuner.trials import OBJECTIVE
@@ -184,7 +184,7 @@ def grid(config: "SearchConfig") -> Steady:
     from tuner.space import declare
 
     if config.enqueue:
-        raise UsageError("A grid has its own order. Received: --enqueue with --oracle grid. Leave it away.")
+        raise UsageError("A grid has its own order.", "--enqueue with --oracle grid", "Leave it away.")
     arguments = _arguments(config)
     arguments["hyperparameters"] = declare(config.space, grid=True)
     arguments["max_trials"] = min(config.max_trials, config.space.points())
@@ -201,7 +201,7 @@ def bayesian(config: "SearchConfig") -> Steady:
         return Bayesian(**_arguments(config))
     except ImportError:
         raise UsageError(
-            "--oracle bayesian needs scikit-learn. Received: an environment without it. Install the extra bayesian."
+            "--oracle bayesian needs scikit-learn.", "an environment without it", "Install the extra bayesian."
         ) from None
 
 
@@ -222,7 +222,7 @@ def optuna(config: "SearchConfig") -> Steady:
         from tuner.optuna_oracle import OptunaOracle
     except ImportError:
         raise UsageError(
-            "--oracle optuna needs Optuna. Received: an environment without it. Install the extra optuna."
+            "--oracle optuna needs Optuna.", "an environment without it", "Install the extra optuna."
         ) from None
     return OptunaOracle(**_arguments(config))
 

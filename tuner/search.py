@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernorm import cli, environment
-from kernorm.config import TrainConfig, UsageError, nearest, with_added
+from kernorm.config import TrainConfig, with_added
 from kernorm.engine import cores
+from kernorm.errors import UsageError, nearest
 from kernorm.files import locked, make_folder, require_folder, write_json
 from kernorm.recipes import recipe, recipe_named
 from tuner import distributed
@@ -59,11 +60,12 @@ def search(config: SearchConfig) -> int:
     known = (config.folder / SETTINGS).exists()
     if known and not (config.resume or config.report_only):
         raise UsageError(
-            f"A search is begun once. Received: {config.folder}, which is there. "
-            "Give --resume to go on, --overwrite to delete it, or another --name."
+            "A search is begun once.",
+            f"{config.folder}, which is there",
+            "Give --resume to go on, --overwrite to delete it, or another --name.",
         )
     if config.report_only and not known:
-        raise UsageError(f"--report-only needs a search. Received: {config.folder}, which has none. Run it first.")
+        raise UsageError("--report-only needs a search.", f"{config.folder}, which has none", "Run it first.")
     make_folder(config.folder, "--reports-dir")
     with locked(config.folder / "lock", "run this search"):
         if known:
@@ -164,15 +166,14 @@ def _points(config: SearchConfig) -> list[dict]:
         given = json.loads(Path(config.enqueue).read_bytes())
     except OSError as error:
         raise UsageError(
-            f"--enqueue takes 'published' or a file. Received: {config.enqueue}: {os.strerror(error.errno or 0)}. "
-            "Give the path of a JSON file."
+            "--enqueue takes 'published' or a file.",
+            f"{config.enqueue}: {os.strerror(error.errno or 0)}",
+            "Give the path of a JSON file.",
         ) from None
     except ValueError as error:
-        raise UsageError(f"--enqueue takes JSON. Received: {config.enqueue}: {error}. Mend it.") from None
+        raise UsageError("--enqueue takes JSON.", f"{config.enqueue}: {error}", "Mend it.") from None
     if not (isinstance(given, list) and all(isinstance(item, dict) for item in given)):
-        raise UsageError(
-            f'--enqueue takes a list of objects. Received: {config.enqueue}. Write for example [{{"l2": 0.0066}}].'
-        )
+        raise UsageError("--enqueue takes a list of objects.", config.enqueue, 'Write for example [{"l2": 0.0066}].')
     return [point(config.space, item) for item in given]
 
 
@@ -216,8 +217,9 @@ def _check_same(config: SearchConfig) -> None:
         before = json.loads((config.folder / SETTINGS).read_bytes())
     except FileNotFoundError:
         raise UsageError(
-            f"A worker sees its chief's folder. Received: {config.folder} without {SETTINGS}. Give the chief's --name "
-            "and --reports-dir."
+            "A worker sees its chief's folder.",
+            f"{config.folder} without {SETTINGS}",
+            "Give the chief's --name and --reports-dir.",
         ) from None
     before = {"revision": 1} | before | {"train": with_added(before["train"])}
     now = _settings(config)
@@ -227,8 +229,9 @@ def _check_same(config: SearchConfig) -> None:
     if changed:
         name = changed[0]
         raise UsageError(
-            f"A resumed search keeps its settings. Received: {name}={now[name]}, begun with {before.get(name)} in "
-            f"{config.folder}. Give the same ones, or another --name."
+            "A resumed search keeps its settings.",
+            f"{name}={now[name]}, begun with {before.get(name)} in {config.folder}",
+            "Give the same ones, or another --name.",
         )
 
 
@@ -276,15 +279,14 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
             name = word[2:].partition("=")[0].replace("-", "_")
             name = name.removeprefix("no_") if name not in own | theirs else name
             if name in held:
-                raise UsageError(
-                    f"A search sets --{name.replace('_', '-')} itself. Received: {word}. See {held[name]}."
-                )
+                raise UsageError(f"A search sets --{name.replace('_', '-')} itself.", word, f"See {held[name]}.")
             if name not in own | theirs | {"help"}:
                 flags = sorted("--" + known.replace("_", "-") for known in own | theirs - set(held))
                 close = nearest(f"--{name.replace('_', '-')}", flags).partition("Known:")[0].replace("'", "")
                 raise UsageError(
-                    f"An option must be a known one. Received: {word}. {close}See {PROG} --help and "
-                    "python -m kernorm.train --help."
+                    "An option must be a known one.",
+                    word,
+                    f"{close}See {PROG} --help and python -m kernorm.train --help.",
                 )
             into = parts[1] if name in theirs else parts[0]
         into.append(word)

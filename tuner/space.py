@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from kernorm.config import NormName, TrainConfig, UsageError, nearest
+from kernorm.config import NormName, TrainConfig
+from kernorm.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
@@ -90,13 +91,11 @@ def space_of(
         learning_rate=_range("--learning-rate", learning_rate) if learning_rate else None,
     )
     if space.groups and "gn" not in space.norm:
-        raise UsageError(f"--groups belongs to gn. Received: groups={groups} with {', '.join(space.norm)}. Add gn.")
+        raise UsageError("--groups belongs to gn.", f"groups={groups} with {', '.join(space.norm)}", "Add gn.")
     if space.learning_rate == 0:
-        raise UsageError("--learning-rate must be above 0. Received: off. Give for example 0.01:0.1.")
+        raise UsageError("--learning-rate must be above 0.", "off", "Give for example 0.01:0.1.")
     if not space.described():
-        raise UsageError(
-            "A search varies something. Received: one value of everything. Give for example --l2 1e-6:1e-2."
-        )
+        raise UsageError("A search varies something.", "one value of everything", "Give for example --l2 1e-6:1e-2.")
     _check_limits(base, space)
     return space
 
@@ -166,7 +165,7 @@ def point(space: Space, given: Mapping[str, Any]) -> dict[str, Value]:
     known = dict(space.described())
     for name in given:
         if name not in known:
-            raise UsageError(f"A point names what is searched. Received: {name!r}. {nearest(name, known)}")
+            raise UsageError("A point names what is searched.", f"{name!r}", nearest(name, known))
     for name in ("norm", "groups", "l1", "l2", "batch_size", "learning_rate"):
         found = getattr(space, name)
         if name not in known or (name == "groups" and values.get("norm", space.norm[0]) != "gn"):
@@ -183,8 +182,9 @@ def point(space: Space, given: Mapping[str, Any]) -> dict[str, Value]:
             inside = value in found
         if not inside:
             raise UsageError(
-                f"A point lies in the space. Received: {name}={value!r}, searched: {known[name]}. Widen the space, "
-                "or leave the point away."
+                "A point lies in the space.",
+                f"{name}={value!r}, searched: {known[name]}",
+                "Widen the space, or leave the point away.",
             )
         values[name] = value
     return values
@@ -201,9 +201,7 @@ def _range(flag: str, text: str) -> Range | float:
         return numbers[0]
     if len(numbers) == 2 and 0 < numbers[0] < numbers[1] < math.inf:
         return Range(*numbers)
-    raise UsageError(
-        f"{flag} takes LOW:HIGH with 0 < LOW < HIGH, a number, or off. Received: {text!r}. Give 1e-6:1e-3."
-    )
+    raise UsageError(f"{flag} takes LOW:HIGH with 0 < LOW < HIGH, a number, or off.", f"{text!r}", "Give 1e-6:1e-3.")
 
 
 def _whole(flag: str, text: str) -> list[int]:
@@ -212,7 +210,7 @@ def _whole(flag: str, text: str) -> list[int]:
     except ValueError:
         values = []
     if not values or min(values) < 1 or len(set(values)) < len(values):
-        raise UsageError(f"{flag} takes different whole numbers from 1. Received: {text!r}. Give for example 16,64.")
+        raise UsageError(f"{flag} takes different whole numbers from 1.", f"{text!r}", "Give for example 16,64.")
     return values
 
 
@@ -220,9 +218,9 @@ def _norms(text: str) -> list[str]:
     norms = text.split(",")
     for norm in norms:
         if norm not in get_args(NormName):
-            raise UsageError(f"--norms takes known names. Received: {norm!r}. {nearest(norm, get_args(NormName))}")
+            raise UsageError("--norms takes known names.", f"{norm!r}", nearest(norm, get_args(NormName)))
     if len(set(norms)) < len(norms):
-        raise UsageError(f"--norms takes each norm once. Received: {text!r}. Leave one away.")
+        raise UsageError("--norms takes each norm once.", f"{text!r}", "Leave one away.")
     return norms
 
 
@@ -243,6 +241,7 @@ def check_batches(base: TrainConfig, space: Space) -> None:
     """
     if base.train_size is not None and max(space.batch_size) > base.train_size:
         raise UsageError(
-            f"A batch is at most the training split. Received: {max(space.batch_size)} of --batch-sizes with "
-            f"train_size={base.train_size}. Leave it away."
+            "A batch is at most the training split.",
+            f"{max(space.batch_size)} of --batch-sizes with train_size={base.train_size}",
+            "Leave it away.",
         )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras_tuner
 from keras_tuner.src import errors
 
-from kernorm.config import TrainConfig, UsageError, nearest
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError, nearest
 from kernorm.tfx import DATASET
 from tuner.config import SearchConfig
 from tuner.driver import Job, run_job
@@ -62,8 +63,7 @@ def example_tuner(
     for name in search:
         if name not in known:
             raise UsageError(
-                f"custom_config['search'] names settings of tuner.search. Received: {name!r}. "
-                f"{nearest(name, sorted(known))}"
+                "custom_config['search'] names settings of tuner.search.", f"{name!r}", nearest(name, sorted(known))
             )
     config = SearchConfig(**search, train=TrainConfig(**settings, dataset=DATASET), reports_dir=folder)
     return ExampleTuner(replace(config, oracle="random" if config.oracle == "best" else config.oracle), examples)

@@ -1,0 +1,39 @@
+"""The one error that a user's mistake raises, and the helpers that word it."""
+
+import difflib
+import textwrap
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """A user's mistake: the rule, what was received instead, and the fix. Commands print it and exit with 2.
+
+    Its text is `<rule> Received: <received>. <fix>`, in one line.
+
+    Args:
+        rule: what must hold, as a sentence.
+        received: what was given instead; empty if the rule says it all.
+        fix: what to do, as a sentence.
+    """
+
+    def __init__(self, rule: str, received: object = "", fix: str = "") -> None:
+        self.rule, self.received, self.fix = rule, str(received), fix
+        end = "" if self.received.endswith(("!", "?")) else "."
+        found = f"Received: {self.received.rstrip('.')}{end}" if self.received else ""
+        super().__init__(" ".join(part for part in (rule, found, fix) if part))
+
+    def __reduce__(self) -> tuple:
+        """Keeps the parts when the error crosses to another process."""
+        return UsageError, (self.rule, self.received, self.fix)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns the sentence that helps after an unknown name: the nearest known one, then all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return (f"Did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(names)}."
+
+
+def one_line(error: BaseException | None) -> str:
+    """Returns an exception's type and message in one line."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", width=500, placeholder=" …")
