@@ -25,7 +25,7 @@ Tracker = Literal["none", "wandb", "mlflow"]
 
 # These say where a run reads, writes and reports and how far it goes now, not what it computes: they stay out of its
 # identity.
-PLACES = (
+NOT_IDENTITY = (
     "manual_dir",
     "data_dir",
     "reports_dir",
@@ -288,7 +288,7 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the weights, JSON-ready; two configs with equal identities are the same run."""
         values = to_json(self) | {"learning_rate": self.peak_rate}
-        return {name: value for name, value in values.items() if name not in PLACES}
+        return {name: value for name, value in values.items() if name not in NOT_IDENTITY}
 
     @property
     def run_id(self) -> str:
@@ -324,7 +324,7 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 def without_places(config: TrainConfig) -> TrainConfig:
     """Returns the config with the defaults of PLACES: the same run, without the folders of one machine."""
     defaults: dict[str, Any] = {
-        field.name: field.default for field in dataclasses.fields(config) if field.name in PLACES
+        field.name: field.default for field in dataclasses.fields(config) if field.name in NOT_IDENTITY
     }
     return dataclasses.replace(config, **defaults)
 

@@ -27,6 +27,10 @@ class UsageError(ValueError):
         return UsageError, (self.rule, self.received, self.fix)
 
 
+class Refused(Exception):  # noqa: N818
+    """A model that may not be published; the message is the reason. Commands print it and exit with 1."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns the sentence that helps after an unknown name: the nearest known one, then all of them."""
     names = list(known)

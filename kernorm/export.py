@@ -6,34 +6,17 @@ takes about 10 seconds and prints the path. Always under TensorFlow, from backen
 them. Last in the way of a run; its heavy imports wait until the command line has been read.
 """
 
-import contextlib
-import errno
-import importlib.metadata
-import importlib.util
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
-from kernorm import cli
 from kernorm.config import FormatName
-from kernorm.errors import UsageError
-from kernorm.files import tree_sha256
-from kernorm.record import RECORD, WEIGHTS, Export, Record, read_record, write_record
-from kernorm.versions import Version, new_version
+from kernorm.system import cli
+from kernorm.system.backend import use_tensorflow_on_cpu
 
-if TYPE_CHECKING:
-    import keras
-    import numpy as np
-    from numpy.typing import NDArray
-
-SAMPLES = 256
-_PACKAGES = ("kernorm", "keras", "tensorflow", "tensorflow-serving-api", "numpy")
+PROG = "python -m kernorm.export"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,191 +39,19 @@ class ExportConfig:
 
 def main(config: ExportConfig) -> None:
     """Exports a run and prints the candidate's path."""
-    # Before the first import of Keras. Neither a GPU nor another backend has a part in an export.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _need_tensorflow()
-    from kernorm.formats import convert_all, require_format
+    use_tensorflow_on_cpu()
+    from kernorm.saved_model.export import export_run, require_tensorflow
+    from kernorm.saved_model.formats import convert_all, require_format
 
+    require_tensorflow()
     for name in config.format:
         require_format(name)
     path = export_run(config.run_folder, config.saved_models_dir).path
     print(path)
     if path:
-        convert_all(Path(path), config.format)
-
-
-def export_run(run_folder: Path, saved_models_dir: Path | None = None) -> Export:
-    """Exports a finished run from what is on disk and enters the export in its record.json.
-
-    Under TensorFlow in this process; in a process of its own if Keras runs on another backend here.
-
-    Raises:
-        UsageError: the run has no record or weights, is not finished, or its weights are of another net; or as
-            `export_model`.
-    """
-    record = read_record(run_folder / RECORD)
-    if record.status != "finished":
-        raise UsageError(
-            "Only a finished run can be exported.",
-            f"{run_folder} with status={record.status!r}",
-            "Run its training command again.",
-        )
-    weights = run_folder / WEIGHTS
-    if not weights.is_file():
-        raise UsageError(
-            "A run is exported from its weights.",
-            f"{run_folder} without {WEIGHTS}",
-            "Train it once more with --retrain.",
-        )
-    root = saved_models_dir or record.config.saved_models_dir
-    if _backend() != "tensorflow":
-        return export_in_subprocess(run_folder, root)
-    _need_tensorflow()
-    from kernorm.restore import load_model
-
-    return _entered(run_folder, export_model(load_model(record, weights), record, root, _samples(record)))
-
-
-def export_model(model: "keras.Model", record: Record, root: Path, samples: "NDArray[np.uint8]") -> Export:
-    """Writes root/<run id>/<version>/, a SavedModel that has answered as the model does.
-
-    Args:
-        model: from uint8 images (N, H, W, C) to logits (N, K), on the TensorFlow backend.
-        record: of the run; names the folder, and the model card is drawn from it.
-        root: the folder of all SavedModels.
-        samples: training or validation images (N, H, W, C), for the checks and the warm-up file; never test images.
-
-    Raises:
-        UsageError: another backend runs, the samples do not fit, the folder cannot be written, the disk is full.
-        RuntimeError: the SavedModel does not answer as the model does, or could not be served; nothing is left.
-    """
-    import numpy as np
-
-    _need_tensorflow()
-    if _backend() != "tensorflow":
-        raise UsageError(
-            "An export needs Keras on TensorFlow.",
-            f"KERAS_BACKEND={_backend()!r}",
-            "Use python -m kernorm.export with the run's folder.",
-        )
-    if samples.dtype != np.uint8 or samples.shape[1:] != model.input_shape[1:] or not len(samples):
-        raise UsageError(
-            f"Samples must be uint8 images of the model's input shape {model.input_shape}.",
-            f"{samples.dtype} of shape {samples.shape}",
-            "Use the run's own data set.",
-        )
-    with new_version(root / record.run_id) as version, _disk_errors():
-        digest = _fill(version, model, record, samples)
-    return Export(path=str(version.path), version=version.number, tree_sha256=digest)
-
-
-def export_in_subprocess(run_folder: Path, saved_models_dir: Path) -> Export:
-    """Exports a finished run, already on disk, by TensorFlow in a process of its own, for training on another backend.
-
-    The run's record.json holds the export, or the reason for none, afterwards: read it again.
-
-    Returns:
-        The export, or one without path that says why TensorFlow cannot be used and how to export later.
-
-    Raises:
-        UsageError: as `export_run`.
-        RuntimeError: the process failed otherwise; the message is the end of what it said.
-    """
-    try:
-        _need_tensorflow()
-    except UsageError as error:
-        return _entered(run_folder, Export(reason=str(error).replace("RUN_FOLDER", str(run_folder))))
-    command = [sys.executable, "-m", "kernorm.export", str(run_folder), "--saved-models-dir", str(saved_models_dir)]
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        said = finished.stderr.strip().splitlines() or ["nothing"]
-        if finished.returncode == 2:
-            raise UsageError(said[-1].removeprefix("error: "))
-        raise RuntimeError(f"The export failed with exit code {finished.returncode}: " + "\n".join(said[-20:]))
-    export = read_record(run_folder / RECORD).export
-    if export is None:
-        raise RuntimeError(f"The export of {run_folder} entered nothing in its record.")
-    return export
-
-
-def _entered(run_folder: Path, export: Export) -> Export:
-    """Enters an export in the run's record; a reason for none does not replace an export that is there."""
-    record = read_record(run_folder / RECORD)
-    if export.path or not (record.export and record.export.path):
-        write_record(replace(record, export=export), run_folder / RECORD)
-    return export
-
-
-def _need_tensorflow() -> None:
-    for module, package in (("tensorflow", "tensorflow"), ("tensorflow_serving", "tensorflow-serving-api")):
-        if importlib.util.find_spec(module) is None:
-            raise UsageError(
-                f"An export needs {package}.",
-                "an environment without it",
-                f"Install it by pip install {package}, then run python -m kernorm.export RUN_FOLDER.",
-            )
-
-
-def _fill(version: Version, model: "keras.Model", record: Record, samples: "NDArray[np.uint8]") -> str:
-    """Writes the SavedModel and what goes with it into the version's folder, checked; returns the hash of it all."""
-    import tensorflow as tf
-
-    from kernorm.card import FOLDER, make_card, write_card
-    from kernorm.checks import check_answers, described
-    from kernorm.graph import check_graph
-    from kernorm.signatures import write_saved_model
-    from kernorm.warmup import write_warmup
-
-    write_saved_model(model, record.data.labels, version.folder)
-    signatures = tf.saved_model.load(str(version.folder)).signatures
-    check_graph(version.folder, signatures)
-    check_answers(model, signatures, record.data.labels, samples)
-    write_warmup(version.folder, record.run_id, samples, signatures)
-    versions = {package: _installed(package) for package in _PACKAGES}
-    write_card(make_card(record, version.number, described(signatures), versions), version.folder)
-    digest = tree_sha256(version.folder)
-    (version.folder / FOLDER / "tree.sha256").write_text(digest + "\n")
-    return digest
-
-
-def _backend() -> str:
-    """Returns the backend that Keras runs on here, importing Keras."""
-    import keras
-
-    return keras.backend.backend()
-
-
-def _samples(record: Record) -> "NDArray[np.uint8]":
-    """Returns images for the checks and the warm-up file, from the run's own data; never the test split's."""
-    from kernorm.data import load
-
-    data = load(record.config)
-    return (data.validation or data.train).images[:SAMPLES]
-
-
-def _installed(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed as a package"
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Turns TensorFlow's way of saying that a file cannot be written into Python's."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            if os.strerror(code) in error.message:
-                raise OSError(code, os.strerror(code)) from error
-        raise
+        for name, file in convert_all(Path(path), config.format).items():
+            print(f"{name:8} {file}")
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(ExportConfig, main, prog="python -m kernorm.export"))
+    sys.exit(cli.run(ExportConfig, main, prog=PROG))

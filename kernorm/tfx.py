@@ -1,6 +1,6 @@
-"""For TFX: `run_fn` for its Trainer and `tuner_fn` for its Tuner; give this file as their `module_file`.
+"""For TFX's Trainer: `run_fn`; give this file as its `module_file`. tuner/tfx.py serves Trainer and Tuner.
 
-Outside the other commands, on top of train. TFX itself is not needed here. Examples are tf.Example records in the
+TFX itself is not needed here. Examples are tf.Example records in the
 layout of tensorflow-datasets, a PNG under `image` and a number under `label`, in TFRecord files, gzipped or not. What
 `eval_files` hold is kernorm's test split, opened once; validation images are drawn from `train_files`.
 """
@@ -13,26 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
-    from keras_tuner.engine.base_tuner import BaseTuner
     from numpy.typing import NDArray
 
 DATASET = "tfx_examples"
 _GZIP = b"\x1f\x8b"
 _BATCH = 1000
-
-
-class TunerFnResult(NamedTuple):
-    """What TFX's Tuner takes: it calls tuner.search(**fit_kwargs)."""
-
-    tuner: "BaseTuner"
-    fit_kwargs: dict[str, Any]
 
 
 def run_fn(fn_args: Any) -> None:
@@ -50,10 +42,10 @@ def run_fn(fn_args: Any) -> None:
     """
     import shutil
 
-    from kernorm.train import train
+    from kernorm.training.run import train
 
-    settings = _settings(fn_args) | _tuned(fn_args)
-    with _examples(fn_args) as count:
+    settings = settings_of(fn_args) | _tuned(fn_args)
+    with examples(fn_args) as count:
         run_dir = Path(fn_args.model_run_dir)
         config = TrainConfig(
             **settings, dataset=DATASET, reports_dir=run_dir, saved_models_dir=run_dir / "saved_models"
@@ -67,25 +59,12 @@ def run_fn(fn_args: Any) -> None:
     shutil.copytree(record.export.path, fn_args.serving_model_dir, dirs_exist_ok=True)
 
 
-def tuner_fn(fn_args: Any) -> TunerFnResult:
-    """Returns KerasTuner over λ1, λ2 and the batch size, as TFX's Tuner asks for.
-
-    Args:
-        fn_args: TFX's FnArgs. Used are train_files, eval_files (held shut), working_dir and custom_config: fields of
-            TrainConfig and `labels` as in `run_fn`, and `search`: fields of tuner's SearchConfig, such as max_trials.
+def settings_of(fn_args: Any) -> dict[str, Any]:
+    """Returns the fields of TrainConfig that TFX's custom_config sets.
 
     Raises:
-        UsageError: no example can be read, or a field or a value is wrong.
+        UsageError: a name is none of them.
     """
-    # The one place in kernorm that asks the tuner, since TFX wants both functions in one file.
-    from tuner.tfx import example_tuner
-
-    settings = _settings(fn_args)
-    search = (fn_args.custom_config or {}).get("search", {})
-    return TunerFnResult(example_tuner(settings, search, Path(fn_args.working_dir), lambda: _examples(fn_args)), {})
-
-
-def _settings(fn_args: Any) -> dict[str, Any]:
     given = dict(fn_args.custom_config or {})
     for name in ("labels", "search"):
         given.pop(name, None)
@@ -112,9 +91,9 @@ def _tuned(fn_args: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _examples(fn_args: Any) -> "Iterator[int]":
+def examples(fn_args: Any) -> "Iterator[int]":
     """Makes TFX's examples the data set DATASET while the body runs; yields how many training examples there are."""
-    from kernorm import cache
+    from kernorm.datasets import cache
 
     folder = Path(getattr(fn_args, "model_run_dir", None) or fn_args.working_dir) / "examples"
     before = os.environ.get("KERNORM_CACHE_DIR")

@@ -11,14 +11,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kernorm.cache import prepared_sha256
-from kernorm.card import FOLDER
 from kernorm.config import TrainConfig
-from kernorm.files import UNHASHED, tree_sha256
-from kernorm.ledger import Result
-from kernorm.metrics import evaluate
-from kernorm.plan import Study
-from kernorm.record import (
+from kernorm.datasets.cache import prepared_sha256
+from kernorm.records.record import (
     REVISION,
     THRESHOLDS,
     Data,
@@ -30,6 +25,11 @@ from kernorm.record import (
     Record,
     Watched,
 )
+from kernorm.saved_model.card import FOLDER
+from kernorm.saved_model.integrity import UNHASHED, tree_sha256
+from kernorm.stats.scores import evaluate
+from kernorm.studies.definition import Study
+from kernorm.studies.ledger import Result
 
 COUNT = 1000
 
@@ -191,8 +191,8 @@ def some_results(study, errors=ERRORS, **changes):
 
 
 def arms_from(study, results):
-    from kernorm.analysis import analyse
-    from kernorm.study_arms import arms_of
+    from kernorm.studies.analysis import analyse
+    from kernorm.studies.report.arms import arms_of
 
     return arms_of(study, analyse(study, results), results)
 
@@ -265,7 +265,7 @@ class Page(HTMLParser):
 
 SHOWN = next(path for path in (Path(__file__).parent.parent / "saved_models" / "kernorm").iterdir() if path.is_dir())
 
-MNIST_THRESHOLDS = Path(str(resources.files("kernorm") / "thresholds.json"))
+MNIST_THRESHOLDS = Path(str(resources.files("kernorm.evaluation") / "limits" / "mnist.json"))
 
 
 def candidate(path):
@@ -301,7 +301,7 @@ def easy_thresholds(folder, accuracy=0.9, classes=0.5):
 
 def asked_here(monkeypatch):
     """Lets validation ask its runtimes in this process."""
-    from kernorm import runtimes, validate
+    from kernorm.serving import runtimes, validation
 
     def run(command, **_):
         *_, name, path, folder = command
@@ -310,7 +310,7 @@ def asked_here(monkeypatch):
         except Exception as error:  # as the last line of a traceback tells it
             return SimpleNamespace(returncode=1, stderr=f"{type(error).__name__}: {error}")
 
-    monkeypatch.setattr(validate, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(validation, "subprocess", SimpleNamespace(run=run))
 
 
 def open_oracle(folder, oracle="random", points=(), **words):

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import gzip
+import logging
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from kernorm import record
+from kernorm.records import record
 from tests.processes import RUN, Processes, living
 from tests.progress_by_file import ProgressByFile
 
@@ -50,7 +51,7 @@ def set_surroundings() -> None:
         home = tempfile.mkdtemp(prefix="kernorm-tests-")
         atexit.register(shutil.rmtree, home, ignore_errors=True)
         # The tests of populations need a process of their own, with JAX on two devices:
-        # KERNORM_TEST_BACKEND=jax python -m pytest tests/test_device.py tests/test_population.py
+        # KERNORM_TEST_BACKEND=jax python -m pytest tests/parallel/test_vmap.py tests/parallel/test_population.py
         backend = os.environ.get("KERNORM_TEST_BACKEND", "tensorflow")
         os.environ |= {
             RUN: uuid.uuid4().hex,
@@ -99,6 +100,15 @@ def _left() -> list[psutil.Process]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def quiet_log():
+    """Takes back after every test what a command does with the log of its process."""
+    yield
+    logger = logging.getLogger("kernorm")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+
+
 @pytest.fixture
 def start():
     """Starts child processes that end with the test."""
@@ -130,7 +140,9 @@ def mnist_info():
 
 def read_idx(name, header):
     """Returns the bytes of one of the package's own files of MNIST, without its header of so many bytes."""
-    return np.frombuffer(gzip.decompress((resources.files("kernorm") / "mnist" / name).read_bytes()), np.uint8)[header:]
+    return np.frombuffer(
+        gzip.decompress((resources.files("kernorm.datasets") / "mnist" / name).read_bytes()), np.uint8
+    )[header:]
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +162,7 @@ def _shared(factory, name):
 
 def _cached(folder, name, version, train, test):
     """Writes a set of digits into a cache folder, as if tensorflow-datasets had prepared it there."""
-    from kernorm.cache import Arrays, content_sha256, write
+    from kernorm.datasets.cache import Arrays, content_sha256, write
 
     values = {
         "train_images": train[0],
@@ -183,7 +195,7 @@ def mnist_cache(mnist, monkeypatch):
 @pytest.fixture(scope="session")
 def whole_mnist(tmp_path_factory):
     """The cache folder that holds all of MNIST, prepared once a session by tensorflow-datasets; about 30 s."""
-    from kernorm.data import load_arrays
+    from kernorm.datasets.dataset import load_arrays
 
     # Of several processes that run the tests, one prepares it and the others wait.
     folder = _shared(tmp_path_factory, "whole_mnist")

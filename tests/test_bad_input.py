@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import kernorm
-from kernorm import cache, cli
 from kernorm import train as command
 from kernorm.config import TrainConfig
-from kernorm.files import locked
+from kernorm.datasets import cache
 from kernorm.recipes import recipe_of_words
-from kernorm.record import REVISION, Data, Environment, Record, read_record, write_record
+from kernorm.records.record import REVISION, Data, Environment, Record, read_record, write_record
+from kernorm.system import cli
+from kernorm.system.files import locked
 
 ROOT = Path(kernorm.__file__).parents[1]
 SMALL = ["--dataset", "small", "--validation-size", "100", "--batch-size", "50", "--epochs", "1"]
@@ -65,7 +66,7 @@ def config_of(words):
 
 
 def run(words):
-    return cli.run(TrainConfig, command.main, prog=command.PROG, argv=words, default=recipe_of_words)
+    return cli.run(TrainConfig, command.main, prog=command.PROG, argv=words, default=command.default)
 
 
 def tree(folder):
@@ -161,7 +162,7 @@ def checkpoint_folder():
 def checkpoint_of_another_config():
     import keras
 
-    from kernorm import checkpoint
+    from kernorm.training import checkpoint
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(optimizer="sgd")
@@ -172,7 +173,7 @@ def checkpoint_of_another_config():
 def checkpoint_of_another_net():
     import keras
 
-    from kernorm import checkpoint
+    from kernorm.training import checkpoint
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(optimizer="sgd")
@@ -199,7 +200,7 @@ def link_at(path, target):
 
 def damaged_files():
     Path("files").mkdir()
-    for path in (ROOT / "kernorm" / "mnist").glob("*.gz"):
+    for path in (ROOT / "kernorm" / "datasets" / "mnist").glob("*.gz"):
         (Path("files") / path.name).write_bytes(path.read_bytes()[:-100])
 
 
@@ -551,7 +552,7 @@ def test_sigterm_leaves_a_run_in_order(place, start):
     rest = process.stderr.read()
     process.wait()
     assert process.returncode == 143
-    assert rest.endswith("\nInterrupted. Finished epochs are kept; the same command goes on from there.\n")
+    assert rest.endswith("\nInterrupted. Finished epochs are kept; run the same command to resume.\n")
     assert "Traceback" not in rest
     names = {path.name for path in folder.iterdir()}
     assert names == {"checkpoint.npz", "config.json", "history.csv", "record.json", "tensorboard"}
@@ -573,5 +574,5 @@ def test_an_interrupt_while_data_is_prepared_leaves_nothing(place, stop, start):
     told = process.stderr.read()
     process.wait()
     assert process.returncode == 128 + stop
-    assert told == "\nInterrupted. Finished epochs are kept; the same command goes on from there.\n"
+    assert told == "\nInterrupted. Finished epochs are kept; run the same command to resume.\n"
     assert tree(place) == before

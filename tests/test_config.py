@@ -8,10 +8,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from kernorm import config as config_module
-from kernorm.config import PLACES, TrainConfig, layer_settings, parse_penalty, to_json, with_added
+from kernorm.config import NOT_IDENTITY, TrainConfig, layer_settings, parse_penalty, to_json, with_added
 from kernorm.errors import UsageError
 from kernorm.recipes import RECIPES, recipe, recipe_of_words
-from kernorm.record import Record
+from kernorm.records.record import Record
 
 REFUSED = [
     ({"norm": "lnn"}, r"--norm takes a known name\. Received: 'lnn'\. Did you mean 'ln'\? Known: none, bn"),
@@ -71,7 +71,7 @@ def test_run_id_is_readable_and_follows_what_decides_the_weights():
     changed = [dataclasses.replace(config, **change) for change in ({"epochs": 9}, {"rotation": 8.0}, {"threads": 1})]
     assert len({config.run_id, *(other.run_id for other in changed)}) == 4
     for name, value in (("reports_dir", Path("elsewhere")), ("track", "wandb"), ("export", False), ("retrain", True)):
-        assert name in PLACES
+        assert name in NOT_IDENTITY
         assert dataclasses.replace(config, **{name: value}).run_id == config.run_id
 
 
@@ -135,7 +135,7 @@ def test_a_setting_added_later_leaves_the_ids_of_runs_before_it(monkeypatch):
 def test_identity_is_plain_json():
     config = TrainConfig(norm_at=("conv1=ln",), reports_dir=Path("x"))
     assert json.loads(json.dumps(config.identity)) == config.identity
-    assert set(config.identity) == {field.name for field in dataclasses.fields(TrainConfig)} - set(PLACES)
+    assert set(config.identity) == {field.name for field in dataclasses.fields(TrainConfig)} - set(NOT_IDENTITY)
 
 
 def test_settings_of_layers_are_read():

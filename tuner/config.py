@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 import tyro
 
 from kernorm.config import TrainConfig
-from kernorm.engine import EngineName, check_engine
 from kernorm.errors import UsageError
-from kernorm.grouping import check_population
+from kernorm.parallel.settings import Engine, EngineConfig
 from tuner.space import Space, space_of
 
 OracleName = Literal["best", "optuna", "random", "grid", "bayesian", "hyperband"]
@@ -33,9 +32,9 @@ class SearchConfig:
     A trial is a run of kernorm.train; its other flags set, under the same names, what is not searched, for example
     --net eva6 --epochs 5 --train-size 5000; see python -m kernorm.train --help. By default a trial trains 4 epochs on
     10,000 images. The objective is the cross-entropy on the validation split after the last epoch; the test split
-    stays shut until the best are confirmed.
+    stays sealed until the best are confirmed.
 
-    It writes reports/searches/<name>/report.html. Interrupted, it goes on with the same command and --resume.
+    It writes reports/searches/<name>/report.html. Interrupted, the same command with --resume goes on.
     """
 
     name: str = "search"
@@ -90,8 +89,8 @@ class SearchConfig:
     seeds, and export the best of them by validation."""
 
     push: bool = False
-    """Then hold the exported model against kernorm/thresholds.json (MNIST's) and the newest blessed version, try it in
-    the runtimes that are here, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
+    """Then evaluate the exported model against MNIST's thresholds and the newest blessed version, validate it in the
+    runtimes of this machine, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
 
     keep_checkpoints: int = 10
     """Trials, the best ones, whose weights and optimizer state are kept."""
@@ -108,27 +107,10 @@ class SearchConfig:
     report_only: bool = False
     """Write the report again from what is there."""
 
-    engine: EngineName = "local"
-    """local: processes on this machine. ray: Ray tasks, here or on the cluster at --address (extra ray)."""
-
-    workers: int | None = None
-    """Runs at a time. None: one a CPU core, or what the Ray cluster has room for. With 1 the same seed gives the same
-    trials; with more, a suggestion depends on which trials have ended."""
-
-    address: str | None = None
-    """Of a Ray cluster; None starts Ray on this machine."""
-
-    gpus_per_job: float = 0.0
-    """GPUs that Ray reserves for a run."""
-
-    threads: int = 1
-    """CPU threads of a run."""
-
-    population: int | Literal["auto"] | None = None
-    """Train trials that differ in λ's or rates alone side by side, as one program. A number: so many at most in one
-    program, and so many are suggested at once in all, before any of them has a score. auto: a quarter of --max-trials,
-    at most 32 and what an accelerator's memory holds; where there is none, one after another, which is faster there.
-    Needs KERAS_BACKEND=jax."""
+    engine: Engine = field(default_factory=EngineConfig)
+    """Where runs are computed. With one worker the same seed gives the same trials; with more, a suggestion depends on
+    which trials have ended. So many trials as --population says are suggested at once, before any of them has a score;
+    auto: a quarter of --max-trials, at most 32."""
 
     reports_dir: Path = Path("reports")
     """Where searches/<name>/ is written."""
@@ -160,17 +142,9 @@ class SearchConfig:
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other.", "both", "Give one.")
         if self.train.select == "test":
-            raise UsageError("A search keeps the test split shut.", "select='test'", "Give --select last.")
+            raise UsageError("A search keeps the test split sealed.", "select='test'", "Give --select last.")
         if self.train.validation_size == 0:
             raise UsageError("A search needs a validation split.", "validation_size=0", "Give --validation-size 10000.")
-        check_engine(
-            self.engine,
-            workers=self.workers,
-            address=self.address,
-            cpus_per_job=self.threads,
-            gpus_per_job=self.gpus_per_job,
-        )
-        check_population(self.population)
         self.budget_seconds  # noqa: B018
         self.space  # noqa: B018
 
@@ -195,7 +169,8 @@ class SearchConfig:
     @property
     def asked(self) -> int:
         """Trials that are suggested at once for a population."""
-        return self.population if isinstance(self.population, int) else min(math.ceil(self.max_trials / 4), 32)
+        population = self.engine.population
+        return population if isinstance(population, int) else min(math.ceil(self.max_trials / 4), 32)
 
     @property
     def budget_seconds(self) -> float | None:
@@ -213,7 +188,7 @@ class SearchConfig:
         return replace(
             self.train,
             seed=self.seed,
-            threads=self.threads,
+            threads=self.engine.threads,
             reports_dir=self.folder,
             saved_models_dir=self.saved_models_dir,
             export=False,

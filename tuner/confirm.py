@@ -5,20 +5,19 @@ the lowest mean validation cross-entropy; the test split, opened once a run, onl
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from kernorm.config import TrainConfig
-from kernorm.ledger import Ledger
-from kernorm.plan import Study
-from kernorm.record import RECORD, read_record
-from kernorm.study import StudyConfig, conduct
+from kernorm.records.record import RECORD, Record, read_record
+from kernorm.studies.analysis import finished, results_by_arm
+from kernorm.studies.definition import Study
+from kernorm.studies.ledger import Ledger
+from kernorm.studies.runner import run_study
+from kernorm.studies.selection import export_best, validation_score
+from kernorm.studies.summary import StudySummary
+from kernorm.studies.terminal import show_verdicts
 from tuner.config import SearchConfig
 from tuner.space import configured
 from tuner.trials import Trial, Trials
-
-if TYPE_CHECKING:
-    from kernorm.analysis import StudySummary
-    from kernorm.record import Record
 
 # The trials' seeds are far below.
 FRESH = 1000
@@ -56,15 +55,13 @@ class Confirmed:
     chosen: Trial
     config: TrainConfig
     baseline: Arm | None = None
-    study: "StudySummary | None" = None
-    final: "StudySummary | None" = None
-    exported: "Record | None" = None
+    study: StudySummary | None = None
+    final: StudySummary | None = None
+    exported: Record | None = None
 
 
 def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
     """Confirms the best trials, trains the chosen one in full, and exports its best run by validation."""
-    from kernorm.ship import validation_score
-
     best = trials.best()
     found: Confirmed | None = None
     records: dict[int, Record] = {}
@@ -119,10 +116,8 @@ def _fresh(config: SearchConfig, trial: Trial) -> TrainConfig:
 
 def _study(
     config: SearchConfig, name: str, arms: dict[str, TrainConfig], question: str
-) -> tuple["StudySummary", "dict[str, dict[int, Record]]"]:
+) -> tuple[StudySummary, dict[str, dict[int, Record]]]:
     """Runs a study of these arms in the search's folder; returns its summary and its records by arm and seed."""
-    from kernorm.analysis import finished, results_by_arm
-
     baseline = BASELINE if BASELINE in arms else list(arms)[-1]
     planned = Study(
         name=f"{config.name}: {name}",
@@ -131,25 +126,21 @@ def _study(
         seeds=tuple(range(config.confirm_seeds)),
         baselines=dict.fromkeys(arms, baseline),
     )
-    settings = StudyConfig(
-        study=name,
-        reports_dir=config.folder,
-        engine=config.engine,
-        workers=config.workers,
-        address=config.address,
-        gpus_per_job=config.gpus_per_job,
-        threads=config.threads,
-        population=config.population,
+    folder = config.folder / "studies" / name
+    summary = run_study(
+        planned,
+        folder,
+        config.engine,
+        command=f"python -m tuner.search --name {config.name}",
+        train=not config.report_only,
     )
-    summary = conduct(planned, settings, f"python -m tuner.search --name {config.name}", train=not config.report_only)
-    found = results_by_arm(planned, Ledger(settings.folder).results)
+    show_verdicts(summary)
+    found = results_by_arm(planned, Ledger(folder).results)
     return summary, {arm: finished(results) for arm, results in found.items()}
 
 
-def _export(config: SearchConfig, records: "dict[int, Record]") -> "Record | None":
+def _export(config: SearchConfig, records: dict[int, Record]) -> Record | None:
     """Exports the run of the lowest validation cross-entropy, with a report of its own."""
-    from kernorm.ship import export_best, validation_score
-
     if not records:
         return None
     if config.report_only:

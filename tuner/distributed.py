@@ -12,11 +12,11 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Literal
 
 from kernorm.errors import UsageError
+from tuner.base import ResumableOracle
 
 if TYPE_CHECKING:
     from keras_tuner.distribute.oracle_client import OracleClient
 
-    from tuner.oracles import Steady
 
 IP, PORT, ID = VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")
 # KerasTuner would wait an hour, also for a chief that has ended.
@@ -51,7 +51,7 @@ def address() -> str:
     return f"{os.environ[IP]}:{os.environ[PORT]}"
 
 
-def serve(oracle: "Steady") -> None:
+def serve(oracle: "ResumableOracle") -> None:
     """Answers workers until the oracle has no more trials and every worker knows.
 
     Raises:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kernorm.config import TrainConfig
-from kernorm.engine import Engine, Outcome
 from kernorm.errors import UsageError
-from kernorm.grouping import Populations, open_populations
+from kernorm.parallel.batches import Populations
+from kernorm.parallel.engine import Engine, Outcome
+from kernorm.parallel.factory import open_training
 from tuner.config import SearchConfig
 from tuner.space import EPOCHS, configured
 from tuner.trials import OBJECTIVE, Repeat, Trial, Trials
@@ -21,9 +22,9 @@ from tuner.trials import OBJECTIVE, Repeat, Trial, Trials
 if TYPE_CHECKING:
     from keras_tuner.src.engine.trial import Trial as Handed
 
-    from kernorm.record import Record
+    from kernorm.records.record import Record
 
-    _Engine = Engine["Job", Record] | Populations["Job"]
+    _Engine = Engine["TrialRun", Record] | Populations["TrialRun"]
 
 # Between two questions to a chief that has nothing for this worker yet.
 IDLE_SECONDS = 1.0
@@ -43,18 +44,11 @@ class Oracle(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrialRun:
     """One run of a trial."""
 
     trial_id: str
     config: TrainConfig
-
-
-def run_job(job: Job) -> "Record":
-    """Trains a run of a trial; what an engine's worker does."""
-    from kernorm.train import train
-
-    return train(job.config)
 
 
 @dataclass
@@ -65,7 +59,7 @@ class _Ongoing:
     trial: "Handed"
     config: TrainConfig
     began: float
-    outcomes: list[Outcome[Job, "Record"]] = field(default_factory=list)
+    outcomes: list[Outcome[TrialRun, "Record"]] = field(default_factory=list)
 
 
 class Driver:
@@ -96,17 +90,8 @@ class Driver:
     def run(self) -> None:
         """Runs trials until the oracle has no more."""
         config = self.config
-        with open_populations(
-            run_job,
-            config.population,
-            config.engine,
-            workers=config.workers,
-            address=config.address,
-            cpus_per_job=config.threads,
-            gpus_per_job=config.gpus_per_job,
-            log_dir=config.folder / "logs",
-            asked=config.asked,
-        ) as engine:
+        opened: _Engine = open_training(config.engine, log_dir=config.folder / "logs", asked=config.asked)
+        with opened as engine:
             self._fill(engine)
             while True:
                 for outcome in engine.outcomes():
@@ -145,9 +130,9 @@ class Driver:
             return
         self.ongoing[trial.trial_id] = _Ongoing(slot, trial, config, self.clock)
         for seed in range(self.config.seed, self.config.seed + self.config.repeats):
-            engine.submit(Job(trial_id=trial.trial_id, config=replace(config, seed=seed)))
+            engine.submit(TrialRun(trial_id=trial.trial_id, config=replace(config, seed=seed)))
 
-    def _take(self, outcome: Outcome[Job, "Record"]) -> None:
+    def _take(self, outcome: Outcome[TrialRun, "Record"]) -> None:
         ongoing = self.ongoing[outcome.job.trial_id]
         ongoing.outcomes.append(outcome)
         if len(ongoing.outcomes) < self.config.repeats:
@@ -203,13 +188,13 @@ class Driver:
                     (self.config.folder / "runs" / repeat.run_id / "checkpoint.npz").unlink(missing_ok=True)
 
 
-def _failure(outcome: Outcome[Job, "Record"]) -> str:
+def _failure(outcome: Outcome[TrialRun, "Record"]) -> str:
     if outcome.result is None:
         return outcome.error or "failed"
     return outcome.result.message if outcome.result.status == "diverged" else ""
 
 
-def _repeat(outcome: Outcome[Job, "Record"], epochs: int) -> Repeat:
+def _repeat(outcome: Outcome[TrialRun, "Record"], epochs: int) -> Repeat:
     record = outcome.result
     if record is None:
         raise ValueError(f"A repeat has a record. Received: {outcome.error}.")
@@ -226,7 +211,7 @@ def _repeat(outcome: Outcome[Job, "Record"], epochs: int) -> Repeat:
     )
 
 
-def described(trial: Trial) -> str:
+def format_trial(trial: Trial) -> str:
     """Puts a trial that has ended into one line."""
     settings = ", ".join(f"{name} {_shown(value)}" for name, value in trial.settings.items())
     if trial.score is None:

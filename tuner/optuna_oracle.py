@@ -8,7 +8,7 @@ from keras_tuner.src.engine.trial import Trial, TrialStatus
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from tuner.oracles import Steady
+from tuner.base import ResumableOracle
 from tuner.space import Value
 
 _DISTRIBUTION_OF = {
@@ -22,7 +22,7 @@ STARTUP = 10
 ASKED = 5
 
 
-class OptunaOracle(Steady):
+class OptunaOracle(ResumableOracle):
     """Asks Optuna for values, conditional ones only where they are active, and tells it the scores.
 
     Optuna's study lives in memory and is rebuilt from the trials on resume; its generator is then seeded by how many

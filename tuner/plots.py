@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
-from kernorm.figures import PALETTE, Panel, legend, logarithmic
+from kernorm.reporting.figures import PALETTE, Panel, legend, logarithmic
 from tuner.space import Range, Space
 from tuner.trials import Trial
 

@@ -13,10 +13,10 @@ from typing import Any
 from jinja2 import ChoiceLoader, PackageLoader
 from markupsafe import Markup
 
-from kernorm.analysis import ArmSummary
-from kernorm.figures import concise, to_png, to_svg
-from kernorm.files import write_atomically, write_json
-from kernorm.report import environment
+from kernorm.reporting.figures import concise, to_png, to_svg
+from kernorm.reporting.page import page_renderer
+from kernorm.studies.summary import ArmSummary
+from kernorm.system.files import write_atomically, write_json
 from tuner.config import SearchConfig
 from tuner.confirm import Confirmed
 from tuner.plots import LABELS, charts
@@ -43,8 +43,8 @@ def write_search_report(config: SearchConfig, trials: Trials, confirmed: Confirm
     for name, group in drawn.items():
         write_atomically(folder / f"{name}.png", to_png(group, f"search {config.name}, {len(best)} trials"))
     panels = {panel.name: panel for group in drawn.values() for panel in group}
-    renderer = environment()
-    renderer.loader = ChoiceLoader([PackageLoader("tuner", ""), PackageLoader("kernorm", "")])
+    renderer = page_renderer()
+    renderer.loader = ChoiceLoader([PackageLoader("tuner"), PackageLoader("kernorm.reporting")])
     renderer.filters |= {"concise": concise}
     page = renderer.get_template("search_report.html.j2").render(
         config=config,

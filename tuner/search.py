@@ -8,6 +8,7 @@ command with --resume goes on.
 import dataclasses
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import sys
@@ -16,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kernorm import cli, environment
 from kernorm.config import TrainConfig, with_added
-from kernorm.engine import cores
 from kernorm.errors import UsageError, nearest
-from kernorm.files import locked, make_folder, require_folder, write_json
 from kernorm.recipes import recipe, recipe_named
+from kernorm.system import cli
+from kernorm.system.backend import choose_backend
+from kernorm.system.files import locked, make_folder, require_folder, write_json
+from kernorm.system.machine import cores
 from tuner import distributed
 from tuner.config import TRIAL, SearchConfig
 from tuner.space import check_batches, point
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 PROG = "python -m tuner.search"
 SETTINGS = "search.json"
 
+_LOG = logging.getLogger("kernorm")
+
 
 def search(config: SearchConfig) -> int:
     """Searches, confirms, exports and reports; returns 1 if no trial completed.
@@ -43,7 +47,7 @@ def search(config: SearchConfig) -> int:
     """
     from tuner.trials import Trials
 
-    environment.choose_backend()
+    choose_backend()
     config = _with_oracle(config)
     check_batches(config.train, config.space)
     points = _points(config)
@@ -78,9 +82,9 @@ def search(config: SearchConfig) -> int:
 
 
 def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
-    from kernorm.data import load
-    from kernorm.progress import StudyProgress
-    from tuner.driver import Driver, described
+    from kernorm.datasets.dataset import load
+    from kernorm.reporting.progress import StudyProgress
+    from tuner.driver import Driver, format_trial
     from tuner.oracles import ORACLES
     from tuner.trials import Trials
 
@@ -94,37 +98,37 @@ def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
         oracle.deadline = time.monotonic() + config.budget_seconds - trials.seconds
     if serving:
         oracle.leave_with_workers()
-        _say(f"chief at {distributed.address()}: waiting for workers")
+        _LOG.info(f"chief at {distributed.address()}: waiting for workers")
         distributed.serve(oracle)
         return
-    slots = config.asked if config.population else config.workers or cores()
+    slots = config.asked if config.engine.population else config.engine.workers or cores()
     with StudyProgress(total=oracle.most_trials(), done=len(trials.ended), slots=slots, what="trials") as progress:
 
         def ended(trial: "Trial") -> None:
             best = trials.best()
-            progress.ended(described(trial), best=f"best {best[0].score:.4f}" if best else "")
+            progress.ended(format_trial(trial), best=f"best {best[0].score:.4f}" if best else "")
 
         Driver(config, oracle, trials, ended).run()
 
 
 def _work(config: SearchConfig, client: "OracleClient") -> None:
     """Runs trials of a chief until it has no more."""
-    from tuner.driver import Driver, described
+    from tuner.driver import Driver, format_trial
     from tuner.trials import Trials
 
     _check_same(config)
     name = os.environ[distributed.ID]
     trials = Trials(config.folder, mend=False)
-    Driver(config, client, trials, lambda trial: _say(described(trial)), name=f"{name}.").run()
-    _say(f"{name}: the chief has no more trials")
+    Driver(config, client, trials, lambda trial: _LOG.info(format_trial(trial)), name=f"{name}.").run()
+    _LOG.info(f"{name}: the chief has no more trials")
 
 
 def _finish(config: SearchConfig, trials: "Trials") -> int:
     failed = [trial for trial in trials.ended if trial.score is None]
     if failed:
-        _say(f"{len(failed)} of {len(trials.ended)} trials failed; the last one: {failed[-1].message}")
+        _LOG.info(f"{len(failed)} of {len(trials.ended)} trials failed; the last one: {failed[-1].message}")
     if not trials.best():
-        _say("No trial completed.")
+        _LOG.info("No trial completed.")
         return 1
     from tuner.confirm import confirm
     from tuner.hparams import write_hparams
@@ -136,14 +140,18 @@ def _finish(config: SearchConfig, trials: "Trials") -> int:
     print(f"report   {path}")
     export = confirmed.exported.export if confirmed.exported else None
     if config.push and export and export.path:
-        from kernorm.ship import ship
+        from kernorm.serving.publish import publish
 
-        return ship(Path(export.path), config.base)
+        print(
+            publish(
+                Path(export.path),
+                saved_models_dir=config.saved_models_dir,
+                manual_dir=config.train.manual_dir,
+                data_dir=config.train.data_dir,
+            )
+        )
+        return 0
     return 1 if config.push else 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _with_oracle(config: SearchConfig) -> SearchConfig:
@@ -152,7 +160,7 @@ def _with_oracle(config: SearchConfig) -> SearchConfig:
         return config
     name = "optuna" if importlib.util.find_spec("optuna") else "random"
     why = "installed" if name == "optuna" else "Optuna, extra optuna, is not installed"
-    _say(f"oracle: {name} ({why})")
+    _LOG.info(f"oracle: {name} ({why})")
     return replace(config, oracle=name)  # type: ignore[arg-type]
 
 
@@ -179,7 +187,7 @@ def _points(config: SearchConfig) -> list[dict]:
 
 def _published(config: SearchConfig) -> list[dict]:
     """Returns the rows of both published tables as far as the space holds them."""
-    from kernorm.plan import load_study
+    from kernorm.studies.definition import load_study
 
     found: list[dict] = []
     for study in (load_study("eva4"), load_study("eva6")):
@@ -198,7 +206,7 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
     """Returns what a resumed search must have in common with the one that it goes on with."""
     from keras_tuner import __version__
 
-    from kernorm.record import REVISION
+    from kernorm.records.record import REVISION
 
     base = {name: value for name, value in config.base.identity.items() if name not in ("norm", "threads")}
     return {
@@ -236,11 +244,11 @@ def _check_same(config: SearchConfig) -> None:
 
 
 def _show_plan(config: SearchConfig) -> None:
-    from kernorm.study_tables import cost
+    from kernorm.studies.terminal import cost
 
     for name, values in config.space.described():
         print(f"{name:14} {values}")
-    workers = config.workers or cores()
+    workers = config.engine.workers or cores()
     trial = cost(config.base) * config.repeats
     arms = config.top_k + 1 if config.top_k else 0
     confirm = cost(config.base) * arms * config.confirm_seeds
@@ -262,7 +270,7 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         UsageError: a flag that neither has, or one of kernorm.train that the search sets itself.
     """
-    own = {field.name for field in dataclasses.fields(SearchConfig)} - {"train"}
+    own = {flag.removeprefix("--").replace("-", "_") for flag in cli.flags_of(SearchConfig)}
     theirs = {field.name for field in dataclasses.fields(TrainConfig)} - own
     held = {
         "batch_size": "--batch-sizes",
@@ -293,26 +301,23 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     return parts
 
 
-def main(words: list[str] | None = None) -> int:
-    """Runs the command of these words; see `SearchConfig`."""
-    given = sys.argv[1:] if words is None else words
-    theirs: list[str] = []
+def default(words: list[str]) -> tuple[SearchConfig, list[str]]:
+    """Returns the settings that a command line leaves to kernorm.train, and the search's own words."""
+    own, theirs = split_words(words)
+    named = recipe_named(theirs)
+    first = recipe(named, **TRIAL) if named == TrainConfig.recipe else recipe(named)
+    return SearchConfig(train=cli.parse(TrainConfig, prog=PROG, argv=theirs, default=first)), own
 
-    def default(_: list[str]) -> SearchConfig:
-        own_words, their_words = split_words(given)
-        own[:], theirs[:] = own_words, their_words
-        named = recipe_named(theirs)
-        first = recipe(named, **TRIAL) if named == TrainConfig.recipe else recipe(named)
-        return SearchConfig(train=cli.parse(TrainConfig, prog=PROG, argv=theirs, default=first))
 
-    own = list(given)
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command of these words, the process's own by default; see `SearchConfig`."""
     return cli.run(
         SearchConfig,
         search,
         prog=PROG,
-        argv=own,
+        argv=argv,
         default=default,
-        interrupted="Ended trials and finished epochs are kept; the same command with --resume goes on from there.",
+        interrupted="Ended trials and finished epochs are kept; run the same command with --resume to go on.",
     )
 
 

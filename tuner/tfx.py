@@ -1,31 +1,36 @@
-"""The tuner that TFX's Tuner drives: an oracle of oracles.py, a run of kernorm.train a trial. See kernorm/tfx.py."""
+"""For TFX: `run_fn` for its Trainer and `tuner_fn` for its Tuner; give this file as their `module_file`.
+
+A trial is a run of kernorm, suggested by an oracle of oracles.py. How examples are read: kernorm/tfx.py.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras_tuner
 from keras_tuner.src import errors
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
-from kernorm.tfx import DATASET
+from kernorm.tfx import DATASET, examples, run_fn, settings_of
+from kernorm.training.run import train
 from tuner.config import SearchConfig
-from tuner.driver import Job, run_job
 from tuner.oracles import ORACLES
 from tuner.space import configured
 from tuner.trials import OBJECTIVE
 
 if TYPE_CHECKING:
+    from keras_tuner.engine.base_tuner import BaseTuner
     from keras_tuner.src.engine.trial import Trial
 
+__all__ = ["example_tuner", "run_fn", "tuner_fn"]
 _HELD = ("train", "reports_dir", "saved_models_dir", "resume", "overwrite", "dry_run", "report_only", "push", "name")
 
 
 class ExampleTuner(keras_tuner.engine.base_tuner.BaseTuner):
-    """KerasTuner's own loop over trials of kernorm; its score is the validation cross-entropy, the test split shut."""
+    """KerasTuner's own loop over trials of kernorm; the score is the validation cross-entropy."""
 
     def __init__(self, config: SearchConfig, examples: Callable[[], AbstractContextManager[int]]) -> None:
         self.config, self.examples = config, examples
@@ -41,7 +46,7 @@ class ExampleTuner(keras_tuner.engine.base_tuner.BaseTuner):
             config = configured(self.config.space, self.config.base, trial.hyperparameters.values)
             # TensorFlow has begun in TFX's process: its threads are what they are.
             config = replace(config, threads=self.config.train.threads)
-            record = run_job(Job(trial_id=trial.trial_id, config=config))
+            record = train(config)
         score = record.history[-1].val_cross_entropy
         if record.status == "diverged" or score is None:
             raise errors.FailedTrialError(record.message or "no score")
@@ -67,3 +72,27 @@ def example_tuner(
             )
     config = SearchConfig(**search, train=TrainConfig(**settings, dataset=DATASET), reports_dir=folder)
     return ExampleTuner(replace(config, oracle="random" if config.oracle == "best" else config.oracle), examples)
+
+
+class TunerFnResult(NamedTuple):
+    """What TFX's Tuner takes: it calls tuner.search(**fit_kwargs)."""
+
+    tuner: "BaseTuner"
+    fit_kwargs: dict[str, Any]
+
+
+def tuner_fn(fn_args: Any) -> TunerFnResult:
+    """Returns KerasTuner over λ1, λ2 and the batch size, as TFX's Tuner asks for.
+
+    Args:
+        fn_args: TFX's FnArgs. Used are train_files, eval_files (sealed), working_dir and custom_config: fields of
+            TrainConfig and `labels` as in `run_fn`, and `search`: fields of tuner's SearchConfig, such as max_trials.
+
+    Raises:
+        UsageError: no example can be read, or a field or a value is wrong.
+    """
+    # The one place in kernorm that asks the tuner, since TFX wants both functions in one file.
+
+    settings = settings_of(fn_args)
+    search = (fn_args.custom_config or {}).get("search", {})
+    return TunerFnResult(example_tuner(settings, search, Path(fn_args.working_dir), lambda: examples(fn_args)), {})

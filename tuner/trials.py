@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from kernorm.files import append_whole, write_atomically
+from kernorm.system.files import append_whole, write_atomically
 
 TRIALS = "trials.jsonl"
 # What a search minimizes, under the name that oracles know it by.

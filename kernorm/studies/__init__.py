@@ -1,1 +1,1 @@
-"""The studies that come with kernorm, one a file: `python -m kernorm.study NAME`."""
+"""Studies: arms by seeds, their records, verdicts and reports."""

@@ -24,14 +24,14 @@ import jax.numpy as jnp
 import keras
 from scipy import stats
 
-from kernorm import environment
 from kernorm.config import TrainConfig
-from kernorm.data import load
-from kernorm.device import LOWERINGS, Lowering
-from kernorm.fit import Run
-from kernorm.population import Population, train_population
+from kernorm.datasets.dataset import load
+from kernorm.parallel.population import Population, train_population
+from kernorm.parallel.vmap import LOWERINGS, Lowering
 from kernorm.recipes import recipe
-from kernorm.train import begun, train
+from kernorm.system.backend import require_jax
+from kernorm.training.run import start_or_resume, train
+from kernorm.training.trainer import Trainer
 
 MNIST = 50_000
 
@@ -101,14 +101,14 @@ def config_of(asked: argparse.Namespace, net: str, norm: str, seed: int, folder:
     )
 
 
-def runs_of(configs: list[TrainConfig]) -> list[Run]:
+def runs_of(configs: list[TrainConfig]) -> list[Trainer]:
     """Begins runs."""
     data = load(configs[0])
     found = []
     for config in configs:
         folder = config.reports_dir / "runs" / config.run_id
         folder.mkdir(parents=True)
-        found.append(begun(config, folder, data._replace(test=data.test.shut_again()))[0])
+        found.append(start_or_resume(config, folder, data._replace(test=data.test.shut_again()))[0])
     return found
 
 
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8, help="of --accuracy")
     parser.add_argument("--out", type=Path, default=Path("reports/populations"))
     asked = parser.parse_args()
-    environment.require_jax()
+    require_jax()
     if asked.accuracy:
         accuracy(asked)
         return

@@ -18,11 +18,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from kernorm.evaluate import require_whole, write_report
-from kernorm.formats import load_onnx, load_openvino, saved_model, write_onnx
-from kernorm.latency import Latency, Timed, write_latency
-from kernorm.restore import rebuild
-from kernorm.warmup import recorded_images
+from kernorm.evaluation.evaluator import write_report
+from kernorm.evaluation.latency import Latency, Timed, write_latency
+from kernorm.saved_model.formats import load_onnx, load_openvino, write_onnx
+from kernorm.saved_model.inference import rebuild, saved_model
+from kernorm.saved_model.integrity import verify_integrity
+from kernorm.saved_model.warmup import recorded_images
 
 REQUESTS = {1: 500, 32: 200, 128: 100}
 WARM_UP = 10
@@ -66,7 +67,7 @@ def processor():
 
 
 def main(path):
-    require_whole(path)
+    verify_integrity(path)
     net = rebuild(path)
     with tempfile.TemporaryDirectory() as folder:
         write_onnx(path, Path(folder) / "model.onnx")

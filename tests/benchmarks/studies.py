@@ -19,8 +19,9 @@ from pathlib import Path
 import psutil
 
 from kernorm.config import TrainConfig
-from kernorm.engine import EngineName, open_engine
-from kernorm.train import train
+from kernorm.parallel.factory import open_engine
+from kernorm.parallel.settings import EngineConfig, EngineName
+from kernorm.training.run import train
 
 STUDY = '''"""Does it take long?"""
 from kernorm.config import TrainConfig
@@ -52,7 +53,10 @@ def train_and_weigh(config: TrainConfig) -> int:
 def memory(engine: EngineName) -> list[int]:
     """Returns the resident memory of the one worker after each of RUNS small runs."""
     found = []
-    with tempfile.TemporaryDirectory() as folder, open_engine(train_and_weigh, engine, workers=1) as opened:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_engine(train_and_weigh, EngineConfig(name=engine, workers=1)) as opened,
+    ):
         for seed in range(RUNS):
             opened.submit(
                 TrainConfig(

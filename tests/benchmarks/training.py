@@ -30,17 +30,17 @@ def cpu_seconds() -> float:
 
 def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int | None) -> float:
     """Returns the CPU-seconds a training step takes in `fit`, after WARM_UP steps."""
-    from kernorm import environment
     from kernorm.config import TrainConfig
+    from kernorm.system.backend import choose_backend, prepare_backend
 
-    environment.choose_backend()
+    choose_backend()
     import keras
 
-    from kernorm.data import load
-    from kernorm.feed import Batches
-    from kernorm.model import build_model
-    from kernorm.optimizer import build_optimizer
-    from kernorm.schedules import schedule_tables
+    from kernorm.datasets.batches import Batches
+    from kernorm.datasets.dataset import load
+    from kernorm.nets.model import build_model
+    from kernorm.training.optimizers import build_optimizer
+    from kernorm.training.schedules import schedule_tables
 
     config = TrainConfig(
         net=net,
@@ -51,7 +51,7 @@ def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int |
         train_size=(WARM_UP + steps) * BATCH,
         l2=1e-4,
     )
-    environment.prepare(config)
+    prepare_backend(config)
     data = load(config)
     batches = Batches(data.train.images, data.train.labels, config)
     model = build_model(config, data.info)

@@ -1,0 +1,1 @@
+"""Data sets: prepared, cached, split, sealed, augmented, in batches."""

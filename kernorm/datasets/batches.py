@@ -1,0 +1,66 @@
+"""Feeds a training split to `fit`: order and augmentation depend on the seed and the epoch alone."""
+
+import math
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from kernorm.config import TrainConfig
+from kernorm.datasets.augment import VALUES, Affine, augment, maps_of
+
+_ORDER, _AUGMENT = 0, 1
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled, augmented batches of uint8 images (N, H, W, C) and labels (N,).
+
+    A batch is a function of (seed, epoch, index), whatever was drawn before and however far ahead it is prepared; so
+    an interrupted run goes on exactly as it would have. Set `epoch` (from 0) before each one.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray, config: TrainConfig) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self.images, self.labels = images, labels
+        self.batch_size, self.seed = config.batch_size, config.seed
+        self.ranges = Affine(
+            rotation=config.rotation,
+            shift=config.shift,
+            zoom=config.zoom,
+            shear=config.shear,
+            interpolation=config.interpolation,
+        )
+        self.epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose batches are given, from 0."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self.order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.labels))
+
+    @property
+    def num_batches(self) -> int:
+        """Steps an epoch; the last one takes what is left."""
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray]:
+        """Returns batch `index` of the epoch."""
+        chosen = self.chosen(index)
+        return augment(self.images[chosen], self.ranges, self._generator(index)), self.labels[chosen]
+
+    def chosen(self, index: int) -> NDArray[np.integer]:
+        """Returns which images of the split are batch `index` of the epoch, (N,)."""
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def fed(self, indices: range) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
+        """Returns which images some batches of equal size are, (K, N), and the maps that augment them, (K, N, 2, 3)."""
+        chosen = np.stack([self.chosen(index) for index in indices])
+        drawn = np.stack([self._generator(index).random(VALUES * chosen.shape[1]) for index in indices])
+        return chosen, maps_of(self.ranges, drawn, self.images.shape[1:3])
+
+    def _generator(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, _AUGMENT, self.epoch, index))

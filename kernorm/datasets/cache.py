@@ -1,0 +1,235 @@
+"""The cache of prepared data sets: one checked file a set, read without TensorFlow.
+
+It lies under $KERNORM_CACHE_DIR, else $XDG_CACHE_HOME/kernorm, else ~/.cache/kernorm, and may be deleted at any time.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernorm.errors import UsageError
+from kernorm.system.files import sync_folder
+
+SCHEMA = 1
+_NAME = re.compile(r"(?P<base>[A-Za-z_]\w*(/\w[\w.-]*)?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
+_DTYPES = {"train_images": "|u1", "train_labels": "<i4", "test_images": "|u1", "test_labels": "<i4"}
+
+_LOG = logging.getLogger("kernorm")
+
+
+class DamagedError(Exception):
+    """A cached file that is not what was written; the text says in what."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arrays:
+    """A whole data set in memory.
+
+    Images are uint8 (N, H, W, C), labels int32 (N,) from 0 to len(labels) - 1, in the order tensorflow-datasets
+    keeps them. `sha256` is over class names, shapes and values, the same on every machine; see `content_sha256`.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    labels: tuple[str, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """The four arrays by name."""
+        return {key: getattr(self, key) for key in _DTYPES}
+
+
+def content_sha256(labels: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the sha256 over one line of JSON with class names, dtypes and shapes, then the arrays' bytes in order."""
+    layout = [[key, dtype, list(arrays[key].shape)] for key, dtype in _DTYPES.items()]
+    total = hashlib.sha256(json.dumps([list(labels), layout]).encode() + b"\n")
+    for key, dtype in _DTYPES.items():
+        total.update(np.ascontiguousarray(arrays[key], dtype).data)
+    return total.hexdigest()
+
+
+def cache_dir() -> Path:
+    """Returns the folder of the cache, which need not exist."""
+    if chosen := os.environ.get("KERNORM_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kernorm"
+
+
+def parse_name(name: str) -> tuple[str, str | None]:
+    """Splits a tensorflow-datasets name into NAME[/CONFIG] and the version, if it gives one.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UsageError(
+            "--dataset takes a tensorflow-datasets name, NAME, NAME/CONFIG or NAME:1.2.3.",
+            f"dataset={name!r}",
+            "Give for example mnist or emnist/balanced.",
+        )
+    return match["base"], match["version"]
+
+
+def cached_path(name: str) -> Path | None:
+    """Returns the file of the set, the newest version unless the name gives one; None if there is none."""
+    base, version = parse_name(name)
+    paths = [path for path in cached_paths() if _identity(path)[0] == base and version in (None, _identity(path)[1])]
+    return max(paths, key=lambda path: tuple(map(int, _identity(path)[1].split("."))), default=None)
+
+
+def cached_paths() -> list[Path]:
+    """Returns the files of all prepared sets, sorted by name."""
+    names = {path: _NAME.fullmatch(":".join(_identity(path))) for path in cache_dir().glob("[!.]*-*.npz")}
+    return sorted(path for path, match in names.items() if match and match["version"])
+
+
+def prepared_sha256(name: str) -> str | None:
+    """Returns the sha256 of a set's arrays as its file states it, without reading them; None if it is not prepared."""
+    path = cached_path(name)
+    try:
+        with np.load(path, allow_pickle=False) as archive:  # type: ignore[arg-type]
+            return json.loads(archive["metadata"].tobytes())["sha256"]
+    except Exception:  # of a dozen types on damaged bytes; its next use prepares it again
+        return None
+
+
+def read(path: Path) -> Arrays:
+    """Reads a prepared set and checks every byte of it.
+
+    Raises:
+        DamagedError: the file is not what was written under its name.
+        UsageError: the system cannot read it.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UsageError(
+            "The cache of prepared sets must be readable.",
+            f"{path}: {error.strerror}",
+            "Set KERNORM_CACHE_DIR to another folder.",
+        ) from None
+    with file:
+        try:
+            return _parse(file, path)
+        except DamagedError:
+            raise
+        except Exception as error:  # zipfile and NumPy raise a dozen types on damaged bytes
+            raise DamagedError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
+
+
+def write(arrays: Arrays) -> Path:
+    """Writes a prepared set atomically and returns its path.
+
+    Raises:
+        UsageError: the disk is full or the folder cannot be written; nothing half-written stays.
+    """
+    path = cache_dir() / f"{arrays.name.replace('/', '+')}-{arrays.version}.npz"
+    metadata = {
+        "schema": SCHEMA,
+        "name": arrays.name,
+        "version": arrays.version,
+        "labels": list(arrays.labels),
+        "sha256": arrays.sha256,
+    }
+    content: dict[str, Any] = {"metadata": np.frombuffer(json.dumps(metadata).encode(), np.uint8), **arrays.values}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, **content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _unwritable(path.parent, error) from None
+    return path
+
+
+@contextlib.contextmanager
+def exclusive(name: str) -> Iterator[None]:
+    """Lets one process at a time prepare a set; the others wait.
+
+    Raises:
+        UsageError: the cache cannot be written.
+    """
+    folder, stem = cache_dir(), parse_name(name)[0].replace("/", "+")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / f"{stem}.lock").open("a")
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _LOG.info("Waiting for the process that prepares %s ...", name)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in folder.glob(f".{stem}-*.tmp"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        yield
+
+
+def _parse(file: Any, path: Path) -> Arrays:
+    if not zipfile.is_zipfile(file):
+        raise DamagedError("it is not a whole .npz file")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        metadata = json.loads(archive["metadata"].tobytes())
+        values = {key: archive[key] for key in _DTYPES}
+    base, version = _identity(path)
+    if (metadata["schema"], metadata["name"], metadata["version"]) != (SCHEMA, base, version):
+        raise DamagedError(f"it holds {metadata['name']} {metadata['version']} in schema {metadata['schema']}")
+    labels = tuple(metadata["labels"])
+    check_layout(labels, values)
+    if content_sha256(labels, values) != metadata["sha256"]:
+        raise DamagedError("its sha256 is wrong")
+    return Arrays(name=base, version=version, sha256=metadata["sha256"], labels=labels, **values)
+
+
+def check_layout(labels: tuple[str, ...], values: Mapping[str, np.ndarray]) -> None:
+    """Checks that four arrays are an image classification set.
+
+    Raises:
+        DamagedError: a shape, a dtype or a label is wrong.
+    """
+    for part in ("train", "test"):
+        images, targets = values[f"{part}_images"], values[f"{part}_labels"]
+        if images.ndim != 4 or images.shape[1:] != values["train_images"].shape[1:] or not images.size:
+            raise DamagedError(f"{part} images have the shape {images.shape}")
+        if images.dtype.str != "|u1" or targets.dtype.str != "<i4" or targets.shape != images.shape[:1]:
+            raise DamagedError(f"{part} images are {images.dtype}, labels {targets.dtype} {targets.shape}")
+        if targets.min() < 0 or targets.max() >= len(labels):
+            raise DamagedError(f"{part} labels go from {targets.min()} to {targets.max()} in {len(labels)} classes")
+
+
+def _identity(path: Path) -> tuple[str, str]:
+    stem, _, version = path.name.removesuffix(".npz").rpartition("-")
+    return stem.replace("+", "/"), version
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        "The cache of prepared sets must be writable and have room.",
+        f"{folder}: {error.strerror or error}",
+        "Make room, or set KERNORM_CACHE_DIR to another folder.",
+    )

@@ -1,0 +1,162 @@
+"""The data of a run: splits in memory, the test split sealed."""
+
+import datetime
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kernorm.config import TrainConfig
+from kernorm.datasets import cache, prepare
+from kernorm.datasets.cache import Arrays
+from kernorm.datasets.splits import split_indices
+from kernorm.errors import UsageError
+from kernorm.records.record import Data, Opening
+
+_LOG = logging.getLogger("kernorm")
+
+
+class Split(NamedTuple):
+    """Images uint8 (N, H, W, C) and labels int32 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class HeldOutSplit:
+    """The sealed test split: images and labels come out through `open` alone, and every access is logged."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.openings: list[Opening] = []
+        self.__split = Split(images, labels)
+
+    def __len__(self) -> int:
+        return len(self.__split.labels)
+
+    def open(self, purpose: str, epoch: int) -> Split:
+        """Returns the images and labels, and logs in `openings` when, after which epoch and for what."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.openings.append(Opening(time=now, epoch=epoch, purpose=purpose))
+        return self.__split
+
+    def sealed_again(self) -> "HeldOutSplit":
+        """Returns the same split for another run, with no access logged."""
+        return HeldOutSplit(*self.__split)
+
+
+class Dataset(NamedTuple):
+    """What a run trains, validates and tests on; `validation` is None for validation_size 0."""
+
+    info: Data
+    train: Split
+    validation: Split | None
+    test: HeldOutSplit
+
+
+def load(config: TrainConfig) -> Dataset:
+    """Loads the data of a run.
+
+    Raises:
+        UsageError: the set, a size or the batch size cannot be had; see `load_arrays` and `split_indices`.
+    """
+    arrays = load_arrays(config.dataset, manual_dir=config.manual_dir, data_dir=config.data_dir)
+    train_indices, validation_indices = split_indices(
+        arrays.train_labels, validation_size=config.validation_size, train_size=config.train_size
+    )
+    if config.batch_size > len(train_indices):
+        raise UsageError(
+            "--batch-size must not be larger than the training split.",
+            f"batch_size={config.batch_size} for {len(train_indices)} images",
+            f"Give at most {len(train_indices)}.",
+        )
+    train, validation = _take(arrays, train_indices), _take(arrays, validation_indices)
+    mean, std = pixel_moments(train.images)
+    info = Data(
+        name=arrays.name,
+        version=arrays.version,
+        sha256=arrays.sha256,
+        labels=arrays.labels,
+        image_shape=train.images.shape[1:],
+        mean=mean,
+        std=std,
+        train=len(train.labels),
+        validation=len(validation.labels),
+        test=len(arrays.test_labels),
+    )
+    test = HeldOutSplit(arrays.test_images, arrays.test_labels)
+    return Dataset(info, train, validation if len(validation.labels) else None, test)
+
+
+def load_arrays(name: str = "mnist", *, manual_dir: Path | None = None, data_dir: Path | None = None) -> Arrays:
+    """Loads a whole set: from the cache, else through tensorflow-datasets into the cache.
+
+    A cached set is taken whatever `manual_dir` and `data_dir` say. A damaged one is prepared again.
+
+    Raises:
+        UsageError: the name, a folder, the files or the set are not usable; see `source.prepare`.
+    """
+    cache.parse_name(name)
+    for flag, folder in (("--manual-dir", manual_dir), ("--data-dir", data_dir)):
+        if folder is not None and not folder.is_dir() and (folder.exists() or flag == "--manual-dir"):
+            raise UsageError(
+                f"{flag} takes a folder.",
+                f"{folder}, which is {'a file' if folder.exists() else 'not there'}",
+                "Give an existing folder.",
+            )
+    try:
+        if path := cache.cached_path(name):
+            return cache.read(path)
+    except cache.DamagedError:
+        pass  # told and repaired below, by one process alone
+    with cache.exclusive(name):
+        while path := cache.cached_path(name):
+            try:
+                return cache.read(path)
+            except cache.DamagedError as error:
+                _LOG.warning("The prepared set %s is damaged (%s); it is prepared again.", path, error)
+                path.unlink()
+        prepare.prepare_in_child(name, manual_dir, data_dir)
+        path = cache.cached_path(name)
+        if path is None:
+            raise RuntimeError(f"{name} was prepared, but is not in {cache.cache_dir()}")
+        return cache.read(path)
+
+
+def load_test_split(data: Data, *, manual_dir: Path | None = None, data_dir: Path | None = None) -> HeldOutSplit:
+    """Loads the sealed test split of the very set that `data` describes.
+
+    Raises:
+        UsageError: the set cannot be had, see `load_arrays`, or has other images by now.
+    """
+    arrays = load_arrays(data.name, manual_dir=manual_dir, data_dir=data_dir)
+    if arrays.sha256 != data.sha256:
+        raise UsageError(
+            "A model is measured on the set that it was trained on.",
+            f"{arrays.name} with the hash {arrays.sha256[:12]}…, trained on {data.sha256[:12]}…",
+            "Give its --data-dir.",
+        )
+    return HeldOutSplit(arrays.test_images, arrays.test_labels)
+
+
+def pixel_moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel of uint8 images (N, H, W, C), to 6 significant digits.
+
+    They are summed as integers, so they are exact before rounding. A constant channel has the deviation 1, by which
+    a net can divide.
+    """
+    count = images[..., 0].size
+    total = images.sum(axis=(0, 1, 2), dtype=np.int64)
+    squares = np.zeros_like(total)
+    for start in range(0, len(images), _CHUNK):
+        squares += np.square(images[start : start + _CHUNK], dtype=np.uint32).sum(axis=(0, 1, 2), dtype=np.int64)
+    variances = [(count * int(s) - int(t) ** 2) / count**2 for t, s in zip(total, squares, strict=True)]
+    mean = tuple(float(f"{int(t) / count:.6g}") for t in total)
+    return mean, tuple(float(f"{variance**0.5:.6g}") or 1.0 for variance in variances)
+
+
+def _take(arrays: Arrays, indices: np.ndarray) -> Split:
+    return Split(arrays.train_images[indices], arrays.train_labels[indices])
+
+
+_CHUNK = 1000

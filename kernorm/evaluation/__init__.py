@@ -1,0 +1,1 @@
+"""Exported models on the test split: thresholds, gate, robustness, report."""

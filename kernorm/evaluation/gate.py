@@ -1,0 +1,202 @@
+"""Measures a model's answers on one split, overall and by class, and decides each threshold on an interval's bound.
+
+Between evaluate and its report: NumPy and SciPy only. Two models are compared on the same images, pair by pair. What a
+value must be has to be shown: the interval's worse end decides. A change is refused when it is shown: only if the whole
+interval of the difference lies beyond the bound, so that equal models are not refused by noise.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, with_config
+from scipy import special
+
+from kernorm.evaluation.thresholds import OVERALL, Threshold
+from kernorm.stats.intervals import Interval, wilson
+from kernorm.stats.scores import BINS
+
+RESAMPLES = 2000
+Columns = NDArray[np.float64]
+
+_strict = with_config(ConfigDict(extra="forbid"))
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A metric in one slice of `count` images, with its 95 % interval over the choice of the images."""
+
+    metric: str
+    slice: str
+    count: int
+    value: float
+    interval: Interval
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A metric of the candidate minus the baseline's, on the same images; 95 % interval, paired."""
+
+    metric: str
+    slice: str
+    value: float
+    interval: Interval
+    baseline: float
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What became of a threshold; a change without baseline is passed, and says so."""
+
+    metric: str
+    slice: str
+    kind: Literal["value", "change"]
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's answers to labelled images, as columns (N, M) of which every metric is a function of the means."""
+
+    labels: NDArray[np.int64]
+    columns: Columns
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which images were recognized (N,)."""
+        return self.columns[:, 0] == 1
+
+
+def scored(logits: NDArray[np.float32], labels: NDArray[np.integer]) -> Scored:
+    """Returns the answers (N, K) to images with labels (N,) as columns: right, −log p, Brier, calibration's bins."""
+    classes = labels.astype(np.int64)
+    rows = np.arange(len(labels))
+    log_probabilities = special.log_softmax(logits.astype(np.float64), axis=1)
+    probabilities = np.exp(log_probabilities)
+    right = (logits.argmax(axis=1) == classes).astype(np.float64)
+    one_hot = np.zeros_like(probabilities)
+    one_hot[rows, classes] = 1.0
+    confidences = probabilities.max(axis=1)
+    bins = np.digitize(confidences, np.linspace(0.0, 1.0, BINS + 1)[1:-1], right=True)
+    gaps = np.zeros((len(labels), BINS))
+    gaps[rows, bins] = right - confidences
+    brier = np.square(probabilities - one_hot).sum(axis=1)
+    return Scored(classes, np.column_stack([right, -log_probabilities[rows, classes], brier, gaps]))
+
+
+# Each takes means (…, M) of columns; the last is Σ_b |mean of bin b's gaps| (Guo et al. 2017, arXiv:1706.04599).
+STATISTICS: dict[str, Callable[[Columns], Columns]] = {
+    "accuracy": lambda means: means[..., 0],
+    "cross_entropy": lambda means: means[..., 1],
+    "brier": lambda means: means[..., 2],
+    "ece": lambda means: np.abs(means[..., 3:]).sum(axis=-1),
+}
+
+
+def measure(
+    candidate: Scored, names: Sequence[str], baseline: Scored | None = None
+) -> tuple[tuple[Measure, ...], tuple[Change, ...]]:
+    """Returns every metric in every slice, and its change against a baseline that saw the same images.
+
+    Accuracies have Wilson's interval; all others the percentiles of RESAMPLES bootstrap samples of the images (Efron
+    1979), for a change of pairs, less their bias: a resampled ECE is too large by about as much as the ECE itself.
+
+    Args:
+        candidate: the model's answers.
+        names: of the classes, by label; slices without images are left out.
+        baseline: another model's answers to the same images in the same order.
+    """
+    measures, changes = [], []
+    for name, rows in [(OVERALL, slice(None)), *((name, candidate.labels == i) for i, name in enumerate(names))]:
+        mine = candidate.columns[rows]
+        if not len(mine):
+            continue
+        both = mine if baseline is None else np.hstack([mine, baseline.columns[rows]])
+        point, resampled = both.mean(axis=0), _resampled(both)
+        width = mine.shape[1]
+        for metric, statistic in STATISTICS.items():
+            value, values = float(statistic(point[:width])), statistic(resampled[:, :width])
+            interval = _percentiles(values, value)
+            if metric == "accuracy":
+                interval = wilson(round(value * len(mine)), len(mine))
+            elif interval[0] < 0:  # none of them can be
+                interval = (0.0, interval[1])
+            measures.append(Measure(metric=metric, slice=name, count=len(mine), value=value, interval=interval))
+            if baseline is not None:
+                before = float(statistic(point[width:]))
+                difference = _percentiles(values - statistic(resampled[:, width:]), value - before)
+                changes.append(
+                    Change(metric=metric, slice=name, value=value - before, interval=difference, baseline=before)
+                )
+    return tuple(measures), tuple(changes)
+
+
+def decide(
+    thresholds: Sequence[Threshold], measures: Sequence[Measure], changes: Sequence[Change]
+) -> tuple[Decision, ...]:
+    """Decides every threshold; one of a slice without images is not passed."""
+    values = {(found.metric, found.slice): found for found in measures}
+    differences = {(found.metric, found.slice): found for found in changes}
+    return tuple(_decided(threshold, values, differences) for threshold in thresholds)
+
+
+def _decided(
+    threshold: Threshold,
+    values: Mapping[tuple[str, str], Measure],
+    differences: Mapping[tuple[str, str], Change],
+) -> Decision:
+    key = (threshold.metric, threshold.slice)
+    what = f"{threshold.metric} {threshold.slice if threshold.slice == OVERALL else 'of ' + threshold.slice}"
+    least = threshold.side == "least"
+
+    def decision(passed: bool, sentence: str) -> Decision:
+        return Decision(metric=key[0], slice=key[1], kind=threshold.kind, passed=passed, sentence=sentence)
+
+    if key not in values:
+        return decision(False, f"{what}: no images of it")
+    if threshold.kind == "value":
+        found = values[key]
+        low, high = found.interval
+        passed = low >= threshold.bound if least else high <= threshold.bound
+        return decision(
+            passed,
+            f"{what} {_shown(found.value, found.interval)}: {'at least' if least else 'at most'} "
+            f"{threshold.bound:g} is {'shown' if passed else 'not shown'}",
+        )
+    if key not in differences:
+        return decision(True, f"{what}: no baseline to compare with")
+    change = differences[key]
+    bound = threshold.bound * abs(change.baseline) if threshold.relative else threshold.bound
+    low, high = change.interval
+    passed = high >= bound if least else low <= bound
+    return decision(
+        passed,
+        f"{what} against the baseline {_shown(change.value, change.interval, sign='+')}: "
+        f"{'not shown to be' if passed else 'shown to be'} {'below' if least else 'above'} "
+        f"{bound:+g}",
+    )
+
+
+def _shown(value: float, interval: Interval, sign: str = "") -> str:
+    return f"{value:{sign}.4f} [{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]"
+
+
+def _resampled(columns: Columns) -> Columns:
+    """Returns the means (RESAMPLES, M) of columns (N, M) over images drawn with replacement, the same at every call."""
+    rng, count = np.random.default_rng(0), len(columns)
+    means = np.empty((RESAMPLES, columns.shape[1]))
+    for row in range(RESAMPLES):
+        drawn = np.bincount(rng.integers(count, size=count), minlength=count)
+        means[row] = drawn @ columns / count
+    return means
+
+
+def _percentiles(values: Columns, value: float) -> Interval:
+    low, high = np.percentile(values, (2.5, 97.5)) - (values.mean() - value)
+    return float(low), float(high)

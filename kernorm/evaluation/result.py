@@ -1,0 +1,147 @@
+"""What an evaluation of an exported model found, as a typed file in the model's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from kernorm.errors import UsageError
+from kernorm.evaluation.gate import Change, Decision, Measure
+from kernorm.evaluation.thresholds import OVERALL
+from kernorm.saved_model.card import FOLDER
+from kernorm.saved_model.integrity import verify_integrity
+from kernorm.saved_model.versions import versions
+from kernorm.stats.comparison import McNemar
+from kernorm.stats.intervals import Interval
+from kernorm.system.files import write_atomically
+
+SCHEMA = 2
+EVALUATION, REPORT, BLESSED, NOT_BLESSED = "evaluation.json", "report.html", "BLESSED", "NOT_BLESSED"
+
+_strict = with_config(ConfigDict(extra="forbid"))
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """A model's accuracy on `count` images under one corruption, by severity from 1; `clean` on them as they are."""
+
+    run_id: str
+    norm: str
+    corruption: str
+    count: int
+    clean: float
+    accuracies: tuple[float, ...]
+    intervals: tuple[Interval, ...]
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The model that was compared with, and how often only one of the two was wrong (McNemar's exact test)."""
+
+    run_id: str
+    version: int
+    tree_sha256: str
+    mcnemar: McNemar
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class ModelEvaluation:
+    """What an evaluation found; it is of exactly one tree of files.
+
+    Attributes:
+        blessed: None without thresholds.
+        openings: looks at the test split that it took.
+    """
+
+    schema_version: int = SCHEMA
+    tree_sha256: str
+    run_id: str
+    norm: str
+    created: str
+    data: str
+    split: str
+    count: int
+    openings: int = 1
+    blessed: bool | None
+    measures: tuple[Measure, ...]
+    baseline: Baseline | None
+    changes: tuple[Change, ...]
+    decisions: tuple[Decision, ...]
+    robustness: tuple[Robustness, ...]
+
+    def measured(self, metric: str, slice_: str = OVERALL) -> Measure:
+        """Returns a metric's measure in a slice."""
+        return next(found for found in self.measures if (found.metric, found.slice) == (metric, slice_))
+
+
+_ADAPTER = TypeAdapter(ModelEvaluation)
+
+
+def read_evaluation(path: Path) -> ModelEvaluation | None:
+    """Reads what an evaluation of the model in `path` found; None if there was none.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    try:
+        return _ADAPTER.validate_json((path / FOLDER / EVALUATION).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"An evaluation must be whole and of schema {SCHEMA}.",
+            f"{path / FOLDER / EVALUATION}: {first['msg']}",
+            "Evaluate the model again.",
+        ) from None
+
+
+def write_evaluation(found: ModelEvaluation, path: Path) -> None:
+    """Writes evaluation.json into the model in `path`, atomically."""
+    write_atomically(path / FOLDER / EVALUATION, _ADAPTER.dump_json(found, indent=1) + b"\n")
+
+
+def blessing_problem(path: Path, digest: str) -> str | None:
+    """Says why the model in `path` with that hash counts as not blessed; None if it is."""
+    found = read_evaluation(path)
+    if found is None:
+        return "it was never evaluated"
+    if found.tree_sha256 != digest:
+        return "its evaluation is of other files"
+    if found.blessed is None:
+        return "it was evaluated without thresholds"
+    if not found.blessed or not (path / FOLDER / BLESSED).is_file():
+        failed = [decision.sentence for decision in found.decisions if not decision.passed]
+        return "; ".join(["it is not blessed", *failed[:3]])
+    return None
+
+
+def format_evaluation(found: ModelEvaluation, path: Path) -> list[str]:
+    """Puts an evaluation of the model in `path` into a few lines: scores, what did not pass, blessing, report."""
+    scores = [found.measured(metric) for metric in ("accuracy", "cross_entropy", "brier", "ece")]
+    blessing = {True: BLESSED, False: NOT_BLESSED, None: "no thresholds, no blessing"}[found.blessed]
+    return [
+        *(
+            f"{one.metric:14} {one.value:.4f} [{one.interval[0]:.4f}, {one.interval[1]:.4f}]  n = {one.count}"
+            for one in scores
+        ),
+        *(f"not passed: {decision.sentence}" for decision in found.decisions if not decision.passed),
+        blessing,
+        f"report   {path / FOLDER / REPORT}",
+    ]
+
+
+def latest_blessed(base: Path) -> Path | None:
+    """Returns the newest version in a published model's folder that is whole and was blessed; None if there is none."""
+    for number in reversed(versions(base)):
+        path = base / str(number)
+        try:
+            _, digest = verify_integrity(path)
+            if not blessing_problem(path, digest):
+                return path
+        except UsageError:
+            continue
+    return None

@@ -1,0 +1,167 @@
+"""The thresholds that a candidate must hold, in the form of TFMA's EvalConfig (proto-JSON), so that TFMA reads it too.
+
+Read by evaluate; decided in gate.py. TFMA's own semantics: a metric's `threshold` is applied to every slice of
+`slicingSpecs`, `perSliceThresholds` to those that they name. Slices are by `label`, the feature that
+tensorflow-datasets writes. A file may have TFMA's names in camelCase or snake_case, as proto-JSON may.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kernorm.errors import UsageError, nearest
+
+# TFMA's class names (Keras' metrics; the last two are kernorm's own) to the names that kernorm uses.
+METRICS = {
+    "SparseCategoricalAccuracy": "accuracy",
+    "SparseCategoricalCrossentropy": "cross_entropy",
+    "BrierScore": "brier",
+    "ExpectedCalibrationError": "ece",
+}
+HIGHER_IS_BETTER = {"accuracy": True, "cross_entropy": False, "brier": False, "ece": False}
+OVERALL = "overall"
+_TOP = ("model_specs", "slicing_specs", "metrics_specs", "options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """A bound for one metric in one slice: of its value, or of its change against the baseline.
+
+    Attributes:
+        slice: `overall` or a label.
+        side: whether `bound` is the least or the most that is allowed.
+        relative: the bound is a share of the baseline's value.
+    """
+
+    metric: str
+    slice: str
+    kind: Literal["value", "change"]
+    side: Literal["least", "most"]
+    bound: float
+    relative: bool = False
+
+
+def packaged_thresholds() -> dict[str, Path]:
+    """Returns the files of thresholds that come with kernorm, by the name of their data set."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "limits").glob("*.json"))}
+
+
+def read_thresholds(name: str | Path, labels: tuple[str, ...]) -> tuple[Threshold, ...]:
+    """Reads thresholds: those of a data set that come with kernorm, by its name, or a file's.
+
+    Raises:
+        UsageError: the file cannot be read, is no such JSON, or names metrics, slices or fields that kernorm does not
+            know.
+    """
+    path = packaged_thresholds().get(str(name)) or Path(name)
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            "--thresholds takes a name or a file.",
+            f"{path}: {os.strerror(error.errno or 0)}",
+            f"Give {' or '.join(packaged_thresholds())}, or a JSON file.",
+        ) from None
+    except ValueError as error:
+        raise UsageError("--thresholds takes JSON.", f"{path}: {error}", "Mend it.") from None
+    try:
+        found = tuple(_thresholds(_snake(content), labels))
+    except (AttributeError, TypeError, KeyError) as error:
+        raise UsageError(
+            "Thresholds have the form of TFMA's EvalConfig.",
+            f"{path}: {error!r}",
+            "See kernorm/evaluation/limits/mnist.json.",
+        ) from None
+    if not found:
+        raise UsageError(
+            "A file of thresholds holds at least one.", f"{path} with none", "Leave --thresholds away to measure."
+        )
+    return found
+
+
+def _thresholds(config: dict[str, Any], labels: tuple[str, ...]) -> Iterator[Threshold]:
+    _known(config, _TOP)
+    everywhere = list(config.get("slicing_specs") or [{}])
+    for spec in config["metrics_specs"]:
+        _known(spec, ("metrics", "model_names", "output_names"))
+        for metric in spec["metrics"]:
+            _known(metric, ("class_name", "module", "config", "threshold", "per_slice_thresholds"))
+            if metric["class_name"] not in METRICS:
+                raise UsageError(
+                    "A threshold belongs to a known metric.",
+                    f"{metric['class_name']!r}",
+                    nearest(metric["class_name"], METRICS),
+                )
+            name = METRICS[metric["class_name"]]
+            groups = [(everywhere, metric["threshold"])] if "threshold" in metric else []
+            groups += [(group["slicing_specs"], group["threshold"]) for group in metric.get("per_slice_thresholds", ())]
+            for slices, threshold in groups:
+                for slice_ in dict.fromkeys(part for spec in slices for part in _slices(spec, labels)):
+                    yield from _bounds(name, slice_, threshold)
+
+
+def _slices(spec: Mapping[str, Any], labels: tuple[str, ...]) -> list[str]:
+    _known(spec, ("feature_keys", "feature_values"))
+    if spec.get("feature_keys") == ["label"]:
+        return list(labels)
+    if spec.get("feature_values"):
+        (feature, value), *more = spec["feature_values"].items()
+        if feature == "label" and str(value) in labels and not more:
+            return [str(value)]
+        raise UsageError("Slices are by label.", spec["feature_values"], f"Known: {', '.join(labels)}.")
+    if spec.get("feature_keys"):
+        raise UsageError("Slices are by label.", spec["feature_keys"], 'Give ["label"].')
+    return [OVERALL]
+
+
+def _bounds(metric: str, slice_: str, threshold: Mapping[str, Any]) -> Iterator[Threshold]:
+    _known(threshold, ("value_threshold", "change_threshold"))
+    value, change = threshold.get("value_threshold") or {}, threshold.get("change_threshold") or {}
+    _known(value, ("lower_bound", "upper_bound"))
+    _known(change, ("direction", "absolute", "relative"))
+    if "lower_bound" in value:
+        yield Threshold(metric=metric, slice=slice_, kind="value", side="least", bound=float(value["lower_bound"]))
+    if "upper_bound" in value:
+        yield Threshold(metric=metric, slice=slice_, kind="value", side="most", bound=float(value["upper_bound"]))
+    if change:
+        higher = {"HIGHER_IS_BETTER": True, "LOWER_IS_BETTER": False}[change["direction"]]
+        if higher != HIGHER_IS_BETTER[metric]:
+            raise UsageError(
+                "A change threshold has its metric's direction.",
+                f"{change['direction']} for {metric}",
+                "Turn it round.",
+            )
+        side: Literal["least", "most"] = "least" if higher else "most"
+        for name in ("absolute", "relative"):
+            if name in change:
+                yield Threshold(
+                    metric=metric,
+                    slice=slice_,
+                    kind="change",
+                    side=side,
+                    bound=float(change[name]),
+                    relative=name == "relative",
+                )
+
+
+def _known(given: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in names:
+            raise UsageError("Thresholds have the fields of TFMA's EvalConfig.", f"{name!r}", nearest(name, names))
+
+
+def _snake(value: Any, *, keys: bool = True) -> Any:
+    """Writes the names of proto-JSON in snake_case; the keys of feature_values and config are a user's own."""
+    if isinstance(value, list):
+        return [_snake(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for key, item in value.items():
+        name = re.sub(r"(?<=[a-z])([A-Z])", r"_\1", key).lower() if keys else key
+        found[name] = _snake(item, keys=name not in ("feature_values", "config"))
+    return found

@@ -1,0 +1,1 @@
+"""The nets and their layers, norms, penalties and weights."""

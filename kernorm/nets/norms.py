@@ -1,0 +1,160 @@
+"""Every normalization by name: its axes, what it needs to be meaningful, and the layer that does it.
+
+One table, NORMS; adding a norm is one row here, its name in config.NormName, and one formula test.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
+from kernorm.nets import layers
+
+EPSILON = 1e-5
+MOMENTUM = 0.9
+# The bounds that Ioffe 2017 (arXiv:1702.03275) ends with; unbounded corrections blow up in the first steps.
+RENORM_CLIPPING = {"rmax": 3.0, "rmin": 1 / 3, "dmax": 5.0}
+AUTO_GROUPS = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a norm stands: its layer's name, the map (H, W, C) it receives, and images a batch."""
+
+    layer: str
+    height: int
+    width: int
+    channels: int
+    batch: int
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One row of NORMS.
+
+    Attributes:
+        title: the full name.
+        axes: what its statistics go over, of inputs (N, H, W, C).
+        values: how many values one statistic sees at a place in training.
+        build: makes the layer, from the place, the config and Keras' keyword arguments.
+        fusible: whether the layer can train by the compiled blocks of kernorm.nets.fused.
+    """
+
+    title: str
+    axes: str
+    values: Callable[[Place], int]
+    build: Callable[[Place, TrainConfig, dict[str, Any]], keras.layers.Layer]
+    fusible: bool = False
+
+
+NORMS: dict[str, Norm] = {
+    "bn": Norm(
+        "batch normalization",
+        "N,H,W",
+        lambda p: p.batch * p.height * p.width,
+        lambda p, c, k: layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, **k),
+        fusible=True,
+    ),
+    "gbn": Norm(
+        "ghost batch normalization",
+        "n,H,W of a ghost batch",
+        lambda p: p.batch * p.height * p.width,
+        lambda p, c, k: layers.GhostBatchNormalization(
+            ghost_batch_size=c.ghost_batch_size, momentum=MOMENTUM, epsilon=EPSILON, **k
+        ),
+    ),
+    "brn": Norm(
+        "batch renormalization",
+        "N,H,W",
+        lambda p: p.batch * p.height * p.width,
+        lambda p, c, k: keras.layers.BatchNormalization(
+            renorm=True,
+            renorm_clipping=RENORM_CLIPPING,
+            renorm_momentum=MOMENTUM,
+            momentum=MOMENTUM,
+            epsilon=EPSILON,
+            **k,
+        ),
+    ),
+    "ln": Norm(
+        "layer normalization",
+        "H,W,C",
+        lambda p: p.height * p.width * p.channels,
+        lambda p, c, k: layers.LayerNormalization(epsilon=EPSILON, **k),
+        fusible=True,
+    ),
+    "cln": Norm(
+        "layer normalization of each pixel",
+        "C",
+        lambda p: p.channels,
+        lambda p, c, k: keras.layers.LayerNormalization(axis=-1, epsilon=EPSILON, **k),
+    ),
+    "gn": Norm(
+        "group normalization",
+        "H,W,C/groups",
+        lambda p: p.height * p.width * p.channels // p.groups,
+        lambda p, c, k: layers.GroupNormalization(groups=p.groups, epsilon=EPSILON, **k),
+        fusible=True,
+    ),
+    "in": Norm(
+        "instance normalization",
+        "H,W",
+        lambda p: p.height * p.width,
+        lambda p, c, k: layers.GroupNormalization(groups=-1, epsilon=EPSILON, **k),
+        fusible=True,
+    ),
+    "rms": Norm(
+        "root mean square normalization",
+        "C, no mean",
+        lambda p: p.channels,
+        lambda p, c, k: keras.layers.RMSNormalization(axis=-1, epsilon=EPSILON, **k),
+    ),
+    "frn": Norm(
+        "filter response normalization with TLU",
+        "H,W, no mean",
+        lambda p: p.height * p.width,
+        lambda p, c, k: layers.FilterResponseNormalization(epsilon=EPSILON, **k),
+    ),
+}
+
+
+def resolve_groups(groups: int | str, channels: int, layer: str) -> int:
+    """Returns the number of groups of `gn` in one layer; auto is the largest divisor of its channels up to 4.
+
+    Raises:
+        UsageError: the groups do not divide the channels.
+    """
+    divisors = [count for count in range(1, channels + 1) if channels % count == 0]
+    if groups == "auto":
+        return max(count for count in divisors if count <= AUTO_GROUPS)
+    if groups not in divisors:
+        raise UsageError(
+            "--groups must divide the channels of every layer.",
+            f"groups={groups}, {layer} has {channels} channels",
+            f"Give auto, or one of {', '.join(map(str, divisors))}.",
+        )
+    return int(groups)
+
+
+def build_norm(name: str, place: Place, config: TrainConfig, *, fused: bool = False) -> keras.layers.Layer:
+    """Makes the norm layer `name` for one place of a net; `fused` lets it train by compiled blocks, if it can.
+
+    Raises:
+        UsageError: the norm is degenerate there (one value a statistic), or its groups do not divide the channels.
+    """
+    norm = NORMS[name]
+    values = norm.values(place)
+    if values < 2:
+        raise UsageError(
+            "A norm needs at least two values a statistic.",
+            (
+                f"{name} over {norm.axes} at {place.layer}, a map of {place.height}x{place.width}x{place.channels} "
+                f"at batch size {place.batch}"
+            ),
+            f"Give --norm-at {place.layer}=none, or ln, there.",
+        )
+    return norm.build(place, config, {"name": f"{place.layer}_norm", **({"fused": fused} if norm.fusible else {})})

@@ -1,0 +1,1 @@
+"""Many runs at a time: processes, Ray, populations on an accelerator."""

@@ -1,0 +1,309 @@
+"""The steps of a whole population as compiled JAX programs: training, validation and prediction of stacked members.
+
+Behind population.py. A member's state is what Keras' own JAX trainer keeps (trainable and non-trainable variables, the
+optimizer's), each array stacked along a first axis of members, (P, …); `jax.vmap` runs the members side by side and
+`shard_map` spreads them over devices, none of which needs another's. A member's λ's, rates and momenta are values of
+the program, so runs that differ in these alone share one compilation.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from kernorm.datasets.augment import BLEND, Interpolation
+from kernorm.nets.layers import StandardizedConv2D
+from kernorm.records.record import PERCENTILES
+from kernorm.training.diagnostics import Watch
+
+Lowering = Literal["grouped", "patches"]
+LOWERINGS: tuple[Lowering, ...] = ("grouped", "patches")
+_MEMBERS = PartitionSpec("members")
+_SHARED = PartitionSpec()
+
+
+class State(NamedTuple):
+    """What training changes: lists of arrays, a member each, or stacked along a first axis of members."""
+
+    trainable: list[Any]
+    fixed: list[Any]
+    optimizer: list[Any]
+
+
+class Hyper(NamedTuple):
+    """What a member is trained by: λ's (V, 2) of its trainable variables, rate and momentum by step, (steps,) each."""
+
+    lambdas: Any
+    rates: Any
+    momenta: Any
+
+
+class Feed(NamedTuple):
+    """Some steps of a member: the images chosen, (K, B), and the maps that augment them, (K, B, 2, 3)."""
+
+    chosen: Any
+    maps: Any
+
+
+class Steps(NamedTuple):
+    """What some steps found, (K,) each: loss, cross-entropy in nats, both means over the batch, and images right."""
+
+    loss: Any
+    cross_entropy: Any
+    right: Any
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the programs need on each device at most, in bytes, by XLA's own account: in all, and a member."""
+
+    total: int
+    member: int
+
+
+def warp(images: Any, maps: Any, interpolation: Interpolation) -> Any:
+    """Does on the device what `augment.warp` does in NumPy, to the bit: uint8 (N, H, W, C) by maps (N, 2, 3)."""
+    _, height, width, _ = images.shape
+    grid_y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
+    grid_x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
+    row = maps[:, :, None, None, :]
+    source = row[..., 0] * grid_y + row[..., 1] * grid_x + row[..., 2]
+    y, x = source[:, 0] + (height - 1) / 2, source[:, 1] + (width - 1) / 2
+    if interpolation == "nearest":
+        y, x = jnp.rint(y), jnp.rint(x)
+    # One pixel of zeros all around, and clipping to it, is what fills the outside.
+    y, x = jnp.clip(y, -1, height), jnp.clip(x, -1, width)
+    padded = jnp.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0)))
+    top, left = jnp.floor(y), jnp.floor(x)
+    i, j = top.astype(jnp.int32) + 1, left.astype(jnp.int32) + 1
+    at = jnp.arange(len(images))[:, None, None]
+    if interpolation == "nearest":
+        return padded[at, i, j]
+    down, right = (jnp.rint(part * BLEND).astype(jnp.int32)[..., None] for part in (y - top, x - left))
+    corners = [padded[at, i + a, j + b].astype(jnp.int32) for a in (0, 1) for b in (0, 1)]
+    upper = BLEND * corners[0] + right * (corners[1] - corners[0])
+    lower = BLEND * corners[2] + right * (corners[3] - corners[2])
+    whole = BLEND * upper + down * (lower - upper)
+    return ((whole + BLEND * BLEND // 2) // (BLEND * BLEND)).astype(jnp.uint8)
+
+
+def patches_convolution(inputs: Any, kernel: Any, padding: str) -> Any:
+    """Convolves (N, H, W, C) with (h, w, C, K), stride 1, as one product of patches: under vmap, a batched one."""
+    height, width, channels, filters = kernel.shape
+    if padding == "same":
+        around = [((size - 1) // 2, size // 2) for size in (height, width)]
+        inputs = jnp.pad(inputs, ((0, 0), *around, (0, 0)))
+    rows, columns = inputs.shape[1] - height + 1, inputs.shape[2] - width + 1
+    shifted = [inputs[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(height * width * channels, filters)
+
+
+@contextlib.contextmanager
+def lowered(model: keras.Model, lowering: Lowering) -> Iterator[None]:
+    """Makes the model's convolutions be traced by that lowering while the body runs."""
+    layers = [layer for layer in model.layers if hasattr(layer, "kernel")] if lowering == "patches" else []
+    for layer in layers:
+        layer.convolution_op = partial(_by_patches, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.convolution_op
+
+
+def _by_patches(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
+    if isinstance(layer, StandardizedConv2D):
+        kernel = layer.standardized(kernel)
+    return patches_convolution(inputs, keras.ops.convert_to_tensor(kernel), layer.padding)
+
+
+def stack(members: list[State]) -> State:
+    """Stacks members' states along a new first axis."""
+    return State(*([np.stack(arrays) for arrays in zip(*group, strict=True)] for group in zip(*members, strict=True)))
+
+
+class Programs:
+    """The programs of a population of one static config.
+
+    Args:
+        model: a member's, compiled; its variables' values are not used.
+        watch: of that model.
+        images: the training split's, uint8 (N, H, W, C).
+        labels: (N,).
+        interpolation: how images are augmented; None: not at all.
+        width: members side by side, P; a multiple of the number of devices.
+        lowering: of the members' convolutions: grouped ones, which is what vmap makes of them, or patches.
+        devices: all that JAX finds by default.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        watch: Watch,
+        images: NDArray[np.uint8],
+        labels: NDArray,
+        *,
+        interpolation: Interpolation | None,
+        width: int,
+        lowering: Lowering = "grouped",
+        devices: list[Any] | None = None,
+    ) -> None:
+        self.devices = devices or jax.devices()
+        if width % len(self.devices):
+            raise ValueError(f"Members are spread evenly. Received: width={width} over {len(self.devices)} devices.")
+        self.mesh = Mesh(np.array(self.devices), ("members",))
+        self.model, self.width, self.lowering, self.interpolation = model, width, lowering, interpolation
+        self.images, self.labels = self._put(images, _SHARED), self._put(np.asarray(labels, np.int32), _SHARED)
+        # A sub-model's variables are some of the model's, in an order of its own.
+        self._watched = [_places(group, model) for group in _groups(watch.activations)]
+        self._watch_images = self._put(watch.images, _SHARED)
+        self._activations = watch.activations
+        self.train = self._mapped(self._steps, (0, 0, 0, None, None, None), donate=(0,))
+        self.parts = self._mapped(self._parts, (0, 0, None))
+        self.scores = self._mapped(self._scores, (0, None, None))
+        self.logits = self._mapped(self._logits, (0, None))
+        self.percentiles = self._mapped(self._percentiles, (0, None))
+
+    def _mapped(self, work: Callable, axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Any:
+        """Compiles the work of one member for all, each device doing its own; an axis of None is shared."""
+        specs = tuple(_SHARED if axis is None else _MEMBERS for axis in axes)
+
+        def traced(*arguments: Any) -> Any:
+            with lowered(self.model, self.lowering):
+                return jax.vmap(work, in_axes=axes)(*arguments)
+
+        spread = jax.shard_map(traced, mesh=self.mesh, in_specs=specs, out_specs=_MEMBERS, check_vma=False)
+        return jax.jit(spread, donate_argnums=donate)
+
+    def _put(self, value: Any, spec: PartitionSpec) -> Any:
+        return jax.device_put(value, NamedSharding(self.mesh, spec))
+
+    def members(self, value: Any) -> Any:
+        """Puts arrays stacked by member, (P, …), on the devices."""
+        return self._put(value, _MEMBERS)
+
+    def shared(self, value: Any) -> Any:
+        """Puts arrays that all members read on every device."""
+        return self._put(value, _SHARED)
+
+    def _call(self, state: State, images: Any, training: bool) -> tuple[Any, list[Any]]:
+        return self.model.stateless_call(state.trainable, state.fixed, images, training=training)
+
+    def _objective(self, trainable: list, state: State, hyper: Hyper, images: Any, labels: Any, training: bool) -> Any:
+        """Returns the loss that is minimized, and what was found on the way: cross-entropy, images right, fixed."""
+        logits, fixed = self._call(state._replace(trainable=trainable), images, training)
+        cross_entropy = jnp.mean(_cross_entropies(logits, labels))
+        # Not by Keras' regularizers, which take no traced λ.
+        penalty = sum(
+            hyper.lambdas[index, 0] * jnp.sum(jnp.abs(weight)) + hyper.lambdas[index, 1] * jnp.sum(jnp.square(weight))
+            for index, weight in enumerate(trainable)
+        )
+        return cross_entropy + penalty, (cross_entropy, _right(logits, labels), fixed)
+
+    def _step(self, state: State, hyper: Hyper, chosen: Any, maps: Any, data: tuple[Any, Any]) -> tuple[State, Steps]:
+        images, labels = data[0][chosen], data[1][chosen]
+        if self.interpolation:
+            images = warp(images, maps, self.interpolation)
+        find = jax.value_and_grad(self._objective, has_aux=True)
+        (loss, (cross_entropy, right, fixed)), gradients = find(state.trainable, state, hyper, images, labels, True)
+        optimizer = self.model.optimizer
+        with optimizer.following(hyper.rates, hyper.momenta):
+            trainable, slots = optimizer.stateless_apply(state.optimizer, gradients, state.trainable)
+        return State(list(trainable), list(fixed), list(slots)), Steps(loss, cross_entropy, right)
+
+    def _steps(
+        self, state: State, hyper: Hyper, feed: Feed, count: Any, images: Any, labels: Any
+    ) -> tuple[State, Steps]:
+        """Does the first `count` of K steps."""
+        data = images, labels
+        if len(feed.chosen) == 1:
+            state, found = self._step(state, hyper, feed.chosen[0], feed.maps[0], data)
+            return state, Steps(*(value[None] for value in found))
+
+        def step(state: State, now: tuple[Any, Feed]) -> tuple[State, Steps]:
+            index, fed = now
+            after, found = self._step(state, hyper, fed.chosen, fed.maps, data)
+            return jax.tree.map(partial(jnp.where, index < count), after, state), found
+
+        return lax.scan(step, state, (jnp.arange(len(feed.chosen)), feed))
+
+    def _parts(self, state: State, hyper: Hyper, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Returns the loss that is minimized and its cross-entropy on one batch, in inference mode."""
+        loss, (cross_entropy, _, _) = self._objective(state.trainable, state, hyper, *batch, False)
+        return loss, cross_entropy
+
+    def _scores(self, state: State, images: Any, labels: Any) -> tuple[Any, Any]:
+        """Returns Σ cross-entropy and images right over one batch, whose padding has the label −1."""
+        logits, _ = self._call(state, images, False)
+        real = labels >= 0
+        return jnp.sum(jnp.where(real, _cross_entropies(logits, jnp.maximum(labels, 0)), 0)), _right(logits, labels)
+
+    def _logits(self, state: State, images: Any) -> Any:
+        return self._call(state, images, False)[0]
+
+    def _percentiles(self, state: State, images: Any) -> Any:
+        """Returns what `Watch` measures of its layer."""
+        values = [*state.trainable, *state.fixed]
+        trainable, fixed = ([values[place] for place in places] for places in self._watched)
+        activations, _ = self._activations.stateless_call(trainable, fixed, images, training=False)
+        return jnp.percentile(activations, jnp.array(PERCENTILES))
+
+    def memory(self, state: State, hyper: Hyper, feed: Feed, batch: tuple[Any, Any]) -> Memory | None:
+        """Asks XLA what the programs need, state and data included; None where it does not tell.
+
+        Args:
+            state: of the members.
+            hyper: of the members.
+            feed: of a dispatch.
+            batch: images and labels of a batch of evaluation, which may take more than training.
+        """
+        programs = [
+            self.train.lower(state, hyper, feed, 1, self.images, self.labels),
+            self.scores.lower(state, *map(self.shared, batch)),
+            self.percentiles.lower(state, self._watch_images),
+        ]
+        found = [program.compile().memory_analysis() for program in programs]
+        if None in found:
+            return None
+        held = sum(array.nbytes for array in jax.tree.leaves((state, hyper))) // len(self.devices) + self.shared_bytes
+        train, *others = found
+        total = train.argument_size_in_bytes + train.output_size_in_bytes - train.alias_size_in_bytes
+        total += train.temp_size_in_bytes
+        total = max(total, *(held + other.temp_size_in_bytes + other.output_size_in_bytes for other in others))
+        return Memory(total=total, member=(total - self.shared_bytes) * len(self.devices) // self.width)
+
+    @property
+    def shared_bytes(self) -> int:
+        """What the data takes on each device."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def watch(self, state: State) -> NDArray:
+        """Returns PERCENTILES of the watched layer's activations, (P, 4)."""
+        return np.asarray(self.percentiles(state, self._watch_images))
+
+
+def _groups(model: keras.Model) -> tuple[list, list]:
+    return model.trainable_variables, model.non_trainable_variables
+
+
+def _places(variables: list, model: keras.Model) -> list[int]:
+    """Returns where variables stand among the model's trainable ones and then the others."""
+    known = {id(variable): place for place, variable in enumerate(sum(_groups(model), []))}
+    return [known[id(variable)] for variable in variables]
+
+
+def _cross_entropies(logits: Any, labels: Any) -> Any:
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+
+
+def _right(logits: Any, labels: Any) -> Any:
+    return jnp.sum(jnp.argmax(logits, axis=1) == labels)

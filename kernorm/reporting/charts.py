@@ -1,0 +1,238 @@
+"""The charts of one run: the same panels as PNG files beside the report and as SVG inside it.
+
+Behind the record, before the report.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from matplotlib.figure import FigureBase
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
+from numpy.typing import NDArray
+
+from kernorm.records.record import THRESHOLDS, Evaluation, Layer, Record
+from kernorm.reporting.curves import curves
+from kernorm.reporting.figures import PALETTE, Panel, legend
+from kernorm.reporting.format import name_of, share
+from kernorm.reporting.page import picture
+from kernorm.stats.intervals import wilson
+from kernorm.stats.scores import class_accuracies
+
+FEW = 20  # classes up to which a chart of them is drawn at ease
+TINY = 10  # images below which a bin of the reliability diagram is drawn hollow: its interval is most of the axis
+
+
+def charts(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, tuple[Panel, ...]]:
+    """Returns every chart that the record has data for, by the name of its PNG file.
+
+    `mistakes` (M, H, W, C) are the images of the first mistakes of the test split. What only an evaluation can show
+    is drawn of the test split, or of the validation split where the test split was never opened.
+    """
+    found = {"curves": curves(record)} if record.history else {}
+    evaluation = record.test or record.validation
+    if record.test:
+        found["misclassified"] = (misclassified(record.test, record.data.labels, mistakes),)
+    if evaluation:
+        found["confusion"] = (confusion(evaluation, record.data.labels),)
+        found["reliability"] = (reliability(evaluation),)
+        found["classes"] = (classes(evaluation, record.data.labels),)
+    if any(layer.near_zero for layer in record.layers):
+        found["weights"] = (weights(record.layers),)
+    return found
+
+
+def misclassified(test: Evaluation, labels: Sequence[str], images: NDArray[np.uint8]) -> Panel:
+    """The first mistakes of the test split, in its order, with target, prediction and confidence."""
+    shown, every = len(images), test.errors
+    rows = -(-shown // 5)
+
+    def draw(figure: FigureBase) -> None:
+        if not shown:
+            axes = figure.subplots()
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, f"No mistake on {test.count:,} images", ha="center", fontsize=11)
+            return
+        axes = figure.subplots()
+        for place, (image, mistake) in enumerate(zip(images, test.mistakes, strict=False)):
+            left, top = 1.15 * (place % 5), 1.45 * (place // 5)
+            axes.imshow(
+                picture(image),
+                cmap="gray_r",
+                vmin=0,
+                vmax=255,
+                interpolation="nearest",
+                extent=(left, left + 1, top + 1, top),
+            )
+            axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=PALETTE["line"], linewidth=0.6))
+            target, prediction = name_of(mistake.target, labels), name_of(mistake.prediction, labels)
+            axes.text(
+                left + 0.5,
+                top + 1.04,
+                f"{target} → {prediction}\n{share(mistake.confidence)}",
+                ha="center",
+                va="top",
+                fontsize=8,
+            )
+        axes.set(xlim=(-0.05, 5.65), ylim=(1.45 * rows - 0.03, -0.03))
+        axes.set_axis_off()
+
+    return Panel(
+        "misclassified",
+        f"Misclassified: {shown} of {every:,}",
+        "Images with target → prediction and the probability given to the prediction.",
+        (5.7, 1.45 * rows) if shown else (5.7, 1.2),
+        draw,
+    )
+
+
+def confusion(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
+    """The confusion counts; the diagonal is pale, so that the errors are what is seen."""
+    counts = np.array(evaluation.confusion)
+    many = len(counts)
+    side = _side(many)
+    errors = counts - np.diag(counts.diagonal())
+    strongest = max(errors.max(), 1)
+    small = 9.5 if many <= FEW else 6.5
+
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
+        for target, prediction in np.argwhere(counts):
+            wrong = target != prediction
+            count = counts[target, prediction]
+            # The root lets single mistakes stay visible beside a frequent one.
+            alpha = 0.2 + 0.8 * np.sqrt(count / strongest) if wrong else 1.0
+            colour = PALETTE["heat" if wrong else "grid"]
+            axes.add_patch(
+                Rectangle((prediction - 0.5, target - 0.5), 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
+            )
+            axes.text(
+                prediction,
+                target,
+                str(count),
+                ha="center",
+                va="center_baseline",
+                fontsize=small,
+                color=PALETTE["ink" if wrong else "muted"],
+            )
+        names = [name_of(label, labels) for label in range(many)]
+        axes.set(xlim=(-0.5, many - 0.5), ylim=(many - 0.5, -0.5), xlabel="predicted", ylabel="target", aspect="equal")
+        axes.set_xticks(range(many), names, fontsize=small)
+        if max(map(len, names)) > 2:
+            axes.tick_params("x", rotation=60)
+            for name in axes.get_xticklabels():
+                name.set(ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(many), names, fontsize=small)
+        axes.set_xticks(np.arange(1, many) - 0.5, minor=True)
+        axes.set_yticks(np.arange(1, many) - 0.5, minor=True)
+        axes.grid(visible=False)
+        axes.grid(which="minor", linewidth=0.6)
+        axes.tick_params(which="both", length=0)
+
+    description = (
+        f"Counts of {evaluation.count} images of the {evaluation.split} split, {errors.sum()} off the diagonal."
+    )
+    return Panel("confusion", f"Confusion on the {evaluation.split} split", description, (side, side), draw)
+
+
+def reliability(evaluation: Evaluation) -> Panel:
+    """Accuracy against confidence in 15 bins with Wilson intervals, over the histogram of confidences."""
+    scores = f"ECE {evaluation.ece:.4f} · NLL {evaluation.cross_entropy:.4f} nats · Brier {evaluation.brier:.4f}"
+
+    def draw(figure: FigureBase) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.1))
+        upper.plot([0, 1], [0, 1], color=PALETTE["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        for bin_ in evaluation.bins:
+            lower.bar((bin_.low + bin_.high) / 2, bin_.count, 0.92 * (bin_.high - bin_.low), color=PALETTE["blue"])
+            if bin_.count:
+                low, high = wilson(round(bin_.accuracy * bin_.count), bin_.count)
+                tiny = bin_.count < TINY
+                upper.plot([bin_.confidence] * 2, [low, high], color=PALETTE["blue"], linewidth=0.8 if tiny else 1.4)
+                upper.plot(
+                    [bin_.confidence],
+                    [bin_.accuracy],
+                    "o",
+                    color=PALETTE["blue"],
+                    markersize=5,
+                    markerfacecolor=PALETTE["paper" if tiny else "blue"],
+                )
+        upper.text(
+            0.03,
+            0.07,
+            "as sure as right",
+            rotation=45,
+            rotation_mode="anchor",
+            transform_rotates_text=True,
+            fontsize=9,
+            color=PALETTE["muted"],
+        )
+        upper.set_title(scores, loc="left", fontsize=9.5)
+        upper.set(xlim=(0, 1.015), ylim=(-0.03, 1.04), ylabel="accuracy in the bin")
+        lower.set(xlabel="confidence: probability given to the prediction", ylabel="images", yscale="symlog")
+        lower.set_ylim(bottom=0)
+        decades = range(0, 1 + int(np.log10(evaluation.count)), 2)
+        lower.set_yticks([10**decade for decade in decades], [f"{10**decade:,}" for decade in decades])
+        lower.yaxis.set_minor_locator(NullLocator())
+        figure.align_ylabels()
+
+    description = f"Accuracy in {len(evaluation.bins)} bins of confidence. {scores}."
+    return Panel("reliability", f"Reliability on the {evaluation.split} split", description, (5.3, 4.6), draw)
+
+
+def classes(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
+    """Accuracy of each class with its Wilson interval, beside the accuracy of the whole split."""
+    accuracies = class_accuracies(evaluation.confusion)
+    rows = len(accuracies)
+
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
+        axes.axvspan(*[100 * end for end in evaluation.interval], color=PALETTE["grid"], linewidth=0)
+        axes.axvline(100 * evaluation.accuracy, color=PALETTE["muted"], linewidth=1)
+        for row, (value, interval) in enumerate(zip(accuracies, evaluation.class_intervals, strict=True)):
+            if value is not None:
+                axes.plot([100 * end for end in interval], [row, row], color=PALETTE["blue"], linewidth=1.4)
+                axes.plot([100 * value], [row], "o", color=PALETTE["blue"], markersize=5)
+        axes.set_yticks(range(rows), [name_of(row, labels) for row in range(rows)], fontsize=9.5 if rows <= FEW else 8)
+        axes.set(ylim=(rows - 0.4, -0.6), xlabel="accuracy, % (line and band: all classes)")
+        axes.set_xlim(right=min(axes.get_xlim()[1], 100.05))
+        axes.grid(axis="y", visible=False)
+
+    known = [value for value in accuracies if value is not None]
+    description = f"From {100 * min(known):.1f} to {100 * max(known):.1f} percent over {len(known)} classes."
+    title = f"Accuracy by class on the {evaluation.split} split"
+    return Panel("classes", title, description, (5.3, min(1.0 + 0.43 * rows, _side(rows))), draw)
+
+
+def weights(layers: Iterable[Layer]) -> Panel:
+    """The share of near-zero weights in each layer's kernel, at each of THRESHOLDS."""
+    shown = [(layer.name, layer.near_zero) for layer in layers if layer.near_zero]
+    looks = tuple(zip(("orange", "purple", "blue"), ("o", "s", "D"), strict=True))
+
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
+        for place, threshold in reversed(list(enumerate(THRESHOLDS))):
+            colour, marker = looks[place]
+            shares = [100 * near_zero[place] for _, near_zero in shown]
+            label = f"|w| < {threshold:g}"
+            axes.plot(
+                shares,
+                range(len(shown)),
+                marker,
+                color=PALETTE[colour],
+                markersize=5.5,
+                label=label,
+                markeredgecolor=PALETTE["paper"],
+                markeredgewidth=0.6,
+            )
+        axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+        axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="share of the kernel’s weights, %")
+        axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
+        legend(axes)
+
+    description = f"Share of weights below {', '.join(f'{threshold:g}' for threshold in THRESHOLDS)} in each layer."
+    return Panel("weights", "Near-zero weights", description, (5.3, 1.3 + 0.3 * len(shown)), draw)
+
+
+def _side(classes: int) -> float:
+    """Returns the side in inches of a chart with a cell for each pair of classes."""
+    return float(np.clip(1.3 + 0.24 * classes, 5.3, 13.0))

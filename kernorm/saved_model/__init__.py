@@ -1,0 +1,1 @@
+"""SavedModels: card, signatures, warm-up, versions, export, other formats."""

@@ -1,0 +1,217 @@
+"""The model card that travels inside an exported model: where it comes from, how good it is, what it is for.
+
+Typed and versioned like the record it is drawn from. Written by export; read by whatever takes an exported model.
+"""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from kernorm.errors import UsageError
+from kernorm.records.record import Data, Evaluation, Opening, Record
+from kernorm.system.files import write_atomically
+
+SCHEMA = 1
+FOLDER = Path("assets.extra/kernorm")
+
+_LICENCES = {"mnist": "CC BY-SA 3.0, Yann LeCun and Corinna Cortes"}
+_RULES = {
+    "last": "the weights of the last epoch",
+    "validation": "the epoch with the best validation accuracy",
+    "test": "the epoch with the best test accuracy",
+}
+
+_strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The scores of one split of `count` images; the interval of the accuracy is Wilson's, 95 %."""
+
+    count: int
+    accuracy: float
+    interval: tuple[float, float]
+    cross_entropy: float
+    brier: float
+    ece: float
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which epoch's weights these are, and every look at the test split until then."""
+
+    rule: str
+    epoch: int | None
+    test_openings: int
+    openings: tuple[Opening, ...]
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """An input or output of a signature; the first axis, None, is the batch."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """What a signature takes and gives, by name."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Everything a user of an exported model should know of it; `versions` are those that exported it."""
+
+    schema_version: int = SCHEMA
+    name: str
+    run_id: str
+    version: int
+    created: str
+    intended_use: str
+    limits: tuple[str, ...]
+    config: dict[str, Any]
+    data: Data
+    data_licence: str
+    validation: Scores | None
+    test: Scores | None
+    selection: Selection
+    parameters: int
+    parameters_total: int
+    signatures: dict[str, Signature]
+    trained_with: dict[str, str]
+    exported_with: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Versioned:
+    """What is read of a card before its fields can be known."""
+
+    schema_version: int
+
+
+_ADAPTER = TypeAdapter(Card)
+_VERSION = TypeAdapter(_Versioned)
+
+
+def make_card(record: Record, version: int, signatures: Mapping[str, Signature], versions: dict[str, str]) -> Card:
+    """Draws the card of a version from the run's record; `versions` are those of the exporting packages."""
+    config, data = record.config, record.data
+    return Card(
+        name=f"kernorm {config.net}, norm {config.norm}, on {data.name}",
+        run_id=record.run_id,
+        version=version,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        intended_use=_intended_use(data),
+        limits=_limits(record),
+        config=config_values(record),
+        data=data,
+        data_licence=_LICENCES.get(data.name, f"see {data.name} in the catalogue of tensorflow-datasets"),
+        validation=_scores(record.validation),
+        test=_scores(record.test),
+        selection=Selection(
+            rule=_RULES[config.select],
+            epoch=record.selected_epoch,
+            test_openings=len(record.openings),
+            openings=record.openings,
+        ),
+        parameters=record.parameters,
+        parameters_total=record.parameters_total,
+        signatures=dict(signatures),
+        trained_with={"backend": record.environment.backend, **record.environment.versions},
+        exported_with=versions,
+    )
+
+
+def config_values(record: Record) -> dict[str, Any]:
+    """Returns what decided the weights, setting by setting; folders of the machine stay out of what is published."""
+    return record.config.identity
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Writes model_card.json and labels.txt into the SavedModel in `folder`."""
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FOLDER / "model_card.json", _ADAPTER.dump_json(card, indent=1) + b"\n")
+    labels = "".join(f"{label}\n" for label in card.data.labels)
+    write_atomically(folder / FOLDER / "labels.txt", labels.encode())
+
+
+def read_card(folder: Path) -> Card:
+    """Reads the card of the SavedModel in `folder`.
+
+    Raises:
+        UsageError: there is no SavedModel, or none of kernorm's, or its card is damaged or of another schema.
+    """
+    if not (folder / "saved_model.pb").is_file():
+        raise UsageError(
+            "An exported model is a folder with a saved_model.pb.",
+            f"{folder}, which has none",
+            "Give saved_models/<run id>/<version>.",
+        )
+    path = folder / FOLDER / "model_card.json"
+    try:
+        content = path.read_bytes()
+        version = _VERSION.validate_json(content).schema_version
+        if version != SCHEMA:
+            raise UsageError(
+                f"A model card must be of schema {SCHEMA}.",
+                f"{path} of schema {version}",
+                "Read it with the kernorm that wrote it.",
+            )
+        return _ADAPTER.validate_json(content)
+    except FileNotFoundError:
+        raise UsageError(
+            "A SavedModel must be one that kernorm exported.",
+            f"{folder}, without {FOLDER}/model_card.json",
+            "Export it by python -m kernorm.export.",
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise UsageError(
+            f"A model card must be whole and of schema {SCHEMA}.",
+            f"{path}, {where}: {first['msg']}",
+            "Export the run again.",
+        ) from None
+
+
+def _scores(evaluation: Evaluation | None) -> Scores | None:
+    if evaluation is None:
+        return None
+    return Scores(**{name: getattr(evaluation, name) for name in Scores.__dataclass_fields__})
+
+
+def _intended_use(data: Data) -> str:
+    height, width, channels = data.image_shape
+    return (
+        f"Says which of {len(data.labels)} classes ({', '.join(data.labels)}) an image of {height}x{width} pixels and "
+        f"{channels} channels, prepared like those of {data.name}, shows. Made to compare normalizations and kernel "
+        "penalties in small nets, and to try serving."
+    )
+
+
+def _limits(record: Record) -> tuple[str, ...]:
+    name = record.data.name
+    limits = [
+        f"Measured on images of {name} only; other sources, sizes, positions or inverted colours may score far lower.",
+        "Names a class for every image, also for one that shows none of them.",
+        "The intervals cover the choice of the images, not of the seed; one run is no proof of a better method.",
+        "Not made for decisions about people, such as on cheques, votes or exams, without a check of their own.",
+    ]
+    if record.config.select == "test":
+        limits.append("The epoch was chosen by test accuracy, so its test scores are too good to expect elsewhere.")
+    if record.test is None:
+        limits.append("Never measured on the test split.")
+    return tuple(limits)

@@ -1,0 +1,1 @@
+"""Runtimes, validation, the registry of published models, TF Serving."""

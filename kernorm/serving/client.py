@@ -1,0 +1,197 @@
+"""Asks a served model, or a SavedModel here, which class each image shows.
+
+A small client for TF Serving's REST and gRPC interfaces. Images travel as PNG files and are decoded in the model.
+"""
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kernorm.errors import UsageError
+from kernorm.saved_model.versions import PUBLISHED
+
+PNG = b"\x89PNG\r\n\x1a\n"
+# A server that is starting or full says so; waiting once, twice, four times as long helps it.
+_FIRST_WAIT = 0.5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class by its number, and its probability."""
+
+    class_id: int
+    probability: float
+
+
+Ask = Callable[[list[bytes]], list[Prediction]]
+
+
+class _Again(Exception):  # noqa: N818
+    """A failure that may pass; the message is the server's."""
+
+
+def predict(
+    pngs: Sequence[bytes],
+    *,
+    endpoint: str | None = None,
+    model_path: Path | None = None,
+    model: str = PUBLISHED,
+    batch_size: int = 32,
+    retries: int = 3,
+    timeout: float = 10.0,
+) -> Iterator[Prediction]:
+    """Yields a prediction a PNG file, asked for in batches.
+
+    Args:
+        pngs: the files' contents, of the image size that the model takes.
+        endpoint: of TF Serving: http://HOST:PORT/v1/models/NAME for REST, HOST:PORT for gRPC.
+        model_path: a SavedModel here, instead of a server.
+        model: name of the model, for gRPC.
+        batch_size: images a request.
+        retries: times a request is sent again when the server is not reached, is starting or is full.
+        timeout: seconds that a request may take.
+
+    Raises:
+        UsageError: neither or both of endpoint and model_path are given, the server cannot be reached or refuses the
+            request, or the model is none.
+    """
+    if (endpoint is None) == (model_path is None):
+        raise UsageError(
+            "Either --endpoint or --model-path is asked.", "both" if endpoint else "neither", "Give one of them."
+        )
+    if model_path:
+        ask = _local(model_path)
+    elif endpoint and endpoint.startswith(("http://", "https://")):
+        ask = _rest(endpoint, timeout)
+    else:
+        ask = _grpc(str(endpoint), model, timeout)
+    for start in range(0, len(pngs), batch_size):
+        yield from _patiently(ask, list(pngs[start : start + batch_size]), retries, endpoint)
+
+
+def _patiently(ask: Ask, batch: list[bytes], retries: int, endpoint: str | None) -> list[Prediction]:
+    for attempt in range(retries + 1):
+        try:
+            return ask(batch)
+        except _Again as error:
+            if attempt == retries:
+                raise UsageError(
+                    "A server must answer.",
+                    f"{endpoint}, asked {attempt + 1} times: {error}",
+                    "Is it running, and has it loaded the model?",
+                ) from None
+            time.sleep(_FIRST_WAIT * 2**attempt)
+    raise ValueError(f"Retries are at least 0. Received: {retries}.")
+
+
+def _rest(endpoint: str, timeout: float) -> Ask:
+    address = endpoint.removesuffix("/").removesuffix(":predict") + ":predict"
+
+    def ask(batch: list[bytes]) -> list[Prediction]:
+        images = [{"b64": base64.b64encode(png).decode()} for png in batch]
+        body = json.dumps({"signature_name": "serving_png", "inputs": {"image_bytes": images}}).encode()
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                outputs = json.loads(response.read())["outputs"]
+                return _predictions(outputs["class_id"], outputs["probabilities"], len(batch))
+        except urllib.error.HTTPError as error:
+            told = _told(error.read())
+            if error.code in (429, 503):
+                raise _Again(told) from None
+            raise _refused(endpoint, f"HTTP {error.code}: {told}") from None
+        except (OSError, urllib.error.URLError) as error:
+            raise _Again(str(getattr(error, "reason", error))) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise _refused(endpoint, f"an answer that is none of kernorm's models: {error!r}") from None
+
+    return ask
+
+
+def _grpc(endpoint: str, model: str, timeout: float) -> Ask:
+    import grpc
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+    from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+    stub = PredictionServiceStub(grpc.insecure_channel(endpoint))
+    passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def ask(batch: list[bytes]) -> list[Prediction]:
+        request = PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = model, "serving_png"
+        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(np.array(batch, object)))
+        try:
+            outputs = stub.Predict(request, timeout=timeout).outputs
+            answer = {name: tf.make_ndarray(outputs[name]).tolist() for name in ("class_id", "probabilities")}
+            return _predictions(answer["class_id"], answer["probabilities"], len(batch))
+        except grpc.RpcError as error:
+            if error.code() in passing:
+                raise _Again(f"{error.code().name}: {error.details()}") from None
+            raise _refused(endpoint, f"{error.code().name}: {error.details()}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise _refused(endpoint, f"an answer that is none of kernorm's models: {error!r}") from None
+
+    return ask
+
+
+def _local(path: Path) -> Ask:
+    import numpy as np
+    import tensorflow as tf
+
+    if not (path / "saved_model.pb").is_file():
+        raise UsageError(
+            "--model-path takes a SavedModel.",
+            f"{path}, which has no saved_model.pb",
+            "Give saved_models/<name>/<version>.",
+        )
+    loaded = tf.saved_model.load(str(path))
+    if "serving_png" not in loaded.signatures:
+        raise UsageError(
+            "A model answers serving_png.",
+            f"{path} with {', '.join(loaded.signatures) or 'no signature'}",
+            "Give one that kernorm exported.",
+        )
+
+    def ask(batch: list[bytes]) -> list[Prediction]:
+        try:
+            answer = loaded.signatures["serving_png"](image_bytes=tf.constant(np.array(batch, object), tf.string))
+        except tf.errors.OpError as error:
+            raise UsageError(
+                "An image must be one that the model takes.", _one_line(error.message), "Convert it."
+            ) from None
+        return _predictions(answer["class_id"].numpy().tolist(), answer["probabilities"].numpy().tolist(), len(batch))
+
+    return ask
+
+
+def _predictions(classes: Any, probabilities: Any, count: int) -> list[Prediction]:
+    if len(classes) != count or len(probabilities) != count:
+        raise ValueError(f"{len(classes)} answers to {count} images")
+    return [
+        Prediction(int(number), float(row[int(number)])) for number, row in zip(classes, probabilities, strict=True)
+    ]
+
+
+def _refused(endpoint: str, told: str) -> UsageError:
+    return UsageError(
+        "A server must take the request.", f"{endpoint} says {told}", "Check the model's name and the images."
+    )
+
+
+def _told(body: bytes) -> str:
+    try:
+        return _one_line(str(json.loads(body)["error"]))
+    except (ValueError, KeyError, TypeError):
+        return _one_line(body.decode(errors="replace"))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300].rstrip(".")

@@ -1,0 +1,172 @@
+"""Tries an exported model in the runtimes of this machine, each in a fresh process.
+
+Every answer is compared with the net that kernorm's code builds, filled with the SavedModel's own weights. Images are
+those of the warm-up file, and those of a record file of tensorflow-datasets where one is prepared.
+"""
+
+import datetime
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from kernorm.saved_model.card import FOLDER, Card
+from kernorm.saved_model.integrity import verify_integrity
+from kernorm.saved_model.parity import BATCHES, Logits, largest_difference, largest_tolerated
+from kernorm.serving.runtimes import IMAGES, NEEDS, NOT_RUN, RECORDS
+from kernorm.system.files import write_atomically
+
+SCHEMA = 1
+VALIDATION, INFRA_BLESSED, INFRA_NOT_BLESSED = "validation.json", "INFRA_BLESSED", "INFRA_NOT_BLESSED"
+
+_strict = with_config(ConfigDict(extra="forbid"))
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One runtime: what came of it, and the largest difference of a logit to the reference where it answered."""
+
+    runtime: str
+    status: Literal["passed", "failed", "not_installed", "not_run"]
+    version: str = ""
+    difference: float | None = None
+    message: str = ""
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What a validation of exactly one tree of files found."""
+
+    schema_version: int = SCHEMA
+    tree_sha256: str
+    created: str
+    batches: tuple[int, ...] = BATCHES
+    blessed: bool
+    tried: tuple[Tried, ...]
+
+
+_ADAPTER = TypeAdapter(Validation)
+# A runtime's logits by signature and batch size, or what came of it instead.
+_Answers: TypeAlias = dict[str, Logits] | Tried
+
+
+def validate_model(path: Path, data_dir: Path | None = None) -> Validation:
+    """Tries a model in every runtime that is here and writes what it found beside it.
+
+    Args:
+        path: the model's folder.
+        data_dir: where tensorflow-datasets keeps its sets, for their record files; None: its default.
+
+    Raises:
+        UsageError: the path is no model of kernorm's or was changed after its export.
+    """
+    from kernorm.saved_model.warmup import recorded_images  # TensorFlow
+
+    card, digest = verify_integrity(path)
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        np.save(folder / IMAGES, recorded_images(path, max(BATCHES)))
+        reference = _run("keras", path, folder)
+        tried = tuple(
+            _tried(name, path, folder, reference, _record_file(card, data_dir)) for name in NEEDS if name != "keras"
+        )
+    found = Validation(
+        tree_sha256=digest,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        blessed=all(one.status != "failed" for one in tried)
+        and {"graph", "tensorflow"} <= {one.runtime for one in tried if one.status == "passed"},
+        tried=tried,
+    )
+    for marker in (INFRA_BLESSED, INFRA_NOT_BLESSED):
+        (path / FOLDER / marker).unlink(missing_ok=True)
+    write_atomically(path / FOLDER / VALIDATION, _ADAPTER.dump_json(found, indent=1) + b"\n")
+    lines = "".join(f"{line}\n" for line in format_validation(found))
+    write_atomically(path / FOLDER / (INFRA_BLESSED if found.blessed else INFRA_NOT_BLESSED), lines.encode())
+    return found
+
+
+def validation_problem(path: Path, digest: str) -> str | None:
+    """Says why the model in `path` with that hash counts as not validated; None if it is."""
+    try:
+        found = _ADAPTER.validate_json((path / FOLDER / VALIDATION).read_bytes())
+    except FileNotFoundError:
+        return "it was never validated"
+    except ValidationError:
+        return "its validation.json is damaged"
+    if found.tree_sha256 != digest:
+        return "its validation is of other files"
+    if not found.blessed or not (path / FOLDER / INFRA_BLESSED).is_file():
+        failed = [f"{one.runtime}: {one.message}" for one in found.tried if one.status == "failed"]
+        return "; ".join(["it failed in a runtime", *failed])
+    return None
+
+
+def format_validation(found: Validation) -> list[str]:
+    """Returns a line a runtime."""
+    lines = []
+    for one in found.tried:
+        text = f"{one.runtime}: {one.status}"
+        if one.version:
+            text += f", version {one.version}"
+        if one.difference is not None:
+            text += f", logits within {one.difference:.2g} of Keras"
+        lines.append(text + (f": {one.message}" if one.message else ""))
+    return lines
+
+
+def _record_file(card: Card, data_dir: Path | None) -> Path | None:
+    """Returns a record file that tensorflow-datasets has prepared of the model's data; None if there is none."""
+    base = data_dir or Path(os.environ.get("TFDS_DATA_DIR", Path.home() / "tensorflow_datasets"))
+    return next(iter(sorted((base / card.data.name / card.data.version).glob("*-train.tfrecord*"))), None)
+
+
+def _tried(name: str, path: Path, folder: Path, reference: _Answers, record_file: Path | None) -> Tried:
+    if not all(map(importlib.util.find_spec, NEEDS[name])):
+        return Tried(runtime=name, status="not_installed")
+    if name == "tensorflow_datasets_records":
+        if record_file is None:
+            return Tried(runtime=name, status="not_run", message="no prepared set; give its --data-dir")
+        (folder / RECORDS).symlink_to(record_file.resolve())
+    answered = _run(name, path, folder)
+    if isinstance(answered, Tried):
+        return answered
+    version = str(answered.pop("version"))
+    if answered and isinstance(reference, Tried):
+        return Tried(runtime=name, status="failed", message=f"there is no reference: {reference.message}")
+    wanted_by_size = {} if isinstance(reference, Tried) else reference
+    largest = 0.0 if answered else None
+    for key, logits in answered.items():
+        if key.startswith("wanted:"):
+            continue
+        own = f"wanted:{key}"
+        wanted = answered[own] if own in answered else wanted_by_size[key.rpartition(":")[2]]
+        difference = largest_difference(logits, wanted)
+        largest = max(largest or 0.0, difference)
+        if difference > largest_tolerated(wanted):
+            message = (
+                f"logits of {key} differ from Keras by {difference:.2g}, allowed are {largest_tolerated(wanted):.2g}"
+            )
+            if difference == float("inf"):
+                message = f"{key} answers with {logits.shape} instead of {wanted.shape}, or not with numbers"
+            return Tried(runtime=name, status="failed", version=version, message=message)
+    return Tried(runtime=name, status="passed", version=version, difference=largest)
+
+
+def _run(name: str, path: Path, folder: Path) -> _Answers:
+    """Returns the answers of a runtime, or what came of it instead."""
+    command = [sys.executable, "-m", "kernorm.serving.runtimes", name, str(path), str(folder)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        said = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
+        return Tried(runtime=name, status="not_run" if finished.returncode == NOT_RUN else "failed", message=said)
+    with np.load(folder / f"{name}.npz") as file:
+        return dict(file)

@@ -1,0 +1,1 @@
+"""Scores of a split, intervals, comparisons of arms."""

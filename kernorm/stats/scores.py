@@ -1,0 +1,143 @@
+"""The scores of one split, from logits: accuracy with its interval, likelihood, calibration, confusion, mistakes.
+
+Between training and the record: NumPy and SciPy only, so that any backend, an exported model and a serving answer are
+scored by the same lines.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from kernorm.records.record import Bin, Evaluation, Mistake
+from kernorm.stats.intervals import wilson
+
+BINS = 15
+
+
+def evaluate(
+    logits: NDArray[np.float32], labels: NDArray[np.integer], split: str, *, keep_mistakes: bool = True
+) -> Evaluation:
+    """Scores the logits (N, K) of a split against its labels (N,), in float64.
+
+    A tie between classes goes to the lower one, as argmax does everywhere. A class without images has the interval
+    (0, 1), which is what is known of it. Without `keep_mistakes` the misclassified images are counted but not listed:
+    in a record, those of 50,000 training images would outweigh everything else.
+
+    Raises:
+        ValueError: there is no image, a logit is not finite, or the shapes or labels do not fit.
+    """
+    _check(logits, labels, split)
+    count, classes = logits.shape
+    labels = labels.astype(np.int64)  # uint8 labels would wrap around in the confusion's index below
+    log_probabilities = special.log_softmax(logits.astype(np.float64), axis=1)
+    probabilities = np.exp(log_probabilities)
+    predictions = logits.argmax(axis=1)
+    confidences = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    confusion = np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    bins = calibration_bins(confidences, predictions == labels)
+    rows = np.arange(count)
+    one_hot = np.zeros_like(probabilities)
+    one_hot[rows, labels] = 1.0
+    return Evaluation(
+        split=split,
+        count=count,
+        errors=len(wrong),
+        accuracy=(count - len(wrong)) / count,
+        interval=wilson(count - len(wrong), count),
+        cross_entropy=float(-log_probabilities[rows, labels].mean()),
+        brier=float(np.square(probabilities - one_hot).sum(axis=1).mean()),
+        ece=expected_calibration_error(bins),
+        bins=bins,
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        class_intervals=tuple(
+            wilson(int(right), int(total))
+            for right, total in zip(confusion.diagonal(), confusion.sum(axis=1), strict=True)
+        ),
+        mistakes=tuple(
+            Mistake(
+                index=int(index),
+                target=int(labels[index]),
+                prediction=int(predictions[index]),
+                confidence=round(float(confidences[index]), 6),
+            )
+            for index in (wrong if keep_mistakes else ())
+        ),
+    )
+
+
+def calibration_bins(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple[Bin, ...]:
+    """Sorts predictions by confidence into BINS equal intervals (low, high]; the means of an empty one are 0."""
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    places = np.digitize(confidences, edges[1:-1], right=True)
+    counts = np.bincount(places, minlength=BINS)
+    filled = np.maximum(counts, 1)
+    mean_confidences = np.bincount(places, weights=confidences, minlength=BINS) / filled
+    accuracies = np.bincount(places, weights=correct, minlength=BINS) / filled
+    return tuple(
+        Bin(low=low, high=high, count=count, confidence=confidence, accuracy=accuracy)
+        for low, high, count, confidence, accuracy in zip(
+            edges[:-1].tolist(),
+            edges[1:].tolist(),
+            counts.tolist(),
+            mean_confidences.tolist(),
+            accuracies.tolist(),
+            strict=True,
+        )
+    )
+
+
+def expected_calibration_error(bins: Iterable[Bin]) -> float:
+    """Returns Σ n_b/n · |accuracy_b − confidence_b| (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599)."""
+    bins = tuple(bins)
+    total = sum(bin_.count for bin_ in bins)
+    return sum(bin_.count * abs(bin_.accuracy - bin_.confidence) for bin_ in bins) / total
+
+
+def class_accuracies(confusion: Sequence[Sequence[int]]) -> tuple[float | None, ...]:
+    """Returns the share of each class that was recognized; None for a class without images."""
+    return tuple(row[index] / sum(row) if sum(row) else None for index, row in enumerate(confusion))
+
+
+def frequent_confusions(confusion: Sequence[Sequence[int]], most: int) -> list[tuple[int, int, int]]:
+    """Returns up to `most` pairs (target, prediction, images) off the diagonal, the most frequent first."""
+    pairs = [
+        (target, prediction, images)
+        for target, row in enumerate(confusion)
+        for prediction, images in enumerate(row)
+        if images and target != prediction
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))[:most]
+
+
+def resolution(accuracy: float, count: int) -> float:
+    """Returns how far a second run's accuracy, on as many other images, must be from this one to lie outside chance.
+
+    The 95 % limit of the difference of two equal proportions, one success and one failure added to each so that it
+    holds near 0 and 1 too (Agresti and Caffo 2000). It knows nothing of the spread between seeds, so it is the least
+    that a comparison of single runs needs.
+    """
+    adjusted = (accuracy * count + 1) / (count + 2)
+    return float(stats.norm.ppf(0.975) * np.sqrt(2 * adjusted * (1 - adjusted) / (count + 2)))
+
+
+def _check(logits: NDArray[np.float32], labels: NDArray[np.integer], split: str) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"Logits are (N, K) and labels (N,). Received: logits {logits.shape}, labels {labels.shape}, "
+            f"split={split!r}. Give one label an image."
+        )
+    if not len(labels):
+        raise ValueError(f"A split must hold an image to be scored. Received: N=0, split={split!r}. Leave it away.")
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            f"Logits must be finite. Received: {np.count_nonzero(~np.isfinite(logits))} that are not, "
+            f"split={split!r}. The weights have diverged."
+        )
+    if not (np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0 and labels.max() < logits.shape[1]):
+        raise ValueError(
+            f"Labels must be whole numbers from 0 to {logits.shape[1] - 1}. Received: {labels.dtype} from "
+            f"{labels.min()} to {labels.max()}, split={split!r}."
+        )

@@ -1,0 +1,271 @@
+"""What the records of a study say: scores with intervals, differences with verdicts, all of it in one typed summary.
+
+Between the ledger and the study's report. Every number that the report shows is here, and so in summary.json.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
+from statistics import median_low
+
+from kernorm.config import TrainConfig
+from kernorm.records.record import Epoch, Record
+from kernorm.stats import comparison, intervals
+from kernorm.studies.definition import Published, Study
+from kernorm.studies.ledger import Result
+from kernorm.studies.summary import (
+    METRICS,
+    TARGETS,
+    ArmSummary,
+    Claim,
+    HardImage,
+    Metric,
+    Sparsity,
+    StudySummary,
+    _test,
+)
+
+Runs = dict[int, Record]
+
+
+def analyse(study: Study, results: Mapping[str, Result], unusable: Mapping[str, int] | None = None) -> StudySummary:
+    """Compares the arms of a study by the results there are, by run id; `unusable` as in `ledger.Shared`."""
+    found = results_by_arm(study, results)
+    runs = {arm: finished(found[arm]) for arm in study.arms}
+    compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
+    comparisons = {
+        name: {arm: _compare(metric, runs[arm], runs[study.baselines[arm]], len(compared)) for arm in compared}
+        for name, metric in METRICS.items()
+    }
+    adjusted = {name: comparison.holm({arm: c.p_paired for arm, c in by.items()}) for name, by in comparisons.items()}
+    tost = {name: comparison.holm({arm: c.tost_p for arm, c in by.items()}) for name, by in comparisons.items()}
+    arms = []
+    for arm, config in study.arms.items():
+        baseline = study.baselines[arm] if arm in compared else None
+        mine = {name: comparisons[name][arm] for name in METRICS} if baseline else {}
+        arms.append(
+            _arm(
+                study,
+                arm,
+                config,
+                baseline,
+                found[arm],
+                runs[arm],
+                runs[baseline] if baseline else {},
+                comparisons=mine,
+                p_adjusted={name: adjusted[name][arm] for name in mine},
+                verdicts={
+                    name: comparison.verdict(mine[name], adjusted[name][arm], tost[name][arm], show=METRICS[name].show)
+                    for name in mine
+                },
+            )
+        )
+    records = [record for by_seed in runs.values() for record in by_seed.values()]
+    packages = sorted({package for record in records for package in record.environment.versions})
+    return StudySummary(
+        name=study.name,
+        question=study.question,
+        text=study.text,
+        seeds=study.seeds,
+        arms=tuple(arms),
+        selections=_distinct(config.select for config in study.arms.values()),
+        monitored=_distinct(record.monitored for record in records),
+        openings=sum(arm.openings for arm in arms),
+        finished=len(records),
+        missing=sum(arm.states["missing"] for arm in arms),
+        seconds=sum(arm.seconds for arm in arms),
+        cpu_seconds=sum(arm.cpu_seconds for arm in arms),
+        versions={
+            package: _distinct(record.environment.versions.get(package, "") for record in records)
+            for package in packages
+        },
+        devices=_distinct(record.environment.device for record in records),
+        commits=_distinct(record.environment.commit or "unknown" for record in records),
+        revisions=tuple(sorted({record.revision for record in records})),
+        taken=dict(
+            Counter(result.taken_from for by_seed in found.values() for result in by_seed.values() if result.taken_from)
+        ),
+        unusable=dict(unusable or {}),
+    )
+
+
+def results_by_arm(study: Study, results: Mapping[str, Result]) -> dict[str, dict[int, Result]]:
+    """Returns the results that the study's runs have, by arm and seed."""
+    found: dict[str, dict[int, Result]] = {arm: {} for arm in study.arms}
+    for run in study.runs():
+        if result := results.get(run.config.run_id):
+            found[run.arm][run.seed] = result
+    return found
+
+
+def finished(results: Mapping[int, Result]) -> Runs:
+    """Returns the records of the runs that finished, by seed."""
+    return {seed: result.record for seed, result in results.items() if result.record and result.status == "finished"}
+
+
+def _arm(
+    study: Study,
+    name: str,
+    config: TrainConfig,
+    baseline: str | None,
+    results: Mapping[int, Result],
+    runs: Runs,
+    baseline_runs: Runs,
+    **comparisons: dict,
+) -> ArmSummary:
+    records = list(runs.values())
+    states = Counter(result.status for result in results.values())
+    wrong, wrong_baseline = _wrong(runs), _wrong(baseline_runs)
+    count = _test(records[0]).count if records else 0
+    common = sorted(set(runs) & set(baseline_runs))
+    ended = [result.record for result in results.values() if result.record]
+    return ArmSummary(
+        name=name,
+        config=config,
+        baseline=baseline,
+        published=study.published.get(name),
+        seeds=tuple(sorted(runs)),
+        states={state: states[state] for state in ("finished", "diverged", "failed")}
+        | {"missing": len(study.seeds) - len(results)},
+        troubles=tuple(
+            f"seed {seed}: {result.message}" for seed, result in sorted(results.items()) if result.status != "finished"
+        ),
+        scores={
+            key: comparison.summarize([metric.value(record) for record in records]) for key, metric in METRICS.items()
+        }
+        if records
+        else {},
+        mcnemar=comparison.mcnemar(_median_run(runs), _median_run(baseline_runs))
+        if records and baseline_runs
+        else None,
+        new_digits=intervals.two_level_interval(list(wrong.values()), count) if len(records) > 1 else None,
+        new_digits_difference=intervals.two_level_bootstrap(
+            [wrong[seed] for seed in common], [wrong_baseline[seed] for seed in common], count, paired=True
+        )
+        if len(common) > 1
+        else None,
+        times=_times(records),
+        penalties=_penalties(records),
+        claims=_claims(config, study.published.get(name), records),
+        sparsity=_sparsity(records),
+        hard=_hard(records),
+        openings=sum(len(record.openings) for record in ended),
+        seconds=sum(record.seconds for record in ended),
+        cpu_seconds=sum(record.cpu_seconds for record in ended),
+        **comparisons,
+    )
+
+
+def _compare(metric: Metric, runs: Runs, baseline: Runs, arms: int) -> comparison.Comparison:
+    """Compares one of several arms; seeds are planned for the level that Holm's correction leaves it at worst."""
+    values, against = ({seed: metric.value(record) for seed, record in some.items()} for some in (runs, baseline))
+    return comparison.compare(
+        values, against, higher_is_better=metric.higher_is_better, margin=metric.margin, alpha=comparison.ALPHA / arms
+    )
+
+
+def _wrong(runs: Runs) -> dict[int, set[int]]:
+    return {seed: {mistake.index for mistake in _test(record).mistakes} for seed, record in runs.items()}
+
+
+def _median_run(runs: Runs) -> Collection[int]:
+    """Returns the images that the run of median accuracy got wrong; of two in the middle the worse one's."""
+    middle = median_low(sorted(_test(record).accuracy for record in runs.values()))
+    record = next(record for record in runs.values() if _test(record).accuracy == middle)
+    return {mistake.index for mistake in _test(record).mistakes}
+
+
+def _times(records: Sequence[Record]) -> dict[str, intervals.TimeTo]:
+    found = {}
+    for target in TARGETS:
+        reached: dict[str, list[float | None]] = {"epochs": [], "CPU-seconds": []}
+        budgets: dict[str, list[float]] = {"epochs": [], "CPU-seconds": []}
+        for record in records:
+            rows = record.history[1:]
+            clocks = {
+                "epochs": [float(row.epoch) for row in rows],
+                "CPU-seconds": list(accumulate(row.cpu_seconds for row in rows)),
+            }
+            first = next((place for place, row in enumerate(rows) if (row.val_accuracy or 0) >= target), None)
+            for clock, at in clocks.items():
+                reached[clock].append(None if first is None else at[first])
+                budgets[clock].append(at[-1])
+        if any(record.monitored != "none" for record in records):
+            for clock, values in reached.items():
+                found[f"{clock} to {100 * target:.1f} %"] = intervals.time_to(values, budgets[clock])
+    return found
+
+
+def _penalties(records: Sequence[Record]) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    return (_penalty(records, 0), _penalty(records, -1)) if records else None
+
+
+def _penalty(records: Sequence[Record], epoch: int) -> tuple[float, float]:
+    rows = [record.history[epoch] for record in records]
+    return _mean(row.l1_penalty for row in rows), _mean(row.l2_penalty for row in rows)
+
+
+def _claims(config: TrainConfig, published: Published | None, records: Sequence[Record]) -> tuple[Claim, ...]:
+    """Sets what is stated beside what the penalty columns show; what neither has is left away."""
+    if published is None or not records:
+        return ()
+    # PyTorch's weight decay is the derivative of λ/2·w².
+    stated = (("1", published.l1, config.l1, "l1_penalty"), ("2", published.l2 / 2, config.l2, "l2_penalty"))
+    claims = (
+        Claim(
+            part=part,
+            stated=value,
+            applied=applied,
+            measured=_mean(getattr(record.history[0], column) for record in records),
+            most=max(_mean(getattr(row, column) for row in rows) for rows in _by_epoch(records)),
+        )
+        for part, value, applied, column in stated
+    )
+    return tuple(claim for claim in claims if claim.stated or claim.applied)
+
+
+def _by_epoch(records: Sequence[Record]) -> list[tuple[Epoch, ...]]:
+    return list(zip(*(record.history for record in records), strict=True))
+
+
+def _sparsity(records: Sequence[Record]) -> tuple[Sparsity, ...]:
+    by_threshold = zip(*(record.pruned for record in records), strict=True)
+    return tuple(
+        Sparsity(
+            threshold=rows[0].threshold,
+            share=_mean(row.share for row in rows),
+            accuracy=_mean(row.accuracy for row in rows),
+            split=rows[0].split,
+        )
+        for rows in by_threshold
+    )
+
+
+def _hard(records: Sequence[Record]) -> tuple[HardImage, ...]:
+    """Lists the images that at least one run got wrong, the most often wrong first."""
+    predictions: dict[int, list[int]] = {}
+    targets: dict[int, int] = {}
+    for record in records:
+        for mistake in _test(record).mistakes:
+            predictions.setdefault(mistake.index, []).append(mistake.prediction)
+            targets[mistake.index] = mistake.target
+    hard = [
+        HardImage(
+            index=index,
+            target=targets[index],
+            prediction=Counter(made).most_common(1)[0][0],
+            wrong=len(made),
+            runs=len(records),
+        )
+        for index, made in predictions.items()
+    ]
+    return tuple(sorted(hard, key=lambda image: (-image.wrong, image.index)))
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))

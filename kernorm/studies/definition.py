@@ -1,0 +1,205 @@
+"""What a study is: named arms, seeds and a baseline, read from a small Python file; and the runs that it asks for.
+
+Before study.py, which runs it. A study file holds a docstring whose first paragraph is the question, and:
+
+    ARMS: dict[str, TrainConfig]        the arms by name; an arm's own seed is added to the study's seeds
+    BASELINE: str | dict[str, str]      the arm that the others are compared with, or each arm's own by name; the first
+                                        arm if it is left away
+    SEEDS: int                          how many, 5 if it is left away
+    PUBLISHED: dict[str, Published]     what a paper says of an arm, to stand beside what is found here
+"""
+
+import ast
+import dataclasses
+import json
+import runpy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError, nearest
+
+SEEDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A row of a published table, in its own convention.
+
+    Attributes:
+        accuracy: in percent, as selected there.
+        l1: λ1 as stated.
+        l2: as stated, PyTorch's weight decay: twice the λ2 of `keras.regularizers.L1L2`.
+        source: where it stands.
+    """
+
+    accuracy: float
+    l1: float = 0.0
+    l2: float = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One run of a study: an arm with one of the study's seeds."""
+
+    arm: str
+    seed: int
+    config: TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Named arms, seeds and a baseline.
+
+    Attributes:
+        text: the file's docstring; its first paragraph is the question.
+        seeds: are added to each arm's own seed.
+        baselines: the arm that each arm is compared with; an arm that is its own baseline, or has none, is compared
+            with nothing.
+    """
+
+    name: str
+    text: str
+    arms: Mapping[str, TrainConfig]
+    seeds: tuple[int, ...]
+    baselines: Mapping[str, str]
+    published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """The first paragraph of the text, in one line."""
+        return " ".join(self.text.strip().split("\n\n")[0].split())
+
+    def runs(self) -> list[Planned]:
+        """Returns every run, seed by seed, so that a study that is interrupted has compared all arms so far."""
+        return [
+            Planned(arm=arm, seed=seed, config=replace(config, seed=config.seed + seed))
+            for seed in self.seeds
+            for arm, config in self.arms.items()
+        ]
+
+
+def packaged() -> dict[str, Path]:
+    """Returns the files of the package's own studies by name."""
+    folder = Path(__file__).parent / "library"
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+
+
+def load_study(name: str) -> Study:
+    """Reads a study of the package by its name, or a user's own by the path of its file.
+
+    Raises:
+        UsageError: there is none of that name, or the file is not a study; it says what is wrong and where.
+    """
+    known = packaged()
+    path = known.get(name) or Path(name)
+    if name not in known and path.suffix != ".py":
+        raise UsageError("A study is a known name or a Python file.", f"{name!r}", nearest(name, known))
+    if not path.is_file():
+        raise UsageError("A study file must be there.", f"{name}, which is not", f"Known: {', '.join(known)}.")
+    return _study(path.stem, path, _values(path))
+
+
+def with_overrides(
+    study: Study, *, seeds: int | None = None, epochs: int | None = None, only: Iterable[str] = (), **changes: Any
+) -> Study:
+    """Returns the study with fewer or more seeds, another number of epochs, or some of its arms.
+
+    Args:
+        study: as it was read.
+        seeds: how many, from 0.
+        epochs: of every arm; step schedules keep their shape as far as whole epochs can.
+        only: names of arms or patterns such as `ln-*`; their baselines stay in any case.
+        changes: fields of TrainConfig, the same for every arm.
+
+    Raises:
+        UsageError: a pattern matches no arm, or a number is refused.
+    """
+    if seeds is not None and seeds < 1:
+        raise UsageError("--seeds must be at least 1.", f"seeds={seeds}", "Give 5, or at least 2 for a verdict.")
+    patterns = list(only)
+    for pattern in patterns:
+        if not any(fnmatchcase(arm, pattern) for arm in study.arms):
+            raise UsageError("--only takes names of arms.", f"{pattern!r}", nearest(pattern, study.arms))
+    named = {arm for arm in study.arms if not patterns or any(fnmatchcase(arm, pattern) for pattern in patterns)}
+    kept = named | {study.baselines[arm] for arm in named if arm in study.baselines}
+    arms = {
+        arm: replace(config, **shortened(config, epochs), **changes)
+        for arm, config in study.arms.items()
+        if arm in kept
+    }
+    return replace(study, arms=arms, seeds=study.seeds if seeds is None else tuple(range(seeds)))
+
+
+def shortened(config: TrainConfig, epochs: int | None) -> dict[str, Any]:
+    """Returns the fields that give a config another number of epochs; a step schedule shrinks or grows with it."""
+    if epochs is None:
+        return {}
+    if config.schedule != "step":
+        return {"epochs": epochs}
+    share = epochs / config.epochs
+    return {
+        "epochs": epochs,
+        "step_size": max(1, round(config.step_size * share)),
+        "step_after": round(config.step_after * share),
+    }
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """Runs a study file and returns what it defines."""
+    try:
+        ast.parse(path.read_bytes(), str(path))
+        return runpy.run_path(str(path))
+    except SyntaxError as error:
+        reason = f"line {error.lineno}: {error.msg}"
+    except UnicodeDecodeError:
+        reason = "it is not text in UTF-8"
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a user's file may raise
+        reason = f"{type(error).__name__}: {error}"
+    raise UsageError("A study file must run as Python.", f"{path}, {reason}", "Mend it.")
+
+
+def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
+    arms = values.get("ARMS")
+    if not (isinstance(arms, dict) and arms and all(isinstance(config, TrainConfig) for config in arms.values())):
+        raise UsageError(
+            "A study file defines ARMS, a dict from names to TrainConfig.",
+            f"{path}, {'without ARMS' if arms is None else 'whose ARMS is not one, or empty'}",
+            'Write for example ARMS = {"bn": TrainConfig(norm="bn"), "ln": TrainConfig(norm="ln")}.',
+        )
+    seen: dict[str, str] = {}
+    for arm, config in arms.items():
+        if not (isinstance(arm, str) and arm.strip()):
+            raise UsageError("An arm has a name.", f"{arm!r} in {path}", "Give it one.")
+        identity = json.dumps(config.identity, sort_keys=True)
+        if identity in seen:
+            raise UsageError(
+                "Two arms must differ.",
+                f"{seen[identity]!r} and {arm!r} of {path} with the same config",
+                "Leave one away, or give it another seed to see what noise is.",
+            )
+        seen[identity] = arm
+    baseline = values.get("BASELINE", next(iter(arms)))
+    baselines = baseline if isinstance(baseline, dict) else dict.fromkeys(arms, baseline)
+    if stray := next((arm for pair in baselines.items() for arm in pair if arm not in arms), None):
+        raise UsageError("BASELINE names arms.", f"{stray!r} in {path}", nearest(str(stray), arms))
+    published = values.get("PUBLISHED", {})
+    if stray := next((arm for arm in published if arm not in arms), None):
+        raise UsageError("PUBLISHED names arms.", f"{stray!r} in {path}", nearest(stray, arms))
+    seeds = values.get("SEEDS", SEEDS)
+    if not (isinstance(seeds, int) and seeds >= 1):
+        raise UsageError("SEEDS is a number of at least 1.", f"{seeds!r} in {path}", "Give 5.")
+    return Study(
+        name=name,
+        text=str(values.get("__doc__") or name),
+        arms=arms,
+        seeds=tuple(range(seeds)),
+        baselines=baselines,
+        published=published,
+    )

@@ -1,0 +1,386 @@
+"""The charts of a study: differences, single seeds, batch sizes, curves, misclassified images.
+
+Behind the analysis, before the study's report. As in a run's report, the same panels are PNG files beside the page and
+SVG inside it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from kernorm.reporting.figures import PALETTE, Panel, legend, legend_columns, plain, stretch_axis
+from kernorm.reporting.format import name_of
+from kernorm.reporting.page import picture
+from kernorm.stats.intervals import Interval
+from kernorm.studies.report import curves
+from kernorm.studies.report.arms import COLOURS, MARKERS, Arm, penalties, readable
+from kernorm.studies.summary import METRICS, HardImage
+
+# Verdicts by colour and marker; what is not resolved is hollow.
+MARKS = {
+    "better": ("green", "^"),
+    "worse": ("orange", "v"),
+    "equivalent": ("blue", "s"),
+    "not resolved": ("muted", "o"),
+    "no verdict": ("muted", "o"),
+}
+# Scores that are drawn, the factor and the name of their unit, and how bad a value is.
+UNITS: dict[str, tuple[float, str, Callable[[float], float]]] = {
+    "accuracy": (100, "pp", lambda accuracy: 1 - accuracy),
+    "cross_entropy": (1, "nats", lambda loss: loss),
+}
+# Exponents of the batch size by which a learning rate may follow it.
+RULES = {0.0: "same learning rate", 0.5: "learning rate ∝ √batch", 1.0: "learning rate ∝ batch"}
+
+
+def charts(arms: Sequence[Arm]) -> dict[str, tuple[Panel, ...]]:
+    """Returns every chart that the arms have runs for, by the name of its PNG file; images are `hard_images`."""
+    finished = [arm for arm in arms if arm.records]
+    if not finished:
+        return {}
+    found = {
+        "differences": differences(finished),
+        "seeds": tuple(seeds(finished, metric) for metric in UNITS),
+        "batch_size": batch_sizes(finished),
+        "curves": curves.overlays(finished),
+        "accuracy": curves.multiples(finished, "accuracy"),
+        "cross_entropy": curves.multiples(finished, "cross_entropy"),
+        "penalties": curves.penalties(finished),
+        "kernels": curves.kernels(finished),
+        "activations": curves.activations(finished),
+    }
+    return {name: panels for name, panels in found.items() if panels}
+
+
+def differences(arms: Sequence[Arm]) -> tuple[Panel, ...]:
+    """Forest plots: each arm's difference to its baseline, with the interval over seeds and the one on new digits."""
+    return tuple(panel for metric in UNITS if (panel := _forest(arms, metric)))
+
+
+def _forest(arms: Sequence[Arm], metric: str) -> Panel | None:
+    rows = [arm for arm in arms if metric in arm.summary.comparisons and _difference(arm, metric) is not None]
+    if not rows:
+        return None
+    factor, unit, _ = UNITS[metric]
+    margin, higher = METRICS[metric].margin, METRICS[metric].higher_is_better
+
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
+        low, high = (factor * end for end in _reach([_ends(arm, metric) for arm in rows], margin or 0.0))
+        if margin:
+            axes.axvspan(-factor * margin, factor * margin, color=PALETTE["grid"], linewidth=0)
+        axes.axvline(0, color=PALETTE["muted"], linewidth=1)
+        for row, arm in enumerate(rows):
+            comparison, verdict = arm.summary.comparisons[metric], arm.summary.verdicts[metric].name
+            colour, marker = MARKS[verdict]
+            new = arm.summary.new_digits_difference if metric == "accuracy" else None
+            for ends, below, width, ink, name in (
+                (new, 0.22, 1.2, "muted", "new digits"),
+                (comparison.interval, 0, 3.0, colour, "interval"),
+            ):
+                if ends:
+                    axes.plot(
+                        [factor * end for end in ends],
+                        [row + below] * 2,
+                        color=PALETTE[ink],
+                        linewidth=width,
+                        label=name,
+                        solid_capstyle="butt",
+                    )
+            difference = factor * (comparison.difference or 0.0)
+            if not low <= difference <= high:
+                _beyond(axes, difference, row, f"{difference:+.3g}".replace("-", "−"), colour)
+            else:
+                face = "paper" if marker == "o" else colour
+                axes.plot(
+                    [difference],
+                    [row],
+                    marker,
+                    color=PALETTE[colour],
+                    markersize=7,
+                    label="difference",
+                    markerfacecolor=PALETTE[face],
+                    markeredgewidth=1.4,
+                )
+        axes.set(xlim=(low, high), xlabel=f"difference to the baseline, {unit}")
+        better, worse = ("better →", "← worse") if higher else ("worse →", "← better")
+        axes.set_title(worse, loc="left", fontsize=9, color=PALETTE["muted"])
+        axes.set_title(better, loc="right", fontsize=9, color=PALETTE["muted"])
+        _rows(axes, rows)
+
+    listed = "; ".join(f"{arm.name} {factor * (_difference(arm, metric) or 0):+.3g}" for arm in rows[:20])
+    title = f"Differences in {METRICS[metric].label}"
+    return Panel(f"difference-{metric.replace('_', '-')}", title, f"In {unit}: {listed}.", _tall(len(rows)), draw)
+
+
+def seeds(arms: Sequence[Arm], metric: str) -> Panel:
+    """The score of every run as a point, and each arm's mean with its interval."""
+    factor, unit, error = UNITS[metric]
+    unit = "%" if metric == "accuracy" else unit
+
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
+        fair = readable({arm: error(arm.summary.scores[metric].mean) for arm in arms})
+        values = {arm: [factor * METRICS[metric].value(record) for record in arm.records.values()] for arm in arms}
+        ends = [value for arm in fair for value in values[arm]]
+        span = max(ends) - min(ends)
+        for arm in fair:  # an interval of two or three seeds can be many times as wide as all points
+            ends += [
+                factor * end
+                for end in arm.summary.scores[metric].interval or ()
+                if min(ends) - span / 2 <= factor * end <= max(ends) + span / 2
+            ]
+        margin = 0.06 * (max(ends) - min(ends)) or 0.01 * max(ends)
+        low, high = min(ends) - margin, max(ends) + margin
+        for row, arm in enumerate(arms):
+            score = arm.summary.scores[metric]
+            if not low <= factor * score.mean <= high:
+                side = -1 if factor * score.mean < low else 1
+                _beyond(axes, side, row, f"{factor * score.mean:.4g}", arm.look.colour)
+                continue
+            if score.interval:
+                axes.plot(
+                    [factor * end for end in score.interval],
+                    [row, row],
+                    color=PALETTE["line"],
+                    linewidth=3,
+                    solid_capstyle="butt",
+                    label="interval",
+                )
+            offsets = np.linspace(-0.2, 0.2, len(values[arm])) if len(values[arm]) > 1 else [0.0]
+            axes.plot(
+                values[arm],
+                row + np.asarray(offsets),
+                "o",
+                color=PALETTE[arm.look.colour],
+                markersize=4.5,
+                alpha=0.8,
+                markeredgewidth=0,
+                label="seeds",
+            )
+            axes.plot(
+                [factor * score.mean] * 2, [row - 0.32, row + 0.32], color=PALETTE["ink"], linewidth=1.6, label="mean"
+            )
+        axes.set(xlim=(low, high), xlabel=f"{METRICS[metric].label}, {unit}")
+        _rows(axes, arms)
+
+    means = "; ".join(f"{arm.name} {factor * arm.summary.scores[metric].mean:.4g}" for arm in arms[:20])
+    title = f"{METRICS[metric].label[:1].upper()}{METRICS[metric].label[1:]} of every seed"
+    return Panel(f"seeds-{metric.replace('_', '-')}", title, f"Means in {unit}: {means}.", _tall(len(arms)), draw)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Arms that differ in the batch size, and in a learning rate that follows it by one of RULES."""
+
+    exponent: float
+    label: str
+    arms: tuple[Arm, ...]
+
+
+def batch_lines(arms: Sequence[Arm]) -> list[Line]:
+    """Finds lines over the batch size: of all that is alike but for batch size and rate, those a rule connects."""
+    alike: dict[str, list[Arm]] = {}
+    for arm in arms:
+        identity = {
+            key: value
+            for key, value in arm.summary.config.identity.items()
+            if key not in ("batch_size", "learning_rate", "seed")
+        }
+        alike.setdefault(repr(sorted(identity.items())), []).append(arm)
+    families = [(group[0].summary.config, _families(group)) for group in alike.values()]
+    families = [(config, found) for config, found in families if found]
+    labels = [config.norm for config, _ in families]
+    if len({penalties(config) for config, _ in families}) > 1 or len(set(labels)) < len(labels):
+        labels = [f"{config.norm}, {penalties(config)}" for config, _ in families]
+    return [
+        Line(exponent, label if labels.count(label) == 1 else f"{label} ({family[0].name})", family)
+        for label, (_, found) in zip(labels, families, strict=True)
+        for exponent, family in found
+    ]
+
+
+def batch_sizes(arms: Sequence[Arm]) -> tuple[Panel, ...]:
+    """Test accuracy against batch size, a line a norm; a panel a rule by which the learning rate follows it."""
+    lines = batch_lines(arms)
+    labels = list(dict.fromkeys(line.label for line in lines))
+    colours = dict(zip(labels, zip((*COLOURS, "ink"), (*MARKERS, "o"), strict=True), strict=False))
+    exponents = [exponent for exponent in RULES if any(line.exponent == exponent for line in lines)]
+    errors = {arm: 1 - arm.summary.scores["accuracy"].mean for line in lines for arm in line.arms}
+    limit = max(10 * median_low(errors.values()), 4 * min(errors.values())) if errors else 0.0
+    shown = [1 - error for error in errors.values() if error <= limit]
+    shown += [
+        end
+        for arm, error in errors.items()
+        if error <= limit
+        for end in arm.summary.scores["accuracy"].interval or ()
+        if 1 - limit <= end <= 1
+    ]
+
+    def panel(exponent: float) -> Panel:
+        inside = [line for line in lines if line.exponent == exponent]
+
+        def draw(figure: FigureBase) -> None:
+            axes = figure.subplots()
+            for line in inside:
+                colour, marker = colours.get(line.label, ("muted", "o"))
+                # Beside each other, so that intervals at one batch size do not hide each other.
+                aside = 2 ** (0.07 * (labels.index(line.label) - (len(labels) - 1) / 2))
+                _batch_line(axes, line, PALETTE[colour], marker, aside)
+            stretch_axis(axes, shown)
+            _dropped(axes, [arm for line in inside for arm in line.arms])
+            sizes = sorted({arm.summary.config.batch_size for line in lines for arm in line.arms})
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(sizes if len(sizes) <= 10 else sizes[:: -(-len(sizes) // 10)])
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set(xlim=(sizes[0] / 1.25, sizes[-1] * 1.25), xlabel="batch size")
+            axes.set_ylabel("test accuracy, % (stretched scale)")
+            legend(axes)
+
+        listed = "; ".join(
+            f"{line.label} "
+            + ", ".join(
+                f"{100 * arm.summary.scores['accuracy'].mean:.2f} at {arm.summary.config.batch_size}"
+                for arm in line.arms
+            )
+            for line in inside
+        )
+        title = "Accuracy against batch size" + (f": {RULES[exponent]}" if len(exponents) > 1 else "")
+        size = (5.3, 3.4 + 0.17 * -(-len(labels) // legend_columns(labels)))
+        return Panel(f"batch-size-{exponents.index(exponent)}", title, f"In percent: {listed}.", size, draw)
+
+    return tuple(panel(exponent) for exponent in exponents)
+
+
+def misclassified(
+    title: str, name: str, hard: Sequence[HardImage], images: Mapping[int, NDArray[np.uint8]], labels: Sequence[str]
+) -> Panel:
+    """Images that most runs got wrong: target → most frequent prediction, and in how many of how many runs."""
+    columns = 5
+    rows = max(1, -(-len(hard) // columns))
+
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
+        for place, image in enumerate(hard):
+            left, top = 1.15 * (place % columns), 1.45 * (place // columns)
+            axes.imshow(
+                picture(images[image.index]),
+                cmap="gray_r",
+                vmin=0,
+                vmax=255,
+                interpolation="nearest",
+                extent=(left, left + 1, top + 1, top),
+            )
+            axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=PALETTE["line"], linewidth=0.6))
+            words = f"{name_of(image.target, labels)} → {name_of(image.prediction, labels)}"
+            axes.text(
+                left + 0.5,
+                top + 1.04,
+                f"{plain(words)}\n{image.wrong} of {image.runs}",
+                ha="center",
+                va="top",
+                fontsize=8,
+            )
+        axes.set(xlim=(-0.05, 1.15 * columns - 0.1), ylim=(1.45 * rows - 0.03, -0.03), aspect="equal")
+        axes.set_axis_off()
+
+    words = f"{len(hard)} images with target → most frequent prediction."
+    return Panel(name, title, words, (5.7, 1.45 * rows), draw)
+
+
+def _difference(arm: Arm, metric: str) -> float | None:
+    return arm.summary.comparisons[metric].difference
+
+
+def _ends(arm: Arm, metric: str) -> list[float]:
+    """Returns what an arm's row of the forest has to hold."""
+    ends = [_difference(arm, metric) or 0.0, *(arm.summary.comparisons[metric].interval or ())]
+    return ends + list(arm.summary.new_digits_difference or ()) if metric == "accuracy" else ends
+
+
+def _reach(rows: Sequence[Sequence[float]], margin: float) -> Interval:
+    """Returns the ends of an axis that holds 0, the margin, and the rows that do not reach much farther than others."""
+    most = 5 * median_low(max(map(abs, ends)) for ends in rows)
+    usual = [end for ends in rows if max(map(abs, ends)) <= most for end in ends]
+    low, high = min([*usual, -1.5 * margin]), max([*usual, 1.5 * margin])
+    span = (high - low) or 1.0
+    return min(low - 0.06 * span, -0.2 * span), max(high + 0.06 * span, 0.2 * span)
+
+
+def _beyond(axes: Axes, side: float, row: int, text: str, colour: str) -> None:
+    """Marks a row whose value lies beyond the axis, at the edge on its side, with the value in words."""
+    left = side < 0
+    axes.text(
+        0.01 if left else 0.99,
+        row,
+        f"◂ {text}" if left else f"{text} ▸",
+        ha="left" if left else "right",
+        va="center",
+        transform=axes.get_yaxis_transform(),
+        fontsize=9,
+        color=PALETTE[colour],
+        bbox={"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 1},
+    )
+
+
+def _rows(axes: Axes, arms: Sequence[Arm]) -> None:
+    axes.set_yticks(range(len(arms)), [plain(arm.name, 26) for arm in arms], fontsize=9 if len(arms) <= 30 else 8)
+    axes.set(ylim=(len(arms) - 0.4, -0.6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    axes.grid(axis="y", visible=False)
+
+
+def _tall(rows: int) -> tuple[float, float]:
+    return 5.3, 1.15 + (0.36 if rows <= 16 else 0.24) * rows
+
+
+def _families(arms: Sequence[Arm]) -> list[tuple[float, tuple[Arm, ...]]]:
+    """Returns, for each rule, the most arms of different batch sizes that it connects, if they are a good part."""
+    found = []
+    for exponent in RULES:
+        by_rate: dict[str, dict[int, Arm]] = {}
+        for arm in arms:
+            config = arm.summary.config
+            constant = f"{config.peak_rate / config.batch_size**exponent:.3g}"
+            by_rate.setdefault(constant, {})[config.batch_size] = arm
+        family = max(by_rate.values(), key=len)
+        found.append((exponent, tuple(family[size] for size in sorted(family))))
+    most = max(len(family) for _, family in found)
+    return [(exponent, family) for exponent, family in found if len(family) > 1 and 2 * len(family) > most]
+
+
+def _batch_line(axes: Axes, line: Line, colour: str, marker: str, aside: float) -> None:
+    sizes = [aside * arm.summary.config.batch_size for arm in line.arms]
+    scores = [arm.summary.scores["accuracy"] for arm in line.arms]
+    axes.plot(
+        sizes, [score.mean for score in scores], color=colour, marker=marker, markersize=5, label=plain(line.label)
+    )
+    for size, score in zip(sizes, scores, strict=True):
+        if score.interval:
+            low, high = max(score.interval[0], 0.0), min(score.interval[1], 1.0)
+            axes.plot([size, size], [low, high], color=colour, linewidth=1.1)
+
+
+def _dropped(axes: Axes, arms: Sequence[Arm]) -> None:
+    """Writes the accuracy of what lies below the axis at its foot."""
+    low, _ = axes.get_ylim()
+    below = [arm for arm in arms if arm.summary.scores["accuracy"].mean < low]
+    for place, arm in enumerate(below):
+        mean = 100 * arm.summary.scores["accuracy"].mean
+        axes.text(
+            arm.summary.config.batch_size,
+            0.02 + 0.05 * (place % 3),
+            f"▾ {mean:.1f}",
+            fontsize=8,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            color=PALETTE["muted"],
+        )

@@ -1,0 +1,122 @@
+"""The test images that runs of a study got wrong: which, in how many runs, and their pictures.
+
+Between the study's arms and its report. To show a picture is to look at the test split once more; the report counts it.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernorm.config import TrainConfig
+from kernorm.datasets.dataset import load_test_split
+from kernorm.errors import UsageError
+from kernorm.records.record import Data
+from kernorm.reporting.figures import Panel
+from kernorm.reporting.format import name_of
+from kernorm.reporting.page import mistakes_as_uris
+from kernorm.studies.report.arms import Arm
+from kernorm.studies.report.charts import misclassified
+from kernorm.studies.summary import ArmSummary, HardImage
+
+# Images in the grid of all arms and in an arm's own, and arms that have one of their own.
+ACROSS, OWN, GRIDS = 25, 10, 12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Images that the most runs got wrong, of one arm or of all arms on one data set (`arm` empty).
+
+    `every` counts how many were wrong in at least one run, `pictures` are the images by index, empty where the data set
+    is not at hand.
+    """
+
+    arm: str
+    dataset: str
+    labels: tuple[str, ...]
+    shown: tuple[HardImage, ...]
+    every: tuple[HardImage, ...]
+    runs: int
+    pictures: dict[int, NDArray[np.uint8]]
+
+    @property
+    def uris(self) -> list[str]:
+        """The images as data: addresses."""
+        return mistakes_as_uris(self.pictures[image.index] for image in self.shown) if self.pictures else []
+
+    @property
+    def grey(self) -> bool:
+        """Tells whether the images have no colours."""
+        return any(picture.shape[-1] != 3 for picture in self.pictures.values())
+
+    def label(self, number: int) -> str:
+        """Returns the name of a class."""
+        return name_of(number, self.labels)
+
+    def panel(self) -> Panel:
+        """Returns the same as a chart."""
+        title = self.arm or f"Wrong in the most of {self.runs} runs"
+        return misclassified(title, f"misclassified-{self.arm}", self.shown, self.pictures, self.labels)
+
+    def wrong_in(self) -> list[tuple[str, int]]:
+        """Counts the images by how many runs got them wrong."""
+        counts = Counter(image.wrong for image in self.every)
+        least = {
+            "every run": self.runs,
+            "at least three in four runs": 0.75 * self.runs,
+            "at least half of the runs": 0.5 * self.runs,
+            "at least one run": 1,
+        }
+        found = [(words, sum(many for wrong, many in counts.items() if wrong >= low)) for words, low in least.items()]
+        return [*found, ("exactly one run", counts[1])]
+
+
+def grids_of(arms: Sequence[Arm]) -> list[Grid]:
+    """Returns the grids of all arms, by data set, and then of each arm."""
+    by_dataset: dict[str, list[Arm]] = {}
+    for arm in arms:
+        if arm.summary.hard:
+            by_dataset.setdefault(arm.summary.config.dataset, []).append(arm)
+    grids = []
+    for dataset, group in by_dataset.items():
+        data = next(iter(group[0].records.values())).data
+        everywhere = _across([arm.summary for arm in group])
+        chosen = [("", everywhere, everywhere[:ACROSS])] if len(group) > 1 else []
+        chosen += [(arm.name, arm.summary.hard, arm.summary.hard[:OWN]) for arm in group[:GRIDS]]
+        pictures = _pictures(group[0].summary.config, data, [image for _, _, shown in chosen for image in shown])
+        for name, every, shown in chosen:
+            mine = {image.index: pictures[image.index] for image in shown if image.index in pictures}
+            grids.append(Grid(name, dataset, data.labels, shown, every, every[0].runs, mine))
+    return sorted(grids, key=lambda grid: bool(grid.arm))
+
+
+def _across(arms: Sequence[ArmSummary]) -> tuple[HardImage, ...]:
+    """Adds up the images that runs of any arm got wrong, the most often wrong first."""
+    runs = sum(arm.states["finished"] for arm in arms)
+    found: dict[int, list[HardImage]] = {}
+    for arm in arms:
+        for image in arm.hard:
+            found.setdefault(image.index, []).append(image)
+    hard = []
+    for images in found.values():
+        taken: Counter[int] = Counter()
+        for image in images:
+            taken[image.prediction] += image.wrong
+        wrong = sum(image.wrong for image in images)
+        hard.append(dataclasses.replace(images[0], prediction=taken.most_common(1)[0][0], wrong=wrong, runs=runs))
+    return tuple(sorted(hard, key=lambda image: (-image.wrong, image.index)))
+
+
+def _pictures(config: TrainConfig, data: Data, images: Sequence[HardImage]) -> dict[int, NDArray[np.uint8]]:
+    """Returns the test images by index; none where the data set cannot be had here, or has other images by now."""
+    try:
+        sealed = load_test_split(
+            replace(data, name=config.dataset), manual_dir=config.manual_dir, data_dir=config.data_dir
+        )
+    except UsageError:
+        return {}
+    test = sealed.open(purpose="pictures for the report of a study", epoch=0)
+    return {image.index: test.images[image.index] for image in images}

@@ -1,0 +1,148 @@
+"""Runs what is missing of a study, and writes its report.
+
+One line a run goes to records.jsonl as soon as it has ended; the same call again runs only what is missing, and more
+seeds extend it. This process schedules jobs and collects results: it imports neither Keras nor TensorFlow.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from kernorm.config import TrainConfig
+from kernorm.datasets.cache import prepared_sha256
+from kernorm.datasets.dataset import load
+from kernorm.parallel.batches import Populations
+from kernorm.parallel.engine import Engine, Outcome
+from kernorm.parallel.factory import open_training
+from kernorm.parallel.settings import EngineConfig
+from kernorm.records.record import Record
+from kernorm.reporting.progress import StudyProgress
+from kernorm.studies.analysis import analyse
+from kernorm.studies.definition import Planned, Study
+from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
+from kernorm.studies.report.page import write_study_report
+from kernorm.studies.report.words import not_used, taken
+from kernorm.studies.summary import StudySummary
+from kernorm.studies.terminal import format_result
+from kernorm.system.files import locked, make_folder
+
+_LOG = logging.getLogger("kernorm")
+
+
+def run_study(
+    study: Study, folder: Path, engine: EngineConfig | None = None, *, command: str = "", train: bool = True
+) -> StudySummary:
+    """Runs what is missing of a study and writes report.html and its tables into the study's folder.
+
+    Args:
+        study: arms, seeds and baselines; its configs say where runs are kept.
+        folder: of the study; takes records.jsonl and the report.
+        engine: where runs are computed; by default on this machine, one a core.
+        command: how to make the report again, as it shows it.
+        train: False writes the report from the records alone.
+
+    Returns:
+        What can be said of the study by all runs there are.
+
+    Raises:
+        UsageError: its data or the engine cannot be used, or another process runs this study.
+    """
+    make_folder(folder, "--reports-dir")
+    with locked(folder / "lock", "run this study"):
+        ledger = Ledger(folder)
+        if ledger.damaged:
+            _LOG.warning(
+                "%d damaged lines of %s were moved to records.damaged.jsonl: line %s. Their runs are repeated.",
+                len(ledger.damaged),
+                ledger.path,
+                ", ".join(map(str, ledger.damaged)),
+            )
+        if train:
+            _run(study, engine or EngineConfig(), ledger)
+        summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable)
+        write_study_report(study, summary, ledger, folder, command)
+        return summary
+
+
+def missing_runs(study: Study, folder: Path) -> list[Planned]:
+    """Returns the runs of a study that no study's records hold; see `find_shared` for which of those count."""
+    return _missing(study, _find_shared(study, folder))
+
+
+def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
+    """Takes the runs that any study has trained, and trains the others; each result is in the ledger once it ended."""
+    folder = ledger.path.parent
+    _prepare_data(run.config for run in missing_runs(study, folder))
+    shared = _find_shared(study, folder)  # once more: now the digests of all data are known
+    missing = _missing(study, shared)
+    _take(study, shared, ledger)
+    total = len(study.runs())
+    if not missing:
+        _LOG.info("All %d runs of %s are done; more --seeds extend it.", total, study.name)
+        return
+    opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
+    with (
+        opened as engine,
+        StudyProgress(total=total, done=total - len(missing), slots=engine.slots) as progress,
+    ):
+        for run in missing:
+            engine.submit(run)
+        for outcome in engine.outcomes():
+            result = _result(outcome)
+            ledger.add(result)
+            progress.ended(format_result(result))
+
+
+def _find_shared(study: Study, folder: Path) -> Shared:
+    """Looks for the study's runs in the records of all studies."""
+    configs = [run.config for run in study.runs()]
+    digests = {name: prepared_sha256(name) for name in {config.dataset for config in configs}}
+    return find_shared(folder / RECORDS, {config.run_id for config in configs}, digests)
+
+
+def _missing(study: Study, shared: Shared) -> list[Planned]:
+    """A diverged run would diverge again; a failed one may not."""
+    return [run for run in study.runs() if run.config.run_id not in shared.usable]
+
+
+def _take(study: Study, shared: Shared, ledger: Ledger) -> None:
+    """Copies usable results that the ledger lacks into it, and says what is taken and what is not."""
+    lacking: dict[str, Result] = {}
+    for run in study.runs():
+        result, own = shared.usable.get(run.config.run_id), ledger.results.get(run.config.run_id)
+        if result and result.record:
+            same = own and own.record and source_of(own.record) == source_of(result.record)
+            if not same:
+                lacking[result.run_id] = replace(result, arm=run.arm, seed=run.seed)
+    for result in lacking.values():
+        ledger.add(result)
+    counts = Counter(result.taken_from for result in lacking.values() if result.taken_from)
+    for text in (taken(counts), not_used(shared.unusable)):
+        if text:
+            _LOG.info(text)
+
+
+def _prepare_data(configs: Iterable[TrainConfig]) -> None:
+    """Loads every set once and checks the sizes, so that a wrong one is told at once and workers find the cache."""
+    seen = set()
+    for config in configs:
+        sizes = (config.validation_size, config.train_size, config.batch_size)
+        key = (config.dataset, config.manual_dir, config.data_dir, *sizes)
+        if key not in seen:
+            seen.add(key)
+            load(config)
+
+
+def _result(outcome: Outcome[Planned, Record]) -> Result:
+    run, record = outcome.job, outcome.result
+    return Result(
+        arm=run.arm,
+        seed=run.seed,
+        run_id=run.config.run_id,
+        status="diverged" if record and record.status == "diverged" else "finished" if record else "failed",
+        message=(record.message if record else outcome.error) or "",
+        attempts=outcome.attempts,
+        record=record,
+    )

@@ -1,0 +1,107 @@
+"""What `python -m kernorm.study` prints: the plan with its cost, a line a run, and the verdicts."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from kernorm.config import TrainConfig
+from kernorm.studies.definition import Planned, Study
+from kernorm.studies.ledger import Result
+from kernorm.studies.summary import ArmSummary, StudySummary
+
+# CPU-milliseconds of training an image and of a step, measured on one thread with batch normalization, and CPU-seconds
+# of what surrounds the epochs of a run.
+IMAGE_MS = {"eva6": 0.25, "eva4": 0.45}
+STEP_MS = 4.0
+AROUND = 8.0
+
+
+def cost(config: TrainConfig) -> float:
+    """Returns about how many CPU-seconds a run takes; within a factor of two, as machines differ more."""
+    images = config.train_size or 60_000 - config.validation_size
+    steps = -(-images // config.batch_size)
+    return AROUND + config.epochs * (IMAGE_MS[config.net] * images + STEP_MS * steps) / 1000
+
+
+def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
+    """Prints the arms with their settings, what is done, and about how long the rest takes."""
+    missing = list(missing)
+    table = Table(box=None, pad_edge=False)
+    for name in ("arm", "net", "norm"):
+        table.add_column(name)
+    for name in ("λ1", "λ2", "batch", "rate", "epochs", "images", "done", "CPU-min a run"):
+        table.add_column(name, justify="right")
+    for arm, config in study.arms.items():
+        left = sum(run.arm == arm for run in missing)
+        table.add_row(
+            arm,
+            config.net,
+            config.norm,
+            f"{config.l1:g}",
+            f"{config.l2:g}",
+            str(config.batch_size),
+            f"{config.peak_rate:.3g}",
+            str(config.epochs),
+            f"{config.train_size:,}" if config.train_size else "all",
+            f"{len(study.seeds) - left}/{len(study.seeds)}",
+            f"{cost(config) / 60:.1f}",
+        )
+    console = _console()
+    console.print(study.question + "\n", markup=False)
+    console.print(table)
+    seconds = sum(cost(run.config) for run in missing) / workers
+    time = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+    console.print(f"\n{len(missing)} of {len(study.runs())} runs to do, about {time} with {workers} at a time")
+
+
+def format_result(result: Result) -> str:
+    """Puts a run that has ended into one line."""
+    text = f"{result.arm} seed {result.seed}: "
+    if result.record is None or result.record.test is None:
+        return text + (result.message or result.status)
+    test = result.record.test
+    return f"{text}{100 * test.accuracy:.2f} %, cross-entropy {test.cross_entropy:.4f}, {result.record.seconds:.0f} s"
+
+
+def show_verdicts(summary: StudySummary) -> None:
+    """Prints an arm a row: how many runs, mean accuracy with its interval, the difference to its baseline, verdicts."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("arm")
+    for name in ("n", "test accuracy, %", "difference, pp"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict on accuracy", overflow="fold")
+    for arm in summary.arms:
+        table.add_row(arm.name, str(len(arm.seeds)), _score(arm), _difference(arm), _verdict(arm))
+    _console().print(table)
+
+
+def _score(arm: ArmSummary) -> str:
+    score = arm.scores.get("accuracy")
+    if score is None:
+        return "–"
+    if score.interval is None:
+        return f"{100 * score.mean:.2f}"
+    return f"{100 * score.mean:.2f} ± {50 * (score.interval[1] - score.interval[0]):.2f}"
+
+
+def _difference(arm: ArmSummary) -> str:
+    comparison = arm.comparisons.get("accuracy")
+    if comparison is None or comparison.difference is None:
+        return "–"
+    text = f"{100 * comparison.difference:+.2f}"
+    if comparison.interval is None:
+        return text
+    return f"{text} [{100 * comparison.interval[0]:+.2f}, {100 * comparison.interval[1]:+.2f}]"
+
+
+def _verdict(arm: ArmSummary) -> str:
+    troubles = ", ".join(f"{count} {state}" for state, count in arm.states.items() if state != "finished" and count)
+    words = arm.verdicts["accuracy"].sentence if arm.verdicts else "baseline" if arm.baseline is None else ""
+    return "; ".join(part for part in (words, troubles) if part)
+
+
+def _console() -> Console:
+    """A table must not be folded into a pipe's 80 columns."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -1,0 +1,1 @@
+"""The terminal, files, processes, the machine, Keras' backend."""

@@ -1,0 +1,107 @@
+"""Keras' backend: chosen before Keras is imported, seeded and made deterministic before the first operation."""
+
+import contextlib
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
+from kernorm.system.machine import cores
+from kernorm.system.processes import silenced_stderr
+
+# malloc.h of glibc.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def choose_backend() -> str:
+    """Makes TensorFlow the backend unless KERAS_BACKEND says otherwise, and quietens its start; returns the name.
+
+    Raises:
+        UsageError: the backend is not one that kernorm trains with, or is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend not in ("tensorflow", "jax"):
+        raise UsageError(
+            "KERAS_BACKEND must be tensorflow or jax.", f"KERAS_BACKEND={backend}", "Set one of them, or unset it."
+        )
+    if importlib.util.find_spec(backend) is None:
+        raise UsageError(
+            "The backend must be installed.",
+            f"KERAS_BACKEND={backend}, which is not",
+            f"pip install {backend}, or choose the other one of tensorflow and jax.",
+        )
+    if backend == "tensorflow":
+        with silenced_stderr():  # TensorFlow's native code prints before it reads any log level
+            importlib.import_module(backend)
+    return backend
+
+
+def use_tensorflow_on_cpu() -> None:
+    """Chooses TensorFlow on the CPU for this process and its children, before Keras is imported.
+
+    Exported models are written, measured and validated there, whatever trained them.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def require_jax() -> None:
+    """Makes sure that Keras runs on JAX, without importing either.
+
+    Raises:
+        UsageError: another backend was chosen, or JAX is not installed.
+    """
+    if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "jax":
+        raise UsageError(
+            "A population needs Keras on JAX.",
+            f"KERAS_BACKEND={backend}",
+            "Set KERAS_BACKEND=jax (extra jax), or leave --population away.",
+        )
+    choose_backend()
+
+
+def prepare_backend(config: TrainConfig) -> None:
+    """Seeds every generator, makes TensorFlow deterministic and sets its threads, before the first op.
+
+    Raises:
+        UsageError: TensorFlow already runs in this process with another number of threads.
+    """
+    import keras
+
+    _keep_freed_memory()
+    keras.utils.set_random_seed(config.seed)
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    threads = config.threads or 0
+    # With a single inter-op thread a step can wait for ever for the batch that it is itself to make
+    # (tensorflow/tensorflow issues 38969 and 48418); 0 is one a core.
+    between = max(2, threads) if threads or cores() == 1 else 0
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(between)
+        except RuntimeError:
+            raise UsageError(
+                "The number of threads is fixed at the first operation of a process.",
+                f"threads={config.threads} after TensorFlow had begun with another",
+                "Start a new process for it.",
+            ) from None
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep what a training step frees for the next one, where that is the allocator.
+
+    Else it gives every large activation back to the system and takes zeroed pages anew, a tenth of a step's CPU time.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for parameter, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20)):
+            mallopt(parameter, value)

@@ -1,0 +1,153 @@
+"""Writing that leaves either the old file or the new one, whole; locks; the hash of a folder."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from kernorm.errors import UsageError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name beside it, flushes it to disk and renames it into place.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the old file stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Appends to a file in one write, flushed to disk; one that a full disk cuts short is taken back."""
+    with path.open("ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = os.fstat(file.fileno()).st_size
+        try:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), before)
+            raise
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the way in which TensorFlow tells of a full disk while it writes `path` into Python's."""
+    try:
+        yield
+    except Exception as error:
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(path)) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes a folder's own entries to disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, purpose: str) -> Iterator[None]:
+    """Holds the lock file `path` while the body runs, then removes it.
+
+    The system frees it when the process ends, however it ends.
+
+    Raises:
+        UsageError: another process holds it; `purpose` says what for.
+    """
+    with _held(path, purpose):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _held(path: Path, purpose: str) -> IO[str]:
+    """Opens and locks the file of that name; once more if the one that it opened was removed meanwhile."""
+    while True:
+        file = path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+        except BlockingIOError:
+            file.close()
+            raise UsageError(
+                f"Only one process at a time may {purpose}.", f"{path} held by another one", "Wait for it, or end it."
+            ) from None
+        file.close()
+
+
+def require_folder(path: Path, flag: str) -> None:
+    """Refuses a path that is not, or cannot become, a folder to write in; makes nothing.
+
+    Raises:
+        UsageError: it or a part of it is a file, a broken link or not writable; `flag` gave it.
+    """
+    try:
+        found, reason = _nearest(path), ""
+        str(path).encode()  # TensorFlow writes to names in UTF-8 only.
+        if not stat.S_ISDIR(found.stat().st_mode):
+            reason = "which is a file"
+        elif not os.access(found, os.W_OK | os.X_OK):
+            reason = "which cannot be written"
+    except UnicodeEncodeError:
+        found, reason = path, "a name that is not UTF-8"
+    except OSError as error:
+        found, reason = Path(error.filename), os.strerror(error.errno or 0)
+    if reason:
+        shown = str(found).encode(errors="backslashreplace").decode()
+        raise UsageError(f"{flag} takes a folder that can be written.", f"{shown}, {reason}", "Give another one.")
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Makes a folder and its parents, where they are not there.
+
+    Raises:
+        UsageError: the system has no place for it, as in /proc or a current folder that has been removed.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{flag} takes a folder that can be written.",
+            f"{path}, {os.strerror(error.errno or 0)}",
+            "Give another one.",
+        ) from None
+
+
+def _nearest(path: Path) -> Path:
+    """Returns the path, or of its parents the first that is there."""
+    for part in (path, *path.parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            part.lstat()
+            return part
+    return path
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON atomically, indented."""
+    write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")

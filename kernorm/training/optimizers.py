@@ -1,0 +1,151 @@
+"""SGD, in PyTorch's form of the momentum step, and Muon; rate and momentum follow tables."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kernorm.config import TrainConfig
+from kernorm.training.schedules import Table
+
+# Adam's rate for scales and offsets, as a share of Muon's for kernels.
+_ADAM_SHARE = 0.25
+
+
+def build_optimizer(config: TrainConfig, rates: Table, momenta: Table) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that a config names, with the rate and the momentum of every step, (steps,) each."""
+    return OPTIMIZERS[config.optimizer](rates, momenta, nesterov=config.nesterov, clip_ratio=config.clip_ratio)
+
+
+@keras.saving.register_keras_serializable(package="kernorm")
+class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Reads the learning rate of a step from a table, (steps,); the last value holds from there on."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = np.asarray(table, np.float32)
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the value at `step`, a scalar integer tensor."""
+        return ops.take(self.table, ops.minimum(step, len(self.table) - 1))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the table as a list."""
+        return {"table": self.table.tolist()}
+
+
+class _Scheduled(keras.optimizers.Optimizer):
+    """What both optimizers share: a momentum that follows a table, and clipping.
+
+    Gradients are scaled down together where their norm is more than `clip_ratio` of the norm of all kernels. As Brock
+    et al. 2021 (arXiv:2102.06171, equation 3), but over the whole net and not unit by unit: a penalty that shrinks
+    kernels before a norm raises their gradients as it lowers what they may be.
+    """
+
+    momenta: TableSchedule
+    nesterov: bool
+    clip_ratio: float | None = None
+
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
+        """Moves the variables against their gradients, once these are clipped."""
+        if self.clip_ratio is not None:
+            kernels = [kernel for kernel in trainable_variables or self._trainable_variables if len(kernel.shape) > 1]
+            longest = self.clip_ratio * _norm(kernels)
+            share = ops.minimum(1.0, longest / ops.maximum(_norm(grads), 1e-30))
+            grads = [gradient * share for gradient in grads]
+        super().apply(grads, trainable_variables)
+
+    @contextlib.contextmanager
+    def following(self, rates: Any, momenta: Any) -> Iterator[None]:
+        """Lets steps that are traced in the body follow these tables, (steps,) each, which may be traced themselves."""
+        schedules = (self._learning_rate, self.momenta)
+        before = [schedule.table for schedule in schedules]
+        try:
+            for schedule, table in zip(schedules, (rates, momenta), strict=True):
+                schedule.table = table
+            yield
+        finally:
+            for schedule, table in zip(schedules, before, strict=True):
+                schedule.table = table
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns both tables, the form of the step and the clipping."""
+        return {
+            "rates": self._learning_rate.table.tolist(),
+            "momenta": self.momenta.table.tolist(),
+            "nesterov": self.nesterov,
+            "clip_ratio": self.clip_ratio,
+        }
+
+
+def _norm(tensors: list) -> Any:
+    """Returns the Euclidean norm over all values of all tensors."""
+    return ops.sqrt(sum(ops.sum(ops.square(tensor)) for tensor in tensors))
+
+
+@keras.saving.register_keras_serializable(package="kernorm")
+class ScheduledSGD(_Scheduled, keras.optimizers.SGD):
+    """SGD with momentum: v ← μv + g, then w ← w − lr·v, or w ← w − lr·(g + μv) with Nesterov.
+
+    This is PyTorch's form (Sutskever et al. 2013 with the rate outside the velocity). Keras folds the rate into the
+    velocity, which differs as soon as the rate changes. The momentum follows a table like the rate.
+    """
+
+    def __init__(
+        self, rates: Table, momenta: Table, *, nesterov: bool = False, clip_ratio: float | None = None
+    ) -> None:
+        super().__init__(TableSchedule(rates), momentum=float(np.max(momenta)), nesterov=nesterov)
+        self.clip_ratio = clip_ratio
+        self.momenta = TableSchedule(momenta)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Moves one variable against its gradient; both have the variable's shape."""
+        if self.momentum == 0:
+            self.assign_sub(variable, learning_rate * gradient)
+            return
+        momentum = self.momenta(self.iterations)
+        velocity = self.momentums[self._get_variable_index(variable)]
+        moved = momentum * velocity + gradient
+        self.assign(velocity, moved)
+        self.assign_sub(variable, learning_rate * (gradient + momentum * moved if self.nesterov else moved))
+
+
+@keras.saving.register_keras_serializable(package="kernorm")
+class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
+    """Muon for kernels (Jordan et al. 2024, kellerjordan.github.io/posts/muon), Adam for scales and offsets.
+
+    v ← μv + g; a kernel (h, w, cin, cout), seen as a matrix of h·w·cin rows, moves by the orthogonal factor of v, or of
+    g + μv with Nesterov, found by Newton and Schulz's iteration. The step's root mean square is 0.2 of the rate, as in
+    Liu et al. 2025 (arXiv:2502.16982), whatever the kernel's shape and the loss's scale.
+    """
+
+    def __init__(
+        self, rates: Table, momenta: Table, *, nesterov: bool = False, clip_ratio: float | None = None
+    ) -> None:
+        super().__init__(
+            TableSchedule(rates),
+            nesterov=nesterov,
+            adam_lr_ratio=_ADAM_SHARE,
+            weight_decay=None,
+            adam_weight_decay=None,
+        )
+        self.clip_ratio = clip_ratio
+        self.momenta = TableSchedule(momenta)
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        """Keras' own takes matrices alone for Muon."""
+        return len(variable.shape) < 2
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        momentum = self.momenta(self.iterations)
+        velocity = momentum * m + gradient
+        self.assign(m, velocity)
+        moved = gradient + momentum * velocity if self.nesterov else velocity
+        matrix = ops.reshape(moved, (-1, variable.shape[-1]))
+        step = self.lr_adjust(self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        self.assign_sub(variable, lr * ops.reshape(step, variable.shape))
+
+
+OPTIMIZERS = {"sgd": ScheduledSGD, "muon": ScheduledMuon}

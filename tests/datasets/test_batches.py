@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from kernorm.config import TrainConfig
+from kernorm.datasets.augment import warp
+from kernorm.datasets.batches import Batches
+
+PLAIN = {"rotation": 0.0, "shift": 0.0}
+
+
+@pytest.fixture
+def split(rng):
+    images = rng.integers(0, 256, (50, 6, 6, 1), dtype=np.uint8)
+    images[:, 0, 0, 0] = np.arange(50)
+    return images, np.arange(50)
+
+
+def epoch_of(batches, epoch):
+    batches.epoch = epoch
+    return [batches[index] for index in range(batches.num_batches)]
+
+
+def test_an_epoch_shows_every_image_once_with_its_label(split):
+    batches = Batches(*split, TrainConfig(batch_size=16, **PLAIN))
+    drawn = epoch_of(batches, 0)
+    assert [len(labels) for _, labels in drawn] == [16, 16, 16, 2]
+    labels = np.concatenate([labels for _, labels in drawn])
+    assert sorted(labels) == list(range(50))
+    images = np.concatenate([images for images, _ in drawn])
+    np.testing.assert_array_equal(images, split[0][labels])
+
+
+def test_order_changes_with_epoch_and_seed_alone(split):
+    first = Batches(*split, TrainConfig(batch_size=16))
+    same = Batches(*split, TrainConfig(batch_size=16, norm="gn", l2=0.1))
+    other = Batches(*split, TrainConfig(batch_size=16, seed=1))
+    # A resumed run begins at a later epoch and must see what an uninterrupted one sees there.
+    epoch_of(first, 0), epoch_of(first, 1)
+    for (images, labels), (again, labels_again) in zip(epoch_of(first, 2), epoch_of(same, 2), strict=True):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(labels, labels_again)
+    assert (epoch_of(first, 0)[0][1] != epoch_of(first, 1)[0][1]).any()
+    assert (epoch_of(first, 0)[0][1] != epoch_of(other, 0)[0][1]).any()
+
+
+def test_a_batch_does_not_depend_on_the_ones_drawn_before(split):
+    ahead, alone = (Batches(*split, TrainConfig(batch_size=16)) for _ in range(2))
+    epoch_of(ahead, 0)
+    np.testing.assert_array_equal(ahead[2][0], alone[2][0])
+
+
+def test_augmentation_changes_training_images_and_not_the_split(split):
+    kept = split[0].copy()
+    images, labels = Batches(*split, TrainConfig(batch_size=16, rotation=30.0))[0]
+    assert (images != split[0][labels]).any()
+    np.testing.assert_array_equal(split[0], kept)
+
+
+def test_what_a_device_is_fed_makes_the_same_batches(split):
+    batches = Batches(*split, TrainConfig(batch_size=16, rotation=30.0))
+    batches.epoch = 2
+    chosen, maps = batches.fed(range(3))
+    assert (chosen.shape, maps.shape) == ((3, 16), (3, 16, 2, 3))
+    for index in range(3):
+        images, labels = batches[index]
+        np.testing.assert_array_equal(warp(split[0][chosen[index]], maps[index]), images)
+        np.testing.assert_array_equal(split[1][chosen[index]], labels)

@@ -1,0 +1,131 @@
+"""The gate: metrics against independent libraries, intervals that cover, and decisions that noise does not make."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, log_loss
+
+from kernorm.evaluation import gate
+from kernorm.evaluation.gate import decide, measure, scored
+from kernorm.evaluation.thresholds import Threshold
+from kernorm.stats.scores import evaluate
+
+NAMES = tuple("0123456789")
+
+
+def answers(rng, labels, accuracy):
+    """Logits that recognize each image with that chance, and are sure of it or less so."""
+    logits = rng.normal(size=(len(labels), 10)).astype(np.float32)
+    wrong = rng.random(len(labels)) > accuracy
+    logits[np.arange(len(labels)), np.where(wrong, (labels + 1) % 10, labels)] += rng.uniform(5, 12, len(labels))
+    return logits
+
+
+def found(measures, metric, slice_="overall"):
+    return next(item for item in measures if (item.metric, item.slice) == (metric, slice_))
+
+
+@pytest.fixture
+def labels(rng):
+    return rng.integers(10, size=1500)
+
+
+def test_values_are_those_of_other_libraries(rng, labels):
+    logits = answers(rng, labels, 0.9)
+    measures, changes = measure(scored(logits, labels), NAMES)
+    probabilities = np.exp(logits.astype(float) - np.logaddexp.reduce(logits.astype(float), axis=1, keepdims=True))
+    reference = evaluate(logits, labels, "test")
+    assert changes == ()
+    assert found(measures, "accuracy").value == (logits.argmax(1) == labels).mean()
+    assert found(measures, "accuracy").interval == reference.interval
+    assert found(measures, "cross_entropy").value == pytest.approx(log_loss(labels, probabilities))
+    assert found(measures, "brier").value == pytest.approx(
+        brier_score_loss(labels, probabilities, labels=range(10), scale_by_half=False)
+    )
+    assert found(measures, "ece").value == pytest.approx(reference.ece)
+    sevens = labels == 7
+    assert found(measures, "cross_entropy", "7").value == pytest.approx(
+        log_loss(labels[sevens], probabilities[sevens], labels=range(10))
+    )
+    assert found(measures, "accuracy", "7").count == sevens.sum()
+
+
+def test_intervals_cover_the_truth_at_about_their_rate(rng, monkeypatch):
+    monkeypatch.setattr(gate, "RESAMPLES", 300)
+    population = rng.integers(10, size=200_000)
+    truth = scored(answers(rng, population, 0.95), population)
+    values = {metric: float(statistic(truth.columns.mean(axis=0))) for metric, statistic in gate.STATISTICS.items()}
+    hits = dict.fromkeys(values, 0)
+    for _ in range(150):
+        rows = rng.integers(len(population), size=600)
+        measures, _ = measure(gate.Scored(truth.labels[rows], truth.columns[rows]), ())
+        for metric, value in values.items():
+            low, high = found(measures, metric).interval
+            hits[metric] += low <= value <= high
+    assert all(hits[metric] >= 0.88 * 150 for metric in ("accuracy", "cross_entropy", "brier")), hits
+    assert hits["ece"] >= 0.8 * 150, hits
+
+
+def test_an_equal_model_is_not_refused_by_noise_and_a_worse_one_is(rng, monkeypatch):
+    monkeypatch.setattr(gate, "RESAMPLES", 300)
+    bound = [Threshold(metric="accuracy", slice="overall", kind="change", side="least", bound=-0.0005)]
+    labels = rng.integers(10, size=5000)
+
+    def passed(mine, theirs):
+        pair = [scored(answers(rng, labels, accuracy), labels) for accuracy in (mine, theirs)]
+        measures, changes = measure(pair[0], (), pair[1])
+        return decide(bound, measures, changes)[0].passed
+
+    assert sum(passed(0.994, 0.994) for _ in range(60)) >= 57
+    assert not any(passed(0.98, 0.994) for _ in range(20))
+
+
+def test_the_same_answers_have_no_change(rng, labels):
+    mine = scored(answers(rng, labels, 0.9), labels)
+    _, changes = measure(mine, NAMES, mine)
+    assert {(change.value, change.interval) for change in changes} == {(0.0, (0.0, 0.0))}
+
+
+def test_one_bad_digit_is_found_by_its_slice(rng):
+    labels = rng.integers(10, size=10_000)
+    logits = answers(rng, labels, 0.995)
+    sevens = np.flatnonzero(labels == 7)
+    logits[sevens[::8], 7] -= 30
+    measures, _ = measure(scored(logits, labels), NAMES)
+    bounds = [
+        Threshold(metric="accuracy", slice=name, kind="value", side="least", bound=0.95) for name in ("overall", *NAMES)
+    ]
+    refused = [decision for decision in decide(bounds, measures, ()) if not decision.passed]
+    assert [decision.slice for decision in refused] == ["7"]
+    assert "at least 0.95 is not shown" in refused[0].sentence
+
+
+def test_a_value_must_be_shown_not_only_be_seen(rng):
+    labels = np.zeros(100, int)
+    logits = np.zeros((100, 10), np.float32)
+    logits[:, 0] = 9
+    measures, _ = measure(scored(logits, labels), ("0",))
+    (decision,) = decide(
+        [Threshold(metric="accuracy", slice="0", kind="value", side="least", bound=0.99)], measures, ()
+    )
+    assert found(measures, "accuracy").value == 1
+    assert not decision.passed
+
+
+def test_a_relative_change_counts_from_the_baseline_and_needs_one(rng, labels):
+    mine, theirs = (scored(answers(rng, labels, accuracy), labels) for accuracy in (0.80, 0.95))
+    measures, changes = measure(mine, NAMES, theirs)
+
+    def bound(value):
+        return [
+            Threshold(metric="cross_entropy", slice="overall", kind="change", side="most", bound=value, relative=True)
+        ]
+
+    change = next(item for item in changes if (item.metric, item.slice) == ("cross_entropy", "overall"))
+    share = change.interval[0] / change.baseline
+    assert not decide(bound(0.9 * share), measures, changes)[0].passed
+    assert decide(bound(1.1 * share), measures, changes)[0].passed
+    (without,) = decide(bound(0.0), measures, ())
+    assert without.passed
+    assert without.sentence == "cross_entropy overall: no baseline to compare with"
+    (missing,) = decide([Threshold(metric="ece", slice="ten", kind="value", side="most", bound=1)], measures, ())
+    assert (missing.passed, missing.sentence) == (False, "ece of ten: no images of it")

@@ -1,0 +1,107 @@
+"""Thresholds in the form of TFMA's EvalConfig: what is read, and what is refused."""
+
+import json
+from importlib import resources
+
+import pytest
+
+from kernorm.errors import UsageError
+from kernorm.evaluation.thresholds import Threshold, read_thresholds
+
+LABELS = tuple("0123456789")
+
+
+def read(tmp_path, content):
+    path = tmp_path / "thresholds.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_thresholds(path, LABELS)
+
+
+def config(metric, **more):
+    return {"metricsSpecs": [{"metrics": [metric]}], **more}
+
+
+def test_the_file_that_comes_with_the_package_asks_for_the_whole_and_for_each_digit(tmp_path):
+    content = (resources.files("kernorm.evaluation") / "limits" / "mnist.json").read_text()
+    found = read(tmp_path, content)
+    assert Threshold(metric="accuracy", slice="overall", kind="value", side="least", bound=0.98) in found
+    assert Threshold(metric="accuracy", slice="7", kind="change", side="least", bound=-0.005) in found
+    assert Threshold(metric="cross_entropy", slice="overall", kind="value", side="most", bound=0.1) in found
+    assert len(found) == 2 + 2 * 10 + 1
+
+
+@pytest.mark.parametrize("names", ["camel", "snake"])
+def test_a_threshold_goes_to_every_slice_as_in_tfma(tmp_path, names):
+    camel = {
+        "slicingSpecs": [{}, {"featureValues": {"label": "7"}}],
+        "metricsSpecs": [
+            {
+                "metrics": [
+                    {
+                        "className": "BrierScore",
+                        "threshold": {
+                            "valueThreshold": {"upperBound": 0.02},
+                            "changeThreshold": {"direction": "LOWER_IS_BETTER", "relative": 0.1},
+                        },
+                    }
+                ]
+            }
+        ],
+    }
+    text = json.dumps(camel)
+    if names == "snake":
+        for name, other in (
+            ("slicingSpecs", "slicing_specs"),
+            ("featureValues", "feature_values"),
+            ("metricsSpecs", "metrics_specs"),
+            ("className", "class_name"),
+            ("valueThreshold", "value_threshold"),
+            ("upperBound", "upper_bound"),
+            ("changeThreshold", "change_threshold"),
+        ):
+            text = text.replace(name, other)
+    found = read(tmp_path, text)
+    expected = [
+        Threshold(metric="brier", slice=slice_, kind=kind, side="most", bound=bound, relative=kind == "change")
+        for slice_ in ("overall", "7")
+        for kind, bound in (("value", 0.02), ("change", 0.1))
+    ]
+    assert list(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "--thresholds takes JSON. Received: "),
+        ("[]", "Thresholds have the form of TFMA's EvalConfig. Received: "),
+        ({"slicingSpecs": []}, "Thresholds have the form of TFMA's EvalConfig. Received: .*metrics_specs"),
+        (config({"className": "AUC"}), "A threshold belongs to a known metric. Received: 'AUC'. Known: Sparse"),
+        (config({"className": "BrierScore"}), "A file of thresholds holds at least one. Received: "),
+        (config({"className": "BrierScore", "threshhold": {}}), "Received: 'threshhold'. Did you mean 'threshold'"),
+        (
+            config({"className": "BrierScore", "threshold": {}}, slicingSpecs=[{"featureKeys": ["age"]}]),
+            r"Slices are by label. Received: \['age'\]",
+        ),
+        (
+            config({"className": "BrierScore", "threshold": {}}, slicingSpecs=[{"featureValues": {"label": "ten"}}]),
+            "Slices are by label. Received: {'label': 'ten'}. Known: 0, 1",
+        ),
+        (
+            config(
+                {
+                    "className": "BrierScore",
+                    "threshold": {"changeThreshold": {"direction": "HIGHER_IS_BETTER", "absolute": 0}},
+                }
+            ),
+            "A change threshold has its metric's direction. Received: HIGHER_IS_BETTER for brier. Turn it round.",
+        ),
+    ],
+)
+def test_refuses_what_it_cannot_judge(tmp_path, content, message):
+    with pytest.raises(UsageError, match=message):
+        read(tmp_path, content)
+
+
+def test_refuses_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match=r"^--thresholds takes a name or a file\. Received: .*No such file"):
+        read_thresholds(tmp_path / "none.json", LABELS)

@@ -1,0 +1,67 @@
+"""The programs of a population, each against NumPy or Keras; see conftest.py for how they are run."""
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "jax":
+    pytest.skip("needs KERNORM_TEST_BACKEND=jax", allow_module_level=True)
+
+import jax
+
+from kernorm.config import TrainConfig
+from kernorm.datasets import augment
+from kernorm.datasets.augment import Affine, inverse_maps
+from kernorm.nets.layers import StandardizedConv2D
+from kernorm.nets.model import build_model
+from kernorm.parallel.vmap import Programs, lowered, patches_convolution, warp
+from kernorm.training.diagnostics import Watch
+from kernorm.training.optimizers import build_optimizer
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_augmentation_on_the_device_is_that_of_numpy(rng, interpolation):
+    images = rng.integers(0, 256, (64, 28, 24, 2), dtype=np.uint8)
+    maps = inverse_maps(Affine(rotation=12, shift=0.1, zoom=0.1, shear=8), len(images), (28, 24), rng)
+    ours = jax.jit(warp, static_argnums=2)(images, maps, interpolation)
+    np.testing.assert_array_equal(ours, augment.warp(images, maps, interpolation))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 4)])
+def test_a_convolution_by_patches_is_keras_own(rng, padding, size):
+    inputs, kernel = rng.normal(size=(3, 9, 8, 5)), rng.normal(size=(*size, 5, 7))
+    theirs = keras.ops.conv(inputs.astype(np.float32), kernel.astype(np.float32), padding=padding)
+    ours = patches_convolution(inputs.astype(np.float32), kernel.astype(np.float32), padding)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [keras.layers.Conv2D, StandardizedConv2D])
+def test_a_model_is_lowered_to_patches_and_back(rng, kind):
+    image = keras.Input((9, 8, 3))
+    model = keras.Model(image, kind(4, 3, padding="same", use_bias=False)(image))
+    images = rng.normal(size=(2, 9, 8, 3)).astype(np.float32)
+
+    def trace(lowering):
+        def answer(x):
+            return model.stateless_call(model.trainable_variables, model.non_trainable_variables, x)[0]
+
+        with lowered(model, lowering):
+            return str(jax.make_jaxpr(answer)(images)), np.asarray(jax.jit(answer)(images))
+
+    plain, expected = trace("grouped")
+    patched, found = trace("patches")
+    assert "conv_general_dilated" in plain
+    assert "conv_general_dilated" not in patched
+    assert "dot_general" in patched
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert trace("grouped")[0] == plain
+
+
+def test_members_are_spread_evenly_over_devices(mnist_info):
+    config = TrainConfig(net="eva6", batch_size=4)
+    model = build_model(config, mnist_info)
+    model.compile(optimizer=build_optimizer(config, np.full(4, 0.1), np.full(4, 0.9)))
+    images, labels = np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int32)
+    with pytest.raises(ValueError, match="Members are spread evenly. Received: width=3 over 2 devices"):
+        Programs(model, Watch(model, config, images), images, labels, interpolation=None, width=3)

@@ -1,0 +1,232 @@
+"""python -m kernorm.predict: a SavedModel here, and the contract of TF Serving's two interfaces against small servers.
+
+The servers are of the test: they speak TF Serving's protocol and answer with the real model, but they are not it.
+"""
+
+import base64
+import io
+import json
+import threading
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis.predict_pb2 import PredictResponse
+
+from kernorm.predict import PROG, PredictConfig, main
+from kernorm.serving import client
+from kernorm.system.cli import run
+from tests.builders import SHOWN
+
+
+def asked(*words):
+    return run(PredictConfig, main, prog=PROG, argv=[str(word) for word in words])
+
+
+def png(pixels):
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture
+def files(tmp_path, digits):
+    """Seven PNG files of digits, and their labels."""
+    paths = []
+    for number, image in enumerate(digits[0][:7]):
+        paths.append(tmp_path / f"{number}.png")
+        paths[-1].write_bytes(png(image[..., 0]))
+    return paths, digits[1][:7].tolist()
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return tf.saved_model.load(str(SHOWN))
+
+
+@pytest.fixture(scope="module")
+def serving(loaded):
+    """A gRPC server of the test, the address, and what it got: a list of (model, signature, images)."""
+    got, trouble = [], []
+
+    class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):  # noqa: N802
+            images = tf.make_ndarray(request.inputs["image_bytes"])
+            got.append((request.model_spec.name, request.model_spec.signature_name, len(images)))
+            if trouble:
+                context.abort(*trouble.pop())
+            try:
+                answer = loaded.signatures[request.model_spec.signature_name](image_bytes=tf.constant(images))
+            except tf.errors.OpError as error:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+            response = PredictResponse()
+            for name, value in answer.items():
+                response.outputs[name].CopyFrom(tf.make_tensor_proto(value.numpy()))
+            return response
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}", got, trouble
+    server.stop(0).wait()
+
+
+@pytest.fixture(scope="module")
+def resting(loaded):
+    """A REST server of the test, in TF Serving's column format: the address, what it got, the answers to give first."""
+    got, trouble = [], []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):  # noqa: N802
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            images = [base64.b64decode(image["b64"]) for image in body["inputs"]["image_bytes"]]
+            got.append((self.path, body["signature_name"], len(images)))
+            code, content = trouble.pop() if trouble else (200, None)
+            if content is None:
+                answer = loaded.signatures["serving_png"](image_bytes=tf.constant(np.array(images, object)))
+                content = {"outputs": {name: value.numpy().tolist() for name, value in answer.items()}}
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(json.dumps(content).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/models/kernorm", got, trouble
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(client, "_FIRST_WAIT", 0.0)
+
+
+def classes(text):
+    return [int(line.split()[-2]) for line in text.splitlines()]
+
+
+def test_a_model_here_names_the_digits(files, capsys):
+    paths, labels = files
+    assert asked("--model-path", SHOWN, *paths) == 0
+    told = capsys.readouterr().out
+    assert classes(told) == labels
+    assert [line.split()[0] for line in told.splitlines()] == [str(path) for path in paths]
+
+
+def test_grpc_asks_in_batches_and_tells_the_same(files, serving, capsys):
+    paths, labels = files
+    address, got, _ = serving
+    del got[:]
+    assert asked("--endpoint", address, "--batch-size", 3, *paths) == 0
+    assert classes(capsys.readouterr().out) == labels
+    assert got == [("kernorm", "serving_png", size) for size in (3, 3, 1)]
+
+
+def test_rest_asks_in_batches_and_tells_the_same(files, resting, capsys):
+    paths, labels = files
+    address, got, _ = resting
+    del got[:]
+    assert asked("--endpoint", f"{address}/labels/stable", "--batch-size", 4, *paths) == 0
+    assert classes(capsys.readouterr().out) == labels
+    assert got == [("/v1/models/kernorm/labels/stable:predict", "serving_png", size) for size in (4, 3)]
+
+
+def test_what_may_pass_is_asked_again(files, serving, resting, capsys):
+    (path, *_), (label, *_) = files
+    serving[2].append((grpc.StatusCode.UNAVAILABLE, "still loading"))
+    assert asked("--endpoint", serving[0], path) == 0
+    resting[2].append((503, {"error": "still loading"}))
+    assert asked("--endpoint", resting[0], path) == 0
+    assert classes(capsys.readouterr().out) == [label, label]
+    resting[2].extend([(503, {"error": "still\nloading"})] * 2)
+    assert asked("--endpoint", resting[0], "--retries", 1, path) == 2
+    told = capsys.readouterr().err
+    assert f"A server must answer. Received: {resting[0]}, asked 2 times: still loading. Is it running" in told
+    assert resting[2] == []
+
+
+def test_what_the_server_refuses_is_told_in_its_words(files, serving, resting, capsys):
+    path = files[0][0]
+    serving[2].append((grpc.StatusCode.NOT_FOUND, "Servable not found"))
+    assert asked("--endpoint", serving[0], path) == 2
+    assert "says NOT_FOUND: Servable not found. Check the model's name" in capsys.readouterr().err
+    resting[2].append((404, {"error": "Servable not found"}))
+    assert asked("--endpoint", resting[0], path) == 2
+    assert "says HTTP 404: Servable not found. Check the model's name" in capsys.readouterr().err
+    resting[2].append((200, {"outputs": {"class_id": []}}))
+    assert asked("--endpoint", resting[0], path) == 2
+    assert "an answer that is none of kernorm's models" in capsys.readouterr().err
+
+
+def test_nobody_there_is_one_line(files, capsys):
+    for endpoint in ("127.0.0.1:9", "http://127.0.0.1:9/v1/models/kernorm"):
+        assert asked("--endpoint", endpoint, "--retries", 0, files[0][0]) == 2
+        assert f"A server must answer. Received: {endpoint}, asked 1 times: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "An image is a PNG file. Received: {path}, which is empty. Convert it to PNG."),
+        (b"GIF89a", "An image is a PNG file. Received: {path}, which is none. Convert it to PNG."),
+        (png(np.zeros((28, 28), np.uint8))[:60], "An image must be one that the model takes. Received: "),
+        (png(np.zeros((14, 28), np.uint8)), "An image must be one that the model takes. Received: "),
+        (png(np.zeros((28, 28), np.uint16)), "An image must be one that the model takes. Received: "),
+        (png(np.zeros((28, 28, 4), np.uint8)), "An image must be one that the model takes. Received: "),
+    ],
+)
+def test_refuses_images_that_are_none_of_the_models(tmp_path, serving, capsys, content, message):
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    assert asked("--model-path", SHOWN, path) == 2
+    told = capsys.readouterr().err
+    assert message.format(path=path) in told
+    assert "Traceback" not in told
+    if "model takes" in message:  # a server refuses it too, and goes on
+        assert asked("--endpoint", serving[0], path) == 2
+        assert "says INVALID_ARGUMENT: " in capsys.readouterr().err
+
+
+def test_the_service_goes_on_after_a_bad_image(files, serving, tmp_path, capsys):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(png(np.zeros((3, 3), np.uint8)))
+    assert asked("--endpoint", serving[0], bad) == 2
+    assert asked("--endpoint", serving[0], *files[0]) == 0
+    assert classes(capsys.readouterr().out) == files[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["x.png"], "Either --endpoint or --model-path is asked. Received: neither."),
+        (["--endpoint", "a:1", "--model-path", "b", "x.png"], "Received: both. Give one of them."),
+        (["--endpoint", "a:1"], "There must be an image to ask about. Received: none."),
+        (["--endpoint", "a:1", "--batch-size", "0", "x.png"], "--batch-size must be at least 1. Received: 0."),
+        (["--endpoint", "a:1", "--timeout", "0", "x.png"], "--timeout is a time above 0. Received: 0.0."),
+        (["--endpoint", "a:1", "x.png"], "An image is a file that can be read. Received: x.png: No such file"),
+    ],
+)
+def test_refuses_in_one_line(capsys, words, message):
+    assert asked(*words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_refuses_what_is_no_model(files, tmp_path, capsys):
+    assert asked("--model-path", tmp_path, files[0][0]) == 2
+    assert "--model-path takes a SavedModel. Received: " in capsys.readouterr().err
+    other = tf.Module()
+    other.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([None])])
+    tf.saved_model.save(other, str(tmp_path / "other"), signatures={"double": other.double})
+    assert asked("--model-path", tmp_path / "other", files[0][0]) == 2
+    assert "A model answers serving_png. Received: " in capsys.readouterr().err

@@ -1,0 +1,255 @@
+"""python -m kernorm.push: what may be published, that it is published whole, and what is served."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from kernorm.evaluation.evaluator import evaluate_model
+from kernorm.evaluation.result import read_evaluation
+from kernorm.push import PROG, PushConfig, main
+from kernorm.saved_model.card import FOLDER
+from kernorm.saved_model.integrity import tree_sha256
+from kernorm.saved_model.versions import versions
+from kernorm.serving import registry
+from kernorm.serving.registry import CONFIG
+from kernorm.serving.runtimes import NEEDS
+from kernorm.serving.validation import validate_model
+from kernorm.system.cli import run
+from kernorm.system.files import locked
+from tests.builders import asked_here, candidate, easy_thresholds
+
+
+def pushed(*words):
+    return run(PushConfig, main, prog=PROG, argv=[str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def blessed(tmp_path_factory, mnist):
+    """A model that was really evaluated and blessed."""
+    folder = tmp_path_factory.mktemp("candidates")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERNORM_CACHE_DIR", str(mnist))
+        path = candidate(folder / "run" / "1000")
+        assert evaluate_model(path, thresholds=easy_thresholds(folder), robustness=False).blessed
+        asked_here(patch)
+        patch.setattr("kernorm.serving.validation.NEEDS", {name: NEEDS[name] for name in ("graph", "tensorflow")})
+        assert validate_model(path).blessed
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "saved_models"
+
+
+def config_of(root):
+    return text_format.Parse((root / CONFIG).read_text(), ModelServerConfig()).model_config_list.config
+
+
+def test_a_blessed_model_becomes_a_version_with_the_same_files(blessed, root, capsys):
+    before = int(time.time())
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path.parent == root / "kernorm"
+    assert int(path.name) >= before
+    assert tree_sha256(path) == tree_sha256(blessed)
+    assert (path / FOLDER / "BLESSED").exists()
+    (entry,) = config_of(root)
+    assert (entry.name, entry.base_path, entry.model_platform) == ("kernorm", "/models/kernorm", "tensorflow")
+    assert not entry.HasField("model_version_policy")
+    assert {path.name for path in (root / "kernorm").iterdir()} == {path.name}
+
+
+def test_versions_rise_and_published_ones_stay_as_they_are(blessed, root):
+    (root / "kernorm" / "9999999999").mkdir(parents=True)
+    for _ in range(2):
+        assert pushed(blessed, "--saved-models-dir", root) == 0
+    assert versions(root / "kernorm") == [9999999999, 10000000000, 10000000001]
+    assert list((root / "kernorm" / "9999999999").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "evaluation.json").unlink(), "it was never evaluated"),
+        (lambda folder: (folder / "BLESSED").unlink(), "it is not blessed"),
+        (lambda folder: (folder / "INFRA_BLESSED").rename(folder / "INFRA_NOT_BLESSED"), "it failed in a runtime"),
+    ],
+)
+def test_refuses_what_is_not_blessed_with_the_reason(blessed, root, tmp_path, capsys, monkeypatch, change, message):
+    monkeypatch.setattr(registry, "validate_model", lambda path: None)  # as if it failed again
+    path = Path(shutil.copytree(blessed, tmp_path / "run" / "1"))
+    change(path / FOLDER)
+    assert pushed(path, "--saved-models-dir", root) == 1
+    assert f"refused: {path}: {message}" in capsys.readouterr().err
+    assert versions(root / "kernorm") == []
+
+
+def test_a_blessing_is_of_exactly_these_files(blessed, root, tmp_path, capsys):
+    path = Path(shutil.copytree(blessed, tmp_path / "run" / "1"))
+    (path / "assets.extra" / "more.txt").write_text("added")
+    assert pushed(path, "--saved-models-dir", root) == 2
+    assert "A model must be as it was exported. Received: " in capsys.readouterr().err
+    (path / FOLDER / "tree.sha256").write_text(tree_sha256(path) + "\n")
+    assert pushed(path, "--saved-models-dir", root) == 1
+    assert "its evaluation is of other files" in capsys.readouterr().err
+    assert versions(root / "kernorm") == []
+
+
+def test_a_copy_that_differs_is_never_published(blessed, root, monkeypatch, capsys):
+    copy = registry._copy
+
+    def damaging(source, target):
+        copy(source, target)
+        (Path(target) / "labels.txt").write_bytes(b"")
+
+    monkeypatch.setattr(registry, "_copy", damaging)
+    assert pushed(blessed, "--saved-models-dir", root) == 2
+    assert "A copy must be what was blessed. Received: " in capsys.readouterr().err
+    assert not (root / "kernorm").exists()
+
+
+def test_a_full_disk_publishes_nothing(blessed, root):
+    """The system refuses files of more than 100 KiB, as a full disk or a quota does in the middle of a copy."""
+    push = f"ulimit -f 100; exec {sys.executable} -m kernorm.push {blessed} --saved-models-dir {root}"
+    told = subprocess.run(["bash", "-c", push], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "A version needs room on its disk. Received: " in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not (root / "kernorm").exists()
+
+
+def test_one_pushes_at_a_time(blessed, root, capsys):
+    root.mkdir()
+    with locked(root / ".kernorm.push.lock", "publish kernorm"):
+        assert pushed(blessed, "--saved-models-dir", root) == 2
+    assert "Only one process at a time may publish kernorm. Received: " in capsys.readouterr().err
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+
+
+def test_rollback_pin_and_labels_are_what_tf_serving_reads(blessed, root, capsys):
+    for _ in range(3):
+        assert pushed(blessed, "--saved-models-dir", root) == 0
+    one, two, three = versions(root / "kernorm")
+    where = ("--saved-models-dir", root)
+
+    def specific():
+        (entry,) = config_of(root)
+        return list(entry.model_version_policy.specific.versions)
+
+    assert pushed("--rollback", *where) == 0
+    assert specific() == [two]
+    assert pushed("--rollback", *where) == 0
+    assert specific() == [one]
+    capsys.readouterr()
+    assert pushed("--rollback", *where) == 2
+    assert "A rollback needs a version before the one that is served. Received: " in capsys.readouterr().err
+    assert pushed("--label", f"stable={two}", *where) == 0
+    assert dict(config_of(root)[0].version_labels) == {"stable": two}
+    assert pushed("--pin", three, *where) == 0
+    assert specific() == [three]
+    assert pushed("--pin", "latest", *where) == 0
+    assert specific() == []
+    (root / "kernorm" / str(one) / "saved_model.pb").write_bytes(b"edited")
+    capsys.readouterr()
+    assert pushed("--list", *where) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(number) for number in (three, two, one)]
+    assert "blessed" in lines[0]
+    assert f"{100 * read_evaluation(blessed).measured('accuracy').value:.2f} %" in lines[0]
+    assert lines[0].endswith("served")
+    assert lines[1].endswith("stable")
+    assert "UNUSABLE: A model must be as it was exported." in lines[2]
+    assert pushed("--pin", one, *where) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "One thing at a time: a model to push, --rollback, --pin, --label or --list. Received: none."),
+        (["--list", "--rollback"], "Received: rollback, list."),
+        (["--pin", "newest"], "--pin takes a version, or latest. Received: 'newest'."),
+        (["--pin", "7"], "A version must be a published one. Received: 7. Known: none."),
+        (["--label", "stable"], "--label takes LABEL=VERSION. Received: 'stable'."),
+        (["--list", "--model", "a/b"], "--model is one folder's name. Received: 'a/b'."),
+        (["nowhere"], "An exported model is a folder with a saved_model.pb. Received: nowhere"),
+    ],
+)
+def test_refuses_in_one_line(root, capsys, words, message):
+    root.mkdir()
+    assert pushed(*words, "--saved-models-dir", root) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_refuses_a_models_config_that_tf_serving_could_not_read(root, capsys):
+    (root / CONFIG).parent.mkdir(parents=True)
+    (root / CONFIG).write_text("model_config_list {")
+    assert pushed("--list", "--saved-models-dir", root) == 2
+    assert "models.config is what TF Serving reads. Received: " in capsys.readouterr().err
+
+
+# Forks a push for each operation on files that a push does, which ends itself by SIGKILL right before that operation.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kernorm.saved_model.integrity import tree_sha256
+from kernorm.serving.registry import Registry
+
+OPERATIONS = ("open", "os.", "shutil.")
+path, registry = Path(sys.argv[1]), Registry(Path(sys.argv[2]))
+base, digest = registry.base, tree_sha256(path)
+registry.push(path)  # whatever is imported late is there now
+whole, moment, status = set(), 0, signal.SIGKILL
+while status == signal.SIGKILL:
+    if not (child := os.fork()):
+        left = [moment]
+        def kill(event, arguments):
+            if event.startswith(OPERATIONS):
+                left[0] -= 1
+                if left[0] == -1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(kill)
+        registry.push(path)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    # As TF Serving looks at the base path: any name that is a number counts.
+    for version in base.iterdir():
+        if version.name.isdecimal() and version.name not in whole:
+            assert tree_sha256(version) == digest, f"{version} of the push killed at {moment}"
+            whole.add(version.name)
+    moment += 1
+print(moment, status, len(whole))
+"""
+
+
+def test_killed_before_any_operation_on_files_there_is_never_a_version_that_is_not_whole(blessed, root, start):
+    process = start([sys.executable, "-c", KILLED, blessed, root])
+    told, error = process.communicate()
+    assert process.returncode == 0, error
+    moments, status, whole = map(int, told.split())
+    assert (moments > 50, status) == (True, 0), error
+    # One before the kills, one that nothing killed, and those that were killed after their version was in place.
+    assert 2 <= whole < moments
+    assert len(versions(root / "kernorm")) == whole
+    # What the killed ones left is cleaned up.
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    assert not [path.name for path in (root / "kernorm").iterdir() if not path.name.isdecimal()]
+
+
+def test_two_pushers_at_once_publish_one_after_the_other_or_are_told(blessed, root):
+    """Two processes begin together: each publishes a whole version of its own, or says that the other is at it."""
+    command = [sys.executable, "-m", "kernorm.push", str(blessed), "--saved-models-dir", str(root)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate() for process in both]
+    published = versions(root / "kernorm")
+    assert len(published) == [process.returncode for process in both].count(0) >= 1
+    for process, (_, error) in zip(both, told, strict=True):
+        assert process.returncode == 0 or "publish kernorm" in error
+    assert all(tree_sha256(root / "kernorm" / str(number)) == tree_sha256(blessed) for number in published)
+    assert {path.name for path in (root / "kernorm").iterdir()} == set(map(str, published))

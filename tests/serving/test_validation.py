@@ -1,0 +1,171 @@
+"""python -m kernorm.validate: real runtimes in fresh processes, and what makes them refuse a model."""
+
+import importlib.util
+import json
+
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from kernorm.saved_model.card import FOLDER
+from kernorm.saved_model.integrity import verify_integrity
+from kernorm.saved_model.warmup import PATH, PredictionLog
+from kernorm.serving import validation
+from kernorm.serving.runtimes import NEEDS
+from kernorm.serving.validation import validation_problem
+from kernorm.system.cli import run
+from kernorm.validate import PROG, ValidateConfig, main
+from tests.builders import asked_here, candidate, rehash
+from tests.serving_twin import Twin
+
+SERVING = "tensorflow_serving"
+
+
+def validated(*words):
+    return run(ValidateConfig, main, prog=PROG, argv=[str(word) for word in words])
+
+
+@pytest.fixture(autouse=True)
+def no_sets(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+
+
+@pytest.fixture
+def model(tmp_path):
+    return candidate(tmp_path / "1000")
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Lets runtimes answer in this process, where a process of their own, with TensorFlow anew, proves no more."""
+    asked_here(monkeypatch)
+
+
+def only(monkeypatch, *names):
+    monkeypatch.setattr("kernorm.serving.validation.NEEDS", {name: NEEDS[name] for name in names})
+
+
+def found(path):
+    content = json.loads((path / FOLDER / "validation.json").read_text())
+    return content | {"tried": {one["runtime"]: one for one in content["tried"]}}
+
+
+@pytest.mark.slow
+def test_every_runtime_that_is_here_answers_as_keras_does(whole_mnist_cache, model, capsys):
+    assert validated(model, "--data-dir", whole_mnist_cache.parent / "tfds") == 0
+    told = capsys.readouterr().out
+    tried = found(model)["tried"]
+    assert tried["tensorflow"]["status"] == "passed"
+    assert tried["tensorflow"]["version"] == tf.__version__
+    assert tried["tensorflow"]["difference"] < 5e-5
+    assert tried["graph"]["status"] == "passed"
+    assert tried["tensorflow_datasets_records"]["status"] == "passed"
+    assert tried["tensorflow_datasets_records"]["difference"] < 5e-5
+    for name in ("openvino", "onnxruntime"):
+        assert tried[name]["status"] == ("passed" if importlib.util.find_spec(name) else "not_installed")
+    assert tried["tensorflow_serving"]["status"] == "not_run"
+    assert told.splitlines()[-1] == "INFRA_BLESSED"
+    digest = verify_integrity(model)[1]
+    assert validation_problem(model, digest) is None
+    assert validation_problem(model, "0" * 64) == "its validation is of other files"
+    listed = (model / FOLDER / "INFRA_BLESSED").read_text().splitlines()
+    assert listed == told.splitlines()[:-1]
+    assert "tensorflow_serving: not_run: no tensorflow_model_server on PATH and no KERNORM_SERVING_ENDPOINT" in listed
+
+
+def test_the_runtimes_that_a_server_has_bless_a_model(model, here, monkeypatch, capsys):
+    only(monkeypatch, "graph", "tensorflow", SERVING)
+    assert validated(model) == 0
+    told = capsys.readouterr().out
+    tried = found(model)["tried"]
+    assert tried["tensorflow"]["difference"] < 5e-5
+    assert tried[SERVING]["status"] == "not_run"
+    assert told.splitlines()[-1] == "INFRA_BLESSED"
+    digest = verify_integrity(model)[1]
+    assert validation_problem(model, digest) is None
+    assert validation_problem(model, "0" * 64) == "its validation is of other files"
+    assert (model / FOLDER / "INFRA_BLESSED").read_text().splitlines() == told.splitlines()[:-1]
+
+
+def test_a_runtime_is_asked_in_a_process_of_its_own(model, tmp_path):
+    found = validation._run("graph", model, tmp_path)
+    assert list(found) == ["version"]
+
+
+def test_another_net_than_the_cards_is_refused(model, here, monkeypatch, capsys):
+    only(monkeypatch, "graph", "tensorflow")
+    path = model / FOLDER / "model_card.json"
+    path.write_text(path.read_text().replace('"norm": "bn"', '"norm": "cln"'))
+    assert validated(rehash(model)) == 1
+    assert "tensorflow: failed: there is no reference: ValueError: the variables of the net are" in (
+        capsys.readouterr().out
+    )
+    assert (model / FOLDER / "INFRA_NOT_BLESSED").exists()
+    assert validation_problem(model, verify_integrity(model)[1]).startswith(
+        "it failed in a runtime; tensorflow: there is no ref"
+    )
+
+
+def test_other_answers_than_the_nets_are_refused(model, here, monkeypatch, capsys):
+    """The card's pixel moments are what the net scales by, so a card of other data is another net."""
+    only(monkeypatch, "graph", "tensorflow")
+    path = model / FOLDER / "model_card.json"
+    card = json.loads(path.read_text())
+    card["data"]["mean"] = [90.0]
+    path.write_text(json.dumps(card))
+    assert validated(rehash(model)) == 1
+    assert "differ from Keras by 3.7, allowed are " in capsys.readouterr().out
+
+
+def test_a_served_model_is_asked_and_what_it_answers_counts(model, here, monkeypatch, capsys):
+    """The server is of the test: it speaks TF Serving's protocol, but is not it."""
+    only(monkeypatch, "graph", "tensorflow", SERVING)
+    with Twin(model, 1000) as twin:
+        monkeypatch.setenv("KERNORM_SERVING_ENDPOINT", twin.grpc)
+        assert validated(model) == 0
+        assert found(model)["tried"][SERVING]["status"] == "passed"
+        assert found(model)["tried"][SERVING]["difference"] < 5e-5
+        twin.changed = lambda answer: answer | {"logits": answer["logits"] + 1}
+        assert validated(model) == 1
+        assert f"{SERVING}: failed" in capsys.readouterr().out
+
+
+def test_a_missing_signature_or_a_refused_operation_is_refused(model, here, monkeypatch, capsys):
+    only(monkeypatch, "graph")
+    saved = SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    del saved.meta_graphs[0].signature_def["classify"]
+    (model / "saved_model.pb").write_bytes(saved.SerializeToString())
+    assert validated(rehash(model)) == 1
+    assert "graph: failed: ValueError: no signature classify, which the model card names" in capsys.readouterr().out
+    for function in saved.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            if node.op == "Conv2D":
+                node.op = "AssignVariableOp"
+    for name in ("serving_png", "serving_tf_examples", "serving_default"):
+        saved.meta_graphs[0].signature_def["classify"].CopyFrom(saved.meta_graphs[0].signature_def[name])
+    (model / "saved_model.pb").write_bytes(saved.SerializeToString())
+    assert validated(rehash(model)) == 1
+    assert "Received: AssignVariableOp in " in capsys.readouterr().out
+
+
+def test_a_warm_up_request_that_fails_is_refused(model, here, monkeypatch, capsys):
+    only(monkeypatch, "graph", "tensorflow")
+    log = PredictionLog()
+    log.predict_log.request.model_spec.signature_name = "serving_png"
+    log.predict_log.request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([b"no image"]))
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(model / PATH))]
+    with tf.io.TFRecordWriter(str(model / PATH)) as writer:
+        for record in (*records, log.SerializeToString()):
+            writer.write(record)
+    assert validated(rehash(model)) == 1
+    assert "tensorflow: failed: " in capsys.readouterr().out
+
+
+def test_refuses_a_model_without_warm_up_requests_or_changed(model, capsys):
+    (model / PATH).write_bytes(b"")
+    assert validated(model) == 2
+    assert "A model must be as it was exported. Received: " in capsys.readouterr().err
+    (model / PATH).write_bytes(b"not records")
+    assert validated(rehash(model)) == 2
+    assert "A model has a warm-up file. Received: " in capsys.readouterr().err
+    assert validation_problem(model, "") == "it was never validated"

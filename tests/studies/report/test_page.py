@@ -1,0 +1,478 @@
+import base64
+import csv
+import io
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kernorm.config import TrainConfig
+from kernorm.datasets.dataset import HeldOutSplit
+from kernorm.errors import UsageError
+from kernorm.studies.analysis import analyse
+from kernorm.studies.definition import Published
+from kernorm.studies.ledger import Ledger
+from kernorm.studies.report import mistakes
+from kernorm.studies.report import page as module
+from kernorm.studies.report.page import write_study_report
+from kernorm.studies.report.words import answers, cautions, half, listed, p_value, points, score, sentence, signed
+from kernorm.studies.summary import METRICS
+from tests.builders import COUNT, Page, a_study, arm_named, arms_from, make_record, some_results
+
+COMMAND = "python -m kernorm.study mine.py --seeds 3"
+MESSAGE = "diverged at step 9: the loss is nan"
+# The published faults in small: `l1` is the baseline with other seeds, `l1_l2` has ten times the λ1 that is stated.
+ARMS = {
+    "none": TrainConfig(epochs=6, select="test"),
+    "l1": TrainConfig(epochs=6, select="test", seed=1000),
+    "l1_l2": TrainConfig(epochs=6, select="test", l1=5e-3, l2=2.5e-3, penalize="all"),
+    "<b>gn</b>": TrainConfig(epochs=6, select="test", norm="gn", batch_size=32),
+    "wild": TrainConfig(epochs=6, select="test", learning_rate=1000.0),
+}
+PUBLISHED = {
+    "none": Published(accuracy=99.47, source="a paper"),
+    "l1": Published(accuracy=99.44, l1=5e-4, source="a paper"),
+    "l1_l2": Published(accuracy=98.76, l1=5e-4, l2=5e-3, source="a paper"),
+}
+ERRORS = {"none": (20, 22, 25), "l1": (21, 20, 26), "l1_l2": (61, 64, 70), "<b>gn</b>": (22, 20), "wild": (None, 30)}
+NO_PENALTY = "λ1 = 0.0005 is stated, but no such penalty was on: it measured 0 at every epoch."
+
+
+def pictures():
+    """Test images that can be told apart: the index in their first two pixels."""
+    images = np.zeros((COUNT, 28, 28, 1), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 1, 0] = np.divmod(np.arange(COUNT), 256)
+    return images
+
+
+@pytest.fixture(autouse=True, scope="module")
+def test_images():
+    """What stands for the prepared data set; counts how often it is loaded."""
+    loaded = []
+
+    def load(data, **folders):
+        assert data.sha256 == make_record().data.sha256
+        loaded.append(data.name)
+        images = pictures()
+        return HeldOutSplit(images, np.zeros(len(images), np.int32))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mistakes, "load_test_split", load)
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def study():
+    return a_study(ARMS, published=PUBLISHED, text="Which one?\n\n    a command\n\nMore of it.")
+
+
+@pytest.fixture(scope="module")
+def results(study):
+    return some_results(study, ERRORS)
+
+
+@pytest.fixture(scope="module")
+def summary(study, results):
+    return analyse(study, results)
+
+
+@pytest.fixture(scope="module")
+def folder(study, results, tmp_path_factory):
+    """The report of that study, undrawn."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch)
+        write(study, results, folder)
+    return folder
+
+
+def leave_undrawn(patch):
+    """Saves the time of the drawings, which tests/test_study_plots.py looks at."""
+    patch.setattr(module, "to_svg", lambda panel: panel.name)
+    patch.setattr(module, "to_png", lambda panels, *_: b"".join(panel.name.encode() for panel in panels))
+
+
+@pytest.fixture(scope="module")
+def drawn_folder(tmp_path_factory):
+    """The report of two arms with everything in it."""
+    folder = tmp_path_factory.mktemp("drawn")
+    study = a_study({"bn": TrainConfig(epochs=3), "bn-32": TrainConfig(epochs=3, batch_size=32, l2=1e-3)})
+    write(study, some_results(study, {"bn": (20, 22), "bn-32": (21, 24)}), folder)
+    return folder
+
+
+def write(study, results, folder):
+    ledger = Ledger(folder)
+    ledger.results = dict(results)
+    return Page(write_study_report(study, analyse(study, results), ledger, folder, COMMAND).read_text())
+
+
+@pytest.fixture(scope="module")
+def html(folder):
+    return (folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def rows_of(page, name):
+    """The cells of every table row of an arm, in the order of the page."""
+    return [[re.sub(r"\s+", " ", cell).strip() for cell in row] for row in page.rows if row and row[0].strip() == name]
+
+
+def test_the_result_table_holds_the_numbers_of_the_summary(page, summary):
+    for arm in summary.arms:
+        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 13]
+        value, comparison = arm.scores["accuracy"], arm.comparisons.get("accuracy")
+        around = f" ± {50 * (value.interval[1] - value.interval[0]):.2f}*" if value.interval else " *"
+        assert row[1:9] == [
+            "gn, 1" if arm.config.norm == "gn" else "bn",  # the groups that its layers have
+            {"l1": "0 ✗ 0.0005 stated", "l1_l2": "0.005 ✗ 0.0005 stated"}.get(arm.name, "0"),
+            f"{arm.config.l2:g}",
+            str(arm.config.batch_size),
+            str(value.n),
+            f"{100 * value.mean:.2f}{around}",
+            f"{100 * value.sd:.2f}" if value.sd is not None else "–",
+            f"{arm.published.accuracy:.2f}" if arm.published else "–",
+        ]
+        if arm.name == "wild" or arm.baseline is None:
+            assert row[9:12] == ["–"] * 3
+        else:
+            ends = [signed(end) for end in (comparison.difference, *comparison.interval)]
+            assert row[9:12] == [
+                f"{ends[0]} [{ends[1]}, {ends[2]}]",
+                p_value(arm.p_adjusted["accuracy"]),
+                f"{comparison.probability_better:.2f}",
+            ]
+        words = arm.verdicts["accuracy"].sentence.replace(":", "").replace(",", "", 1) if arm.verdicts else "baseline"
+        assert row[12].replace(",", "") == words
+
+
+@pytest.mark.parametrize("metric", ["cross_entropy", "brier", "ece"])
+def test_every_metric_has_its_table(page, summary, metric):
+    place = list(METRICS).index(metric) - 1
+    for arm in summary.arms:
+        row = [row for row in rows_of(page, arm.name) if len(row) == 10][place]
+        value, comparison = arm.scores[metric], arm.comparisons.get(metric)
+        assert row[1] == str(value.n)
+        assert row[2].split()[0] == f"{value.mean:.4f}"
+        assert row[4:6] == [f"{value.minimum:.4f}", f"{value.maximum:.4f}"]
+        if comparison and comparison.difference is not None:
+            assert row[6].split()[0] == signed(comparison.difference, metric)
+            assert row[7] == p_value(arm.p_adjusted[metric])
+
+
+def test_new_digits_mcnemar_times_and_sparsity(page, summary):
+    for arm in summary.arms[1:4]:
+        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 6 and "to" in row[1]]
+        assert row[1] == " to ".join(f"{100 * end:.2f}" for end in arm.new_digits)
+        assert row[2] == " to ".join(signed(end) for end in arm.new_digits_difference)
+        assert row[3:] == [str(arm.mcnemar.only_a), str(arm.mcnemar.only_b), p_value(arm.mcnemar.p)]
+    (row,) = [row for row in rows_of(page, "l1_l2") if "not reached" in row[1]]
+    assert row[1:] == ["not reached in 3 of 3"] * 4
+    (row,) = [row for row in rows_of(page, "none") if row[1] == "0.1 %"]
+    assert row[1:3] == ["0.1 %", "95.00"]
+
+
+def test_penalties_that_were_not_as_stated_cannot_be_overlooked(page, html):
+    text = page.text
+    assert text.count(NO_PENALTY) == 2  # beside the arm and among the cautions
+    assert text.count("λ1 = 0.0005 is stated, 0.005 was on, 10 times that; measured at step 0: 2.") == 2
+    assert "2 arms did not train what the publication states" in text
+    assert "It has the settings of none and other seeds: what differs is noise." in text
+    assert html.count('class="caught"') == 2
+    by_name = {
+        name: [row for row in rows_of(page, name) if row[-1] in ("✗ no", "✓ yes", "none stated, none on", "–")]
+        for name in ARMS
+    }
+    assert by_name["l1"][-1][1:5] == ["0.0005", "0", "0", "0"]
+    assert by_name["l1_l2"][-1][1:5] == ["0.0005", "0.005", "2", "1.97"]
+    assert by_name["l1_l2"][-1][5:9] == ["0.0025", "0.0025", "0.125", "0.0179"]
+    assert [by_name[name][-1][-1] for name in ARMS] == ["none stated, none on", "✗ no", "✗ no", "–", "–"]
+
+
+def test_selection_by_test_and_the_openings_are_told(page, summary, results):
+    assert "Each accuracy is the best of 6 looks at the test split, one an epoch, and too good by that." in page.text
+    looks = sum(len(result.record.openings) for result in results.values())
+    assert looks == summary.openings == 12 * 7 + 6
+    assert (
+        f"The test split was opened {looks + 1} times {looks} times by the runs, and once for the pictures" in page.text
+    )
+    assert f"Test openings {looks + 1} 1 of them for this report" in page.text
+    assert "Accuracy: test (used for selection)" in page.text
+    assert "The split watched here is the test split." in page.text
+
+
+def test_runs_that_did_not_finish_are_shown(page):
+    assert "1 run diverged wild , seed 0: " + MESSAGE in page.text
+    runs = [row for name in ARMS for row in rows_of(page, name) if row[2] in ("finished", "diverged", "missing")]
+    assert Counter(row[2] for row in runs) == {"finished": 12, "diverged": 1, "missing": 2}
+    (diverged,) = [row for row in runs if row[2] == "diverged"]
+    assert diverged[:4] == ["wild", "0", "diverged", "–"]
+    assert diverged[-1] == MESSAGE
+    assert "2 runs of 15 are missing" in page.text
+    assert "in progress" in page.text
+
+
+def test_settings_that_differ_are_listed(page):
+    names = ["norm", "l1", "l2", "penalize", "batch_size", "learning_rate", "seed"]
+    (head,) = [row for row in page.rows if [cell.strip() for cell in row[1:]] == names]
+    values = {name: dict(zip(names, rows_of(page, name)[-4][1:], strict=False)) for name in ARMS}
+    assert head[0].strip() == "Arm"
+    assert [values[name]["l1"] for name in ARMS] == ["0.0", "0.0", "0.005", "0.0", "0.0"]
+    assert [values[name]["seed"] for name in ARMS] == ["0", "1000", "0", "0", "0"]
+    assert values["wild"]["learning_rate"] == "1000.0"
+
+
+def test_mistakes_hold_the_images_themselves(page, summary, test_images):
+    shown = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(shown) == 25 + 5 * 10
+    images = pictures()
+    for attributes in shown:
+        index = int(re.match(r"Test image (\d+): ", attributes["alt"])[1])
+        data = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), images[index, ..., 0])
+    wrong = Counter()
+    for arm in summary.arms:
+        wrong.update({image.index: image.wrong for image in arm.hard})
+    every = sum(count == 12 for count in wrong.values())
+    assert every == 20
+    assert ["every run", str(every)] in [[cell.strip() for cell in row] for row in page.rows]
+    assert ["at least one run", str(len(wrong))] in [[cell.strip() for cell in row] for row in page.rows]
+    assert "12 of 12" in page.text
+    assert test_images.count("mnist") >= 1
+
+
+def test_the_answer_is_told_first(page, summary):
+    assert answers(summary) == [
+        ("worse", "Worse than `none`", "l1_l2"),
+        ("not resolved", "Not told apart from `none`", "l1, <b>gn</b>"),
+        ("no verdict", "Not yet compared with `none`", "wild"),
+    ]
+    assert "Which one?" in page.text
+    assert page.text.index("Worse than none : l1_l2") < page.text.index("Protocol What to know")
+    arm = summary.arms[2]
+    low, high = (points(end) for end in arm.comparisons["accuracy"].interval)
+    difference = points(arm.comparisons["accuracy"].difference)
+    assert sentence(arm) == f"{difference} against `none`, 95 % interval {low} to {high}"
+    assert sentence(summary.arms[0]) == "mean of 3 seeds"
+    assert sentence(summary.arms[4]) == (
+        "fewer than 2 seeds in common with the baseline; 1 finished, 1 diverged, 1 missing"
+    )
+    assert "about" in sentence(summary.arms[1])
+    assert page.text.index(COMMAND) < page.text.index("Worse than")
+
+
+def test_names_are_escaped(page, html):
+    assert "<b>gn</b>" not in html
+    assert "&lt;b&gt;gn&lt;/b&gt;" in html
+    assert rows_of(page, "<b>gn</b>")
+
+
+def test_the_page_stands_alone(drawn_folder):
+    html = (drawn_folder / "report.html").read_text()
+    page = Page(html)
+    assert set(re.findall(r"https?://[^\"'\s<]+", html)) == {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")]
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,")), tag
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert len(page.ids) == len(set(page.ids))
+    links = [value[1:] for _, attributes in page.tags if (value := attributes.get("href") or "").startswith("#")]
+    assert set(links) <= set(page.ids)
+    assert all(attributes["scope"] in ("col", "row") for tag, attributes in page.tags if tag == "th")
+    assert all(attributes["aria-label"] for tag, attributes in page.tags if tag == "svg")
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+
+
+def test_tables_csv_holds_the_numbers_of_the_summary(folder, summary, results):
+    rows = list(csv.DictReader(io.StringIO((folder / "tables.csv").read_text())))
+    assert list(rows[0]) == ["arm", "seed", "epoch", "metric", "statistic", "value", "text"]
+    found = {(row["arm"], row["seed"], row["epoch"], row["metric"], row["statistic"]): row for row in rows}
+    assert len(found) == len(rows)
+
+    def value(arm, metric, statistic, seed="", epoch=""):
+        return float(found[arm, seed, epoch, metric, statistic]["value"])
+
+    for arm in summary.arms:
+        for metric, of_metric in METRICS.items():
+            score = arm.scores[metric]
+            assert value(arm.name, metric, "mean") == score.mean
+            if score.interval:
+                assert (
+                    value(arm.name, metric, "interval_low"),
+                    value(arm.name, metric, "interval_high"),
+                ) == score.interval
+            comparison = arm.comparisons.get(metric)
+            if comparison and comparison.difference is not None:
+                assert value(arm.name, metric, "difference") == comparison.difference
+                assert value(arm.name, metric, "difference_interval_high") == comparison.interval[1]
+                assert value(arm.name, metric, "p_holm") == arm.p_adjusted[metric]
+                verdict = found[arm.name, "", "", metric, "verdict_name"]
+                assert (verdict["text"], verdict["value"]) == (arm.verdicts[metric].name, "")
+            for result in results.values():
+                if result.arm == arm.name and result.status == "finished":
+                    score = value(arm.name, metric, "score", seed=str(result.seed))
+                    assert score == of_metric.value(result.record)
+        assert value(arm.name, "runs", "openings") == arm.openings
+        if arm.new_digits:
+            assert value(arm.name, "accuracy", "new_digits_low") == arm.new_digits[0]
+    assert value("l1", "lambda1", "stated") == 5e-4
+    assert value("l1", "lambda1", "kept") == 0
+    history = [result.record.history[6] for result in results.values() if result.arm == "l1_l2"]
+    for measure in ("val_accuracy", "l1_penalty"):
+        mean = np.mean([getattr(row, measure) for row in history])
+        assert value("l1_l2", measure, "mean", epoch="6") == pytest.approx(mean, rel=1e-5)
+    assert value("", "study", "finished") == 12
+
+
+def test_summary_json_is_the_summary_and_has_no_nan(study, results, folder, tmp_path, monkeypatch):
+    written = json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert [arm["name"] for arm in written["arms"]] == list(ARMS)
+    summary = analyse(study, results)
+    assert written["arms"][2]["comparisons"]["accuracy"]["interval"] == list(
+        summary.arms[2].comparisons["accuracy"].interval
+    )
+    monkeypatch.setattr(module, "charts", lambda arms: {})
+    monkeypatch.setattr(module, "grids_of", lambda arms: [])
+    first = summary.arms[0]
+    odd = replace(first, sparsity=(replace(first.sparsity[0], accuracy=float("nan")),))
+    ledger = Ledger(tmp_path)
+    write_study_report(study, replace(summary, arms=(odd, *summary.arms[1:])), ledger, tmp_path, COMMAND)
+    again = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert again["arms"][0]["sparsity"][0]["accuracy"] is None
+    assert rows_of(Page((tmp_path / "report.html").read_text()), "none")[-1][1:]
+
+
+def test_files_beside_the_page(drawn_folder):
+    charts = ("differences", "seeds", "curves", "accuracy", "cross_entropy", "penalties", "kernels", "activations")
+    names = {f"{name}.png" for name in (*charts, "misclassified", "misclassified_by_arm")}
+    assert {path.name for path in drawn_folder.iterdir()} == names | {"report.html", "summary.json", "tables.csv"}
+    for name in names:
+        with Image.open(drawn_folder / name) as image:
+            image.verify()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    leave_undrawn(monkeypatch)
+
+
+def test_the_same_records_give_the_same_files(study, results, folder, tmp_path, undrawn):
+    write(study, results, tmp_path)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in tmp_path.iterdir()} > {"report.html", "summary.json", "tables.csv"}
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_before_the_first_run(study, tmp_path):
+    page = write(study, {}, tmp_path)
+    assert "The test split was not opened" in page.text
+    assert "15 runs of 15 are missing" in page.text
+    assert "Without a finished run: none, l1, l1_l2, <b>gn</b>, wild" in page.text
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "summary.json", "tables.csv"}
+    assert not {"curves", "penalties", "mistakes", "differences"} & set(page.ids)
+
+
+def test_without_the_data_set_there_are_no_pictures(tmp_path, monkeypatch):
+    def refuse(data, **folders):
+        raise UsageError("no network")
+
+    monkeypatch.setattr(mistakes, "load_test_split", refuse)
+    monkeypatch.setattr(module, "charts", lambda arms: {})
+    study = a_study({"bn": TrainConfig(epochs=2)})
+    page = write(study, some_results(study, {"bn": (3, 4)}), tmp_path)
+    assert "The data set is not at hand, so there are no pictures." in page.text
+    assert "The test split was opened 2 times 2 times by 2 finished runs, once each, at its end." in page.text
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert not list(tmp_path.glob("misclassified*"))
+
+
+def test_many_arms_are_told_by_those_that_differ(tmp_path, undrawn):
+    study = a_study({f"arm {n}": TrainConfig(epochs=1, l1=n * 1e-6) for n in range(14)})
+    errors = {f"arm {n}": (20 + n % 3, 22, 21) for n in range(14)} | {"arm 7": (90, 91, 92)}
+    page = write(study, some_results(study, errors), tmp_path)
+    assert "Worse than arm 0 : arm 7" in page.text
+    assert "Not told apart from arm 0 : arm 1, arm 2, arm 3, arm 4 and 8 more" in page.text
+    assert "All 14 arms" in page.text
+    assert "The first 12 arms; summary.json holds all." in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == 25 + 12 * 10
+
+
+def told(study, results, **ledger):
+    summary = analyse(study, results)
+    return {found.title: found for found in cautions(study, summary, SimpleNamespace(damaged=[], **ledger), 0)}
+
+
+def test_cautions_of_a_clean_study():
+    study = a_study(
+        {"bn": TrainConfig(), "ln": TrainConfig(norm="ln", l2=0.01)},
+        published={"ln": Published(accuracy=99.4, l2=0.02)},
+    )
+    found = told(study, some_results(study, {"bn": (20, 21, 22), "ln": (20, 22, 23)}))
+    assert {title: verdict.kind for title, verdict in found.items()} == {
+        "Every stated penalty was on": "good",
+        "No split selected the weights": "good",
+        "The test split was opened 6 times": "good",
+        "How a verdict is found": "note",
+    }
+    assert "Holm's correction over 1 arm." in found["How a verdict is found"].text
+
+
+def test_cautions_on_mixed_runs_failures_and_damage():
+    study = a_study({"bn": TrainConfig(select="validation"), "ln": TrainConfig(norm="ln", select="validation")})
+    results = some_results(study, {"bn": (20, 21, 22), "ln": (20, 22, 23)})
+    first, second, *_ = results
+    environment = results[first].record.environment
+    other = replace(environment, device="GPU", versions={"keras": "3.16"}, commit="ab" * 20)
+    results[first] = replace(results[first], record=replace(results[first].record, environment=other))
+    results[second] = replace(results[second], status="failed", record=None, message="OSError: the disk is full.")
+    found = told(study, results)
+    assert list(found)[0] == "1 run failed"
+    assert found["1 run failed"].text.startswith("`ln`, seed 0: OSError: the disk is full. They are in no mean")
+    assert found["The validation split selected the weights"].kind == "good"
+    assert found["Not all runs were made alike"].text == (
+        f"Devices: CPU, GPU. Commits: {'ab' * 6}, unknown. Versions of keras: 3.15.1, 3.16."
+    )
+    damaged = {
+        caution.title: caution for caution in cautions(study, analyse(study, results), SimpleNamespace(damaged=[3]), 0)
+    }
+    assert damaged["Damaged records were put aside"].kind == "warning"
+
+
+def test_a_study_of_one_arm_compares_nothing():
+    study = a_study({"bn": TrainConfig()})
+    found = told(study, some_results(study, {"bn": (20, 21, 22)}))
+    assert found["Nothing is compared"].kind == "note"
+    assert answers(analyse(study, {})) == [("no verdict", "Without a finished run", "bn")]
+
+
+def test_words_and_numbers():
+    assert [p_value(value) for value in (None, 0.0004, 0.0123, 0.0994, 0.0996, 1.0)] == [
+        *("–", "< 0.001", "0.012", "0.099", "0.10", "1.00")
+    ]
+    assert [signed(value) for value in (None, 0.0012, -0.0012, 0.00004, -0.00004)] == [
+        *("–", "+0.12", "−0.12", "0.00", "0.00")
+    ]
+    assert signed(-0.00123, "brier") == "−0.0012"
+    assert (score(None), score(0.99444), score(0.0123456, "ece")) == ("–", "99.44", "0.0123")
+    assert (half(None), half((0.993, 0.9942)), half((0.1, 0.2), "brier")) == ("", "± 0.06", "± 0.0500")
+    assert points(-0.0005) == "−0.05 pp"
+    assert listed("abcde") == "a, b, c, d, e"
+    assert listed("abcdef") == "a, b, c, d and 2 more"
+
+
+def test_arms_share_their_look_with_the_report(study, results):
+    assert arm_named(arms_from(study, results), "none").look.label == "none (baseline)"

@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
+from kernorm.recipes import RECIPES
+from kernorm.studies.definition import Published, load_study, packaged, with_overrides
+from kernorm.training.schedules import schedule_tables
+
+GOOD = '''"""Is it
+better?
+
+More words."""
+from kernorm.config import TrainConfig
+from kernorm.studies.definition import Published
+ARMS = {"bn": TrainConfig(), "ln": TrainConfig(norm="ln"), "ln-l2": TrainConfig(norm="ln", l2=1e-3, seed=50)}
+PUBLISHED = {"ln": Published(accuracy=99.1)}
+SEEDS = 3
+'''
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_users_file_becomes_a_study(tmp_path):
+    study = load_study(write(tmp_path, GOOD))
+    assert (study.name, study.question, study.seeds) == ("mine", "Is it better?", (0, 1, 2))
+    assert study.baselines == {"bn": "bn", "ln": "bn", "ln-l2": "bn"}
+    assert study.published == {"ln": Published(accuracy=99.1)}
+    runs = study.runs()
+    assert [(run.arm, run.seed, run.config.seed) for run in runs[:4]] == [
+        ("bn", 0, 0),
+        ("ln", 0, 0),
+        ("ln-l2", 0, 50),
+        ("bn", 1, 1),
+    ]
+    assert len({run.config.run_id for run in runs}) == 9
+
+
+def test_each_arm_may_have_its_own_baseline(tmp_path):
+    study = load_study(write(tmp_path, GOOD + 'BASELINE = {"ln-l2": "ln"}\n'))
+    assert study.baselines == {"ln-l2": "ln"}
+
+
+def test_narrowed_keeps_what_is_asked_for_and_its_baseline(tmp_path):
+    study = load_study(write(tmp_path, GOOD))
+    one = with_overrides(study, seeds=2, epochs=4, only=["*-l2"], threads=1)
+    assert list(one.arms) == ["bn", "ln-l2"]
+    assert one.seeds == (0, 1)
+    assert {(config.epochs, config.threads) for config in one.arms.values()} == {(4, 1)}
+    assert one.arms["ln-l2"].l2 == 1e-3
+    assert with_overrides(study).arms == study.arms
+
+
+def test_a_shortened_step_schedule_keeps_its_shape():
+    config = with_overrides(load_study("eva6"), epochs=5).arms["bn"]
+    # 25 epochs: full rate for 14, then a drop every 2. Of 5: for 3, then a drop every epoch.
+    assert (config.epochs, config.step_after, config.step_size) == (5, 2, 1)
+    rates = schedule_tables(config, 1)[0] / config.peak_rate
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.09, 0.09**2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"seeds": 0}, "--seeds must be at least 1. Received: seeds=0. Give 5, or at least 2 for a verdict."),
+        ({"only": ["lm"]}, "--only takes names of arms. Received: 'lm'. Did you mean 'ln'? Known: bn, ln, ln-l2."),
+        ({"only": ["gn-*"]}, "--only takes names of arms. Received: 'gn-*'."),
+        ({"epochs": 0}, "--epochs must be from 1 to 100000. Received: epochs=0."),
+    ],
+)
+def test_narrowed_refuses(tmp_path, words, message):
+    with pytest.raises(UsageError) as refused:
+        with_overrides(load_study(write(tmp_path, GOOD)), **words)
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ARMS = {", "line 1: '{' was never closed"),
+        ("x = 1", "without ARMS. Write for example ARMS = {"),
+        ("ARMS = {}", "whose ARMS is not one, or empty"),
+        ("ARMS = {'a': 3}", "whose ARMS is not one, or empty"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
+        (GOOD + "ARMS['again'] = TrainConfig()", "Two arms must differ. Received: 'bn' and 'again' of "),
+        (GOOD + "ARMS['ln'] = TrainConfig(norm='lm')", "--norm takes a known name. Received: 'lm'. Did you mean 'ln'?"),
+        (GOOD + "ARMS[''] = TrainConfig(seed=3)", "An arm has a name. Received: '' in "),
+        (GOOD + "BASELINE = 'bm'", "BASELINE names arms. Received: 'bm' in "),
+        (GOOD + "BASELINE = {'ln': 'gn'}", "BASELINE names arms. Received: 'gn' in "),
+        (GOOD + "PUBLISHED['gn'] = Published(accuracy=99)", "PUBLISHED names arms. Received: 'gn' in "),
+        (GOOD + "SEEDS = 0", "SEEDS is a number of at least 1. Received: 0 in "),
+        (GOOD + "SEEDS = [1, 2]", "SEEDS is a number of at least 1. Received: [1, 2] in "),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_refuses_what_is_not_a_study(tmp_path, text, message):
+    with pytest.raises(UsageError) as refused:
+        load_study(write(tmp_path, text))
+    assert message in str(refused.value)
+    assert "mine.py" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("eva5", "A study is a known name or a Python file. Received: 'eva5'. Did you mean 'eva6'? Known: batch_size"),
+        ("nowhere.py", "A study file must be there. Received: nowhere.py, which is not. Known: batch_size, eva4"),
+    ],
+)
+def test_refuses_an_unknown_study(name, message):
+    with pytest.raises(UsageError) as refused:
+        load_study(name)
+    assert str(refused.value).startswith(message)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "mine.py").write_bytes(b"\xff\xfe = 3")
+    with pytest.raises(UsageError, match="A study file must run as Python"):
+        load_study(str(tmp_path / "mine.py"))
+
+
+def test_every_packaged_study_loads_and_says_what_it_costs():
+    studies = {name: load_study(name) for name in packaged()}
+    assert set(studies) == {
+        "batch_size",
+        "eva4",
+        "eva4_as_run",
+        "eva6",
+        "eva6_as_run",
+        "recipes",
+        "small_data",
+        "smoke",
+    }
+    for name, study in studies.items():
+        assert study.question.endswith("?") or "?" in study.question
+        assert f"python -m kernorm.study {name}" in study.text
+        assert "Expected" in study.text
+        assert len(study.arms) > 1
+
+
+def test_published_studies_are_the_published_tables():
+    """Accuracies and penalties as in the READMEs; a weight decay λ is l2 = λ/2 here, on every weight."""
+    eva4, eva6 = load_study("eva4"), load_study("eva6")
+    assert [row.accuracy for row in eva4.published.values()] == [99.47, 99.44, 99.52, 98.76]
+    rows = [
+        (99.36, "bn", 128, 1e-5, 4e-6),
+        (99.31, "gn", 128, 0, 0),
+        (99.32, "gn", 123, 0.099455391, 0),
+        (99.44, "gn", 64, 1e-4, 0),
+        (99.44, "gn", 64, 1e-4, 4e-4),
+        (99.41, "gn", 32, 1e-4, 4e-4),
+        (99.32, "gn", 16, 1e-4, 4e-4),
+        (99.39, "ln", 128, 0, 2e-5),
+        (99.43, "ln", 128, 0, 0.006604),
+        (99.41, "ln", 32, 0, 0.006604),
+        (99.10, "ln", 16, 0, 0.006604),
+    ]
+    for (arm, published), (accuracy, norm, batch_size, l1, decay) in zip(eva6.published.items(), rows, strict=True):
+        config = eva6.arms[arm]
+        assert published == Published(accuracy=accuracy, l1=l1, l2=decay, source=published.source)
+        assert (config.norm, config.batch_size, config.l1, config.l2) == (norm, batch_size, l1, decay / 2)
+        assert config.penalize == "all"
+        assert config.select == "test"
+        assert config.groups == (4 if norm == "gn" else "auto")
+    assert eva6.arms["bn"] == TrainConfig(**RECIPES["eva6"], recipe="eva6", penalize="all")
+
+
+def test_the_as_run_studies_have_the_published_faults():
+    four, six = load_study("eva4_as_run"), load_study("eva6_as_run")
+    none, l1 = four.arms["none"], four.arms["l1"]
+    assert (none.l1, none.l2, l1.l1, l1.l2) == (0, 0, 0, 0)
+    assert none.seed != l1.seed
+    assert (four.arms["l2"].l2, four.arms["l1_l2"].l1, four.arms["l1_l2"].l2) == (2.5e-3, 5e-3, 2.5e-3)
+    assert four.published["l1"].l1 == 5e-4
+    assert all(config.l1 == config.l2 == 0 for config in six.arms.values())
+    assert all(row.l1 or row.l2 for row in six.published.values())
+
+
+def test_batch_sizes_are_compared_with_bn_and_rates_follow_their_rule():
+    study = load_study("batch_size")
+    assert study.baselines["gn-b16-sqrt"] == "bn-b16-sqrt"
+    assert study.baselines["ln-b128"] == "bn-b128"
+    for rule, factor in (("none", 1), ("sqrt", 8**-0.5), ("linear", 1 / 8)):
+        assert study.arms[f"ln-b16-{rule}"].learning_rate == pytest.approx(0.03 * factor)

@@ -1,0 +1,150 @@
+import keras
+import numpy as np
+import pytest
+
+from kernorm.training.optimizers import ScheduledMuon, ScheduledSGD, TableSchedule
+
+RATES = np.linspace(0.1, 0.01, 6).astype(np.float32)
+MOMENTA = np.linspace(0.95, 0.85, 6).astype(np.float32)
+
+
+def by_formula(gradients, rates, momenta, nesterov):
+    """v ← μv + g, w ← w − lr·(g + μv) or w − lr·v, in double precision."""
+    weight, velocity = np.ones(3), np.zeros(3)
+    for gradient, rate, momentum in zip(gradients, rates, momenta, strict=True):
+        velocity = momentum * velocity + gradient
+        weight = weight - rate * (gradient + momentum * velocity if nesterov else velocity)
+    return weight
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_step_equals_formula_while_rate_and_momentum_change(rng, nesterov):
+    gradients = rng.normal(size=(6, 3)).astype(np.float32)
+    weight = keras.Variable(np.ones(3, np.float32))
+    optimizer = ScheduledSGD(RATES, MOMENTA, nesterov=nesterov)
+    optimizer.build([weight])
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+    np.testing.assert_allclose(weight.numpy(), by_formula(gradients, RATES, MOMENTA, nesterov), rtol=1e-5)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_step_equals_pytorch_at_constant_rate(rng, nesterov):
+    torch = pytest.importorskip("torch")
+    gradients = rng.normal(size=(6, 3)).astype(np.float32)
+    theirs = torch.nn.Parameter(torch.ones(3))
+    sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, nesterov=nesterov)
+    ours = keras.Variable(np.ones(3, np.float32))
+    optimizer = ScheduledSGD(np.full(6, 0.1, np.float32), np.full(6, 0.9, np.float32), nesterov=nesterov)
+    optimizer.build([ours])
+    for gradient in gradients:
+        theirs.grad = torch.from_numpy(gradient)
+        sgd.step()
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [ours])
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-5)
+
+
+def test_without_momentum_it_is_plain_gradient_descent():
+    weight = keras.Variable(np.ones(1, np.float32))
+    optimizer = ScheduledSGD(RATES, np.zeros(6, np.float32))
+    optimizer.build([weight])
+    optimizer.apply([keras.ops.convert_to_tensor(np.full(1, 2, np.float32))], [weight])
+    np.testing.assert_allclose(weight.numpy(), [1 - 0.1 * 2], rtol=1e-6)
+
+
+def test_gradients_are_clipped_to_a_share_of_the_kernels_norm():
+    # A kernel of norm 5 and a scale, which does not count: with a ratio of 0.2 gradients may have a norm of 1.
+    kernel, scale = keras.Variable(np.array([[3, 4]], np.float32)), keras.Variable(np.full(1, 100, np.float32))
+    optimizer = ScheduledSGD(np.full(1, 0.01, np.float32), np.zeros(1, np.float32), clip_ratio=0.2)
+    optimizer.build([kernel, scale])
+    for gradients, moved in (([[[3, 4]], [12]], np.array([3, 4, 12]) / 13), ([[[0.3, 0.4]], [0]], [0.3, 0.4, 0])):
+        kernel.assign([[3, 4]])
+        scale.assign([100])
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(np.array(part, np.float32)) for part in gradients], [kernel, scale]
+        )
+        after = np.concatenate([kernel.numpy().ravel(), scale.numpy()])
+        np.testing.assert_allclose(np.array([3, 4, 100]) - after, 0.01 * np.array(moved), rtol=2e-3)
+
+
+def test_gradients_of_nothing_are_not_divided_by():
+    kernel = keras.Variable(np.ones((2, 2), np.float32))
+    optimizer = ScheduledSGD(RATES, MOMENTA, clip_ratio=0.1)
+    optimizer.build([kernel])
+    optimizer.apply([keras.ops.zeros((2, 2))], [kernel])
+    np.testing.assert_array_equal(kernel.numpy(), np.ones((2, 2)))
+
+
+def newton_schulz(matrix):
+    """Jordan et al.'s quintic iteration, five times, in double precision: every singular value comes near 1."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("shape", [(3, 3, 4, 6), (1, 1, 8, 10), (5, 7)])
+def test_muon_moves_kernels_by_the_orthogonal_factor_of_the_velocity(rng, nesterov, shape):
+    gradients = rng.normal(size=(6, *shape)).astype(np.float32)
+    weight = keras.Variable(np.ones(shape, np.float32))
+    optimizer = ScheduledMuon(RATES, MOMENTA, nesterov=nesterov)
+    optimizer.build([weight])
+    expected, velocity = np.ones(shape), np.zeros(shape)
+    for gradient, rate, momentum in zip(gradients, RATES, MOMENTA, strict=True):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+        velocity = momentum * velocity + gradient
+        moved = (gradient + momentum * velocity if nesterov else velocity).reshape(-1, shape[-1]).astype(np.float64)
+        factor = newton_schulz(moved)
+        spectrum = np.linalg.svd(factor, compute_uv=False)
+        assert 0.6 < spectrum.min() < spectrum.max() < 1.3
+        step = 0.2 * np.sqrt(max(moved.shape)) * factor
+        # The orthogonal factor has a root mean square of 1/sqrt(max(rows, columns)): the step's is 0.2 of the rate.
+        assert np.sqrt(np.square(step).mean()) == pytest.approx(0.2, rel=0.3)
+        expected = expected - rate * step.reshape(shape)
+    np.testing.assert_allclose(weight.numpy(), expected, atol=2e-5)
+
+
+def test_muon_equals_pytorch_on_a_matrix(rng):
+    torch = pytest.importorskip("torch")
+    gradients = rng.normal(size=(6, 9, 5)).astype(np.float32)
+    theirs = torch.nn.Parameter(torch.ones(9, 5))
+    muon = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.0, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+    ours = keras.Variable(np.ones((9, 5), np.float32))
+    optimizer = ScheduledMuon(np.full(6, 0.1, np.float32), np.full(6, 0.9, np.float32), nesterov=True)
+    optimizer.build([ours])
+    for gradient in gradients:
+        theirs.grad = torch.from_numpy(gradient)
+        muon.step()
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [ours])
+    # PyTorch iterates in bfloat16.
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), atol=6e-3)
+    assert np.abs(ours.numpy() - 1).max() > 0.1
+
+
+def test_muon_moves_scales_and_offsets_by_adam(rng):
+    gradients = rng.normal(size=(6, 3)).astype(np.float32)
+    ours, theirs = (keras.Variable(np.ones(3, np.float32)) for _ in range(2))
+    optimizer = ScheduledMuon(RATES, MOMENTA)
+    adam = keras.optimizers.Adam(TableSchedule(0.25 * RATES), beta_1=0.9, beta_2=0.999, epsilon=1e-7)
+    optimizer.build([ours])
+    adam.build([theirs])
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [ours])
+        adam.apply([keras.ops.convert_to_tensor(gradient)], [theirs])
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
+
+
+def test_table_gives_each_step_and_holds_its_last_value():
+    schedule = TableSchedule(RATES)
+    values = [float(schedule(keras.ops.convert_to_tensor(step))) for step in (0, 3, 5, 100)]
+    np.testing.assert_allclose(values, [RATES[0], RATES[3], RATES[5], RATES[5]])
+
+
+@pytest.mark.parametrize("kind", [ScheduledSGD, ScheduledMuon])
+def test_config_round_trips(kind):
+    config = kind(RATES, MOMENTA, nesterov=True, clip_ratio=2.0).get_config()
+    again = kind.from_config(config)
+    np.testing.assert_array_equal(again.momenta.table, MOMENTA)
+    assert again.get_config() == config

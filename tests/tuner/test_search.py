@@ -1,0 +1,312 @@
+"""A whole search on real digits: what it leaves, that it resumes, keeps the test split shut, and fails well."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from keras_tuner import HyperParameters
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.util import tensor_util
+
+from kernorm import config as config_module
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
+from kernorm.parallel.factory import open_engine
+from kernorm.parallel.settings import EngineConfig
+from kernorm.records.record import REVISION, read_record
+from kernorm.training.run import train
+from tests.builders import search_folder, search_words
+from tests.processes import Processes
+from tuner import search
+from tuner.config import SearchConfig
+from tuner.plots import expected_best
+from tuner.search import main
+from tuner.trials import Trials
+
+pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
+
+
+# How a search tells that a trial has ended.
+ENDED = re.compile(r"\d+/\d+  trial \d+ ")
+
+
+def started(start, folder, boxes, *more):
+    command = [sys.executable, "-m", "tuner.search", *search_words(folder, *more)]
+    return start(command, stderr=subprocess.STDOUT, KERNORM_CACHE_DIR=str(boxes))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, boxes):
+    """A search that has ended: its root folder and what it printed."""
+    root = tmp_path_factory.mktemp("search")
+    with Processes() as start:
+        process = started(start, root, boxes)
+        text, _ = process.communicate()
+    assert process.returncode == 0, text
+    return root, text
+
+
+@pytest.mark.slow
+def test_a_search_scores_its_trials_on_validation_with_the_test_split_shut(done):
+    root, text = done
+    trials = Trials(search_folder(root)).ended
+    assert sorted(trial.number for trial in trials) == [0, 1, 2, 3]
+    for trial in trials:
+        (repeat,) = trial.repeats
+        record = read_record(search_folder(root) / "runs" / repeat.run_id / "record.json")
+        assert trial.score == repeat.cross_entropy == record.history[1].val_cross_entropy
+        assert (record.test, record.openings, record.config.seed) == (None, (), 0)
+        assert {name: getattr(record.config, name) for name in ("l1", "l2", "batch_size")} == trial.settings
+        assert f"trial {trial.number + 1}  l1 " in text
+
+
+@pytest.mark.slow
+def test_only_the_best_keep_their_checkpoints(done):
+    folder = search_folder(done[0])
+    kept = {path.parent.name for path in (folder / "runs").glob("*/checkpoint.npz")}
+    assert kept == {trial.repeats[0].run_id for trial in Trials(folder).best()[:2]}
+
+
+@pytest.mark.slow
+def test_the_best_is_confirmed_on_fresh_seeds_and_exported(done):
+    root, _ = done
+    folder, (best, *_) = search_folder(root), Trials(search_folder(root)).best()
+    lines = [json.loads(line) for line in (folder / "studies" / "confirm" / "records.jsonl").read_text().splitlines()]
+    arms = {(line["arm"], line["record"]["config"]["seed"]) for line in lines}
+    expected = {(f"trial {best.number + 1}", 1000), (f"trial {best.number + 1}", 1001)}
+    assert arms == expected | {("no penalty", 1000), ("no penalty", 1001)}
+    (exported,) = (root / "saved_models").glob("*/*/saved_model.pb")
+    mine = [line for line in lines if line["arm"] != "no penalty"]
+    lowest = min(mine, key=lambda line: line["record"]["validation"]["cross_entropy"])
+    assert exported.parent.parent.name == lowest["run_id"]
+    assert (folder / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_exported_one_is_handed_over_to_be_published(done, boxes_cache, monkeypatch, capsys):
+    root, _ = done
+    monkeypatch.setattr("kernorm.evaluation.evaluator.ROBUSTNESS_IMAGES", 50)
+    assert main(search_words(root, "--report-only", "--push")) == 1
+    told = capsys.readouterr().out
+    assert "not passed: accuracy overall" in told  # of one epoch on 600 images
+    assert "NOT_BLESSED" in told
+    (exported,) = (root / "saved_models").glob("*/*/saved_model.pb")
+    assert (exported.parent / "assets.extra" / "kernorm" / "NOT_BLESSED").exists()
+
+
+@pytest.mark.slow
+def test_the_results_have_the_form_of_tfx(done):
+    folder = search_folder(done[0])
+    rows = json.loads((folder / "tuner_results.json").read_text())
+    best = Trials(folder).best()
+    assert [(row["trial_id"], row["score"]) for row in rows] == [(trial.trial_id, trial.score) for trial in best]
+    assert rows[0]["batch_size"] == best[0].values["batch_size"]
+    read = HyperParameters.from_config(json.loads((folder / "best_hyperparameters.txt").read_text()))
+    assert read.values == best[0].values
+
+
+@pytest.mark.slow
+def test_the_report_shows_every_trial_and_the_command(done):
+    folder = search_folder(done[0])
+    page = (folder / "report.html").read_text()
+    for trial in Trials(folder).ended:
+        assert f"{trial.score:.4f}" in page
+    assert "--oracle random" in page
+    assert "no penalty" in page
+    assert {"progress.png", "space.png", "penalties.png"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_tensorboard_finds_every_trial_with_its_settings(done):
+    folder = search_folder(done[0])
+    for trial in Trials(folder).best():
+        events = EventAccumulator(str(folder / "tensorboard" / trial.trial_id))
+        events.Reload()
+        started = HParamsPluginData.FromString(
+            events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        ).session_start_info
+        assert started.hparams["batch_size"].number_value == trial.settings["batch_size"]
+        assert started.hparams["l2"].number_value == trial.settings["l2"]
+        (found,) = events.Tensors("validation cross-entropy")
+        assert (found.step, tensor_util.make_ndarray(found.tensor_proto)) == (1, pytest.approx(trial.score))
+
+
+@pytest.mark.slow
+def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, boxes_cache):
+    """A promoted trial has trained as if it had never been stopped."""
+    assert main(search_words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0")) == 0
+    trials = Trials(search_folder(tmp_path)).ended
+    assert {trial.epochs for trial in trials} == {1, 3}
+    promoted = next(trial for trial in trials if trial.values["tuner/initial_epoch"])
+    assert promoted.new_epochs == 2
+    (repeat,) = promoted.repeats
+    record = read_record(search_folder(tmp_path) / "runs" / repeat.run_id / "record.json")
+    with open_engine(train, EngineConfig(workers=1)) as engine:  # a process that has as many threads
+        engine.submit(replace(record.config, stop_after=None, reports_dir=tmp_path / "at_once"))
+        (outcome,) = engine.outcomes()
+    at_once = outcome.result
+    assert [(row.loss, row.val_cross_entropy) for row in record.history] == [
+        (row.loss, row.val_cross_entropy) for row in at_once.history
+    ]
+
+
+@pytest.mark.slow
+def test_a_worker_killed_under_ray_costs_no_trial(tmp_path, boxes, start):
+    pytest.importorskip("ray")
+    process = started(start, tmp_path, boxes, "--engine=ray", "--workers=1", "--top-k=0", "--max-trials=3")
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if "trial 1 " in line:
+            break
+    (log,) = (search_folder(tmp_path) / "logs").glob("ray-*.log")
+    os.kill(int(log.stem.rpartition("-")[2]), signal.SIGKILL)
+    text = process.stdout.read()
+    assert process.wait() == 0, [*seen, text]
+    trials = Trials(search_folder(tmp_path)).ended
+    assert [(trial.number, trial.status) for trial in trials] == [(number, "completed") for number in range(3)]
+    assert len(list((search_folder(tmp_path) / "logs").glob("ray-*.log"))) == 2
+
+
+@pytest.mark.slow
+def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, boxes_cache, capsys):
+    root, _ = done
+    assert main(search_words(root)) == 2
+    assert "A search is begun once. Received: " in capsys.readouterr().err
+    assert main(search_words(root, "--resume", "--l1=1e-5:1e-4")) == 2
+    assert "A resumed search keeps its settings. Received: space=" in capsys.readouterr().err
+    before = (search_folder(root) / "trials.jsonl").read_bytes()
+    assert main(search_words(root, "--resume", "--top-k=0", "--max-trials=5")) == 0
+    after = (search_folder(root) / "trials.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == 5
+
+
+@pytest.mark.slow
+def test_killed_after_every_trial_a_search_loses_nothing_and_repeats_nothing(tmp_path, boxes, start, done):
+    """Kills before and after each single write are in test_oracles.py; this kills whole searches with their workers."""
+    ended = Trials(search_folder(done[0])).ended
+    whole = {json.dumps(trial.values, sort_keys=True) for trial in ended if trial.number < 4}
+    seen, killed = 0, 0
+    while seen < 4:
+        process = started(start, tmp_path, boxes, "--top-k=0", *(["--resume"] if killed else []))
+        text = []
+        for line in process.stdout:
+            text.append(line)
+            if ENDED.match(line) and (seen := seen + 1) < 4:
+                os.killpg(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+        process.stdout.read()
+        assert process.wait() == (-signal.SIGKILL if seen < 4 else 0), text
+    assert killed == 3
+    trials = Trials(search_folder(tmp_path)).ended
+    assert sorted(trial.number for trial in trials) == [0, 1, 2, 3]
+    assert {json.dumps(trial.values, sort_keys=True) for trial in trials} == whole
+    oracle = json.loads((search_folder(tmp_path) / "oracle.json").read_text())
+    assert sorted(oracle["end_order"]) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_says_how_to_go_on(tmp_path, boxes, start):
+    process = started(start, tmp_path, boxes)
+    for line in process.stdout:
+        if ENDED.match(line):
+            break
+    process.send_signal(signal.SIGTERM)
+    text = process.stdout.read()
+    assert process.wait() == 143
+    assert "Interrupted. Ended trials and finished epochs are kept; the same command with --resume goes on" in text
+    assert "Traceback" not in text
+    assert Trials(search_folder(tmp_path)).ended
+
+
+@pytest.mark.slow
+def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, boxes_cache, capsys):
+    assert main(search_words(tmp_path, "--norms=gn", "--groups=7", "--max-trials=9")) == 1
+    told = capsys.readouterr().err
+    assert "No trial completed." in told
+    assert "groups" in told
+    assert 3 <= len(Trials(search_folder(tmp_path)).ended) <= 4
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--epoch=3"], "An option must be a known one. Received: --epoch=3. Did you mean --epochs?"),
+        (["--batch-size=64"], "A search sets --batch-size itself. Received: --batch-size=64. See --batch-sizes."),
+        (["--net=eva7"], "--net takes a known name. Received: 'eva7'. Did you mean 'eva"),
+        (["--oracle=tpe"], "--oracle takes a known name. Received: 'tpe'."),
+        (["--enqueue=nothing.json"], "--enqueue takes 'published' or a file. Received: nothing.json: No such file"),
+        (["--report-only"], "--report-only needs a search. Received: "),
+        (["--train-size=50"], "A batch is at most the training split. Received: 80 of --batch-sizes"),
+    ],
+)
+def test_refuses_in_one_line(tmp_path, boxes_cache, capsys, more, message):
+    assert main(search_words(tmp_path, *more)) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+    assert not search_folder(tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1", "--enqueue takes JSON. Received: "),
+        ('{"l2": 1}', "--enqueue takes a list of objects. Received: "),
+        ('[{"l3": 1}]', "A point names what is searched. Received: 'l3'."),
+    ],
+)
+def test_refuses_points_that_are_none(tmp_path, capsys, content, message):
+    (tmp_path / "points.json").write_text(content)
+    assert main(search_words(tmp_path, f"--enqueue={tmp_path / 'points.json'}")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_is_searched_and_its_cost(tmp_path, capsys):
+    assert main(search_words(tmp_path, "--dry-run", "--enqueue=published")) == 0
+    told = capsys.readouterr().out
+    assert "l1             off, or 1e-06 to 0.001, log scale" in told
+    assert "random: up to 4 trials of " in told
+    assert not Path(tmp_path / "reports").exists()
+
+
+def test_the_expected_best_is_the_mean_over_all_draws(rng):
+    scores = rng.random(5)
+    for budget, found in enumerate(expected_best(scores), 1):
+        draws = rng.choice(scores, size=(40_000, budget))
+        assert found == pytest.approx(np.mean(draws.min(axis=1)), abs=0.006)
+    assert expected_best([3.0, 3.0]) == pytest.approx([3.0, 3.0])
+
+
+def test_a_search_begun_before_a_setting_existed_goes_on_and_one_of_another_revision_is_only_reported(
+    tmp_path, monkeypatch
+):
+    config = SearchConfig(train=TrainConfig(), reports_dir=tmp_path)
+    settings = search._settings(config)
+    config.folder.mkdir(parents=True)
+
+    def begun_with(**changes):
+        (config.folder / search.SETTINGS).write_text(json.dumps(settings | changes))
+
+    begun_with(train={name: value for name, value in settings["train"].items() if name != "shear"})
+    with pytest.raises(UsageError, match=r"^A resumed search keeps its settings\. Received: train="):
+        search._check_same(config)
+    monkeypatch.setattr(config_module, "ADDED", {"shear": 0.0})
+    search._check_same(config)
+    begun_with()
+    written = json.loads((config.folder / search.SETTINGS).read_text())
+    del written["revision"]
+    (config.folder / search.SETTINGS).write_text(json.dumps(written))
+    with pytest.raises(UsageError, match=rf"Received: revision={REVISION}, begun with 1 in "):
+        search._check_same(config)
+    search._check_same(replace(config, report_only=True))
