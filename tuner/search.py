@@ -26,7 +26,8 @@ from kernorm.system.files import locked, make_folder, require_folder, write_json
 from kernorm.system.machine import cores
 from tuner import distributed
 from tuner.config import TRIAL, SearchConfig
-from tuner.space import check_batches, point
+from tuner.points import first_points
+from tuner.space import check_batches
 
 if TYPE_CHECKING:
     from keras_tuner.distribute.oracle_client import OracleClient
@@ -50,7 +51,7 @@ def search(config: SearchConfig) -> int:
     choose_backend()
     config = _with_oracle(config)
     check_batches(config.train, config.space)
-    points = _points(config)
+    points = first_points(config)
     if config.dry_run:
         _show_plan(config)
         return 0
@@ -162,44 +163,6 @@ def _with_oracle(config: SearchConfig) -> SearchConfig:
     why = "installed" if name == "optuna" else "Optuna, extra optuna, is not installed"
     _LOG.info(f"oracle: {name} ({why})")
     return replace(config, oracle=name)  # type: ignore[arg-type]
-
-
-def _points(config: SearchConfig) -> list[dict]:
-    """Reads the points to try first."""
-    if config.enqueue is None:
-        return []
-    if config.enqueue == "published":
-        return _published(config)
-    try:
-        given = json.loads(Path(config.enqueue).read_bytes())
-    except OSError as error:
-        raise UsageError(
-            "--enqueue takes 'published' or a file.",
-            f"{config.enqueue}: {os.strerror(error.errno or 0)}",
-            "Give the path of a JSON file.",
-        ) from None
-    except ValueError as error:
-        raise UsageError("--enqueue takes JSON.", f"{config.enqueue}: {error}", "Mend it.") from None
-    if not (isinstance(given, list) and all(isinstance(item, dict) for item in given)):
-        raise UsageError("--enqueue takes a list of objects.", config.enqueue, 'Write for example [{"l2": 0.0066}].')
-    return [point(config.space, item) for item in given]
-
-
-def _published(config: SearchConfig) -> list[dict]:
-    """Returns the rows of both published tables as far as the space holds them."""
-    from kernorm.studies.definition import load_study
-
-    found: list[dict] = []
-    for study in (load_study("eva4"), load_study("eva6")):
-        for arm in study.arms.values():
-            row = {name: getattr(arm, name) for name, _ in config.space.described() if name != "learning_rate"}
-            try:
-                values = point(config.space, row)
-            except UsageError:
-                continue
-            if values not in found:
-                found.append(values)
-    return found
 
 
 def _settings(config: SearchConfig) -> dict[str, Any]:

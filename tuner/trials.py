@@ -4,18 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-
-from kernorm.system.files import append_whole, write_atomically
+from kernorm.records.jsonl import JsonLines
+from kernorm.records.schema import strict
+from kernorm.system.files import write_atomically
 
 TRIALS = "trials.jsonl"
 # What a search minimizes, under the name that oracles know it by.
 OBJECTIVE = "val_cross_entropy"
 
-_strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
 
-
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Repeat:
     """One run of a trial: scores on the validation split after its last epoch, cross-entropy in nats; its cost."""
@@ -28,7 +26,7 @@ class Repeat:
     cpu_seconds: float
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A trial that has ended.
@@ -57,7 +55,7 @@ class Trial:
     ended: float = 0.0
 
 
-_ADAPTER = TypeAdapter(Trial)
+_LINES = JsonLines(Trial)
 
 
 class Trials:
@@ -71,19 +69,15 @@ class Trials:
     def __init__(self, folder: Path, *, mend: bool = True) -> None:
         self.path = folder / TRIALS
         self.ended: list[Trial] = []
-        content = self.path.read_bytes() if self.path.exists() else b""
-        for line in content.splitlines():
-            try:
-                self.ended.append(_ADAPTER.validate_json(line))
-            except ValidationError:  # cut by a full disk or a power cut; its trial runs again
-                continue
-        whole = b"".join(map(_line, self.ended))
-        if mend and content != whole:
+        # A line is cut by a full disk or a power cut; its trial runs again.
+        self.ended += [trial for _, trial in _LINES.read(self.path) if trial]
+        whole = b"".join(map(_LINES.line, self.ended))
+        if mend and self.path.exists() and self.path.read_bytes() != whole:
             write_atomically(self.path, whole)
 
     def add(self, trial: Trial) -> None:
         """Appends a trial: on disk when this returns, or not there at all."""
-        append_whole(self.path, _line(trial))
+        _LINES.append(self.path, trial)
         self.ended.append(trial)
 
     @property
@@ -95,7 +89,3 @@ class Trials:
         """Returns the completed trials, the best first; those of fewer epochs, as Hyperband has them, come after."""
         done = [trial for trial in self.ended if trial.score is not None]
         return sorted(done, key=lambda trial: (-trial.epochs, trial.score))
-
-
-def _line(trial: Trial) -> bytes:
-    return _ADAPTER.dump_json(trial) + b"\n"

@@ -6,17 +6,13 @@ Measured by tests/benchmarks/serving.py, which writes it beside the model.
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ConfigDict, TypeAdapter, with_config
-
+from kernorm.records.schema import Schema, strict
 from kernorm.saved_model.card import FOLDER
-from kernorm.system.files import write_atomically
 
 LATENCY = "latency.json"
 
-_strict = with_config(ConfigDict(extra="forbid"))
 
-
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Timed:
     """Requests of one batch size to one runtime: 50th and 99th percentile in milliseconds, and images a second."""
@@ -29,7 +25,7 @@ class Timed:
     images_per_second: float
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Latency:
     """A measurement: its command, the processor and the cores it had, and a row a runtime and batch size."""
@@ -41,17 +37,18 @@ class Latency:
     rows: tuple[Timed, ...]
 
 
-_ADAPTER = TypeAdapter(Latency)
+_SCHEMA = Schema("A latency.json", Latency, version=None, fix="Measure it again.")
 
 
 def read_latency(path: Path) -> Latency | None:
-    """Reads what was measured of the model in `path`; None if nothing was."""
-    try:
-        return _ADAPTER.validate_json((path / FOLDER / LATENCY).read_bytes())
-    except FileNotFoundError:
-        return None
+    """Reads what was measured of the model in `path`; None if nothing was.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    return _SCHEMA.read(path / FOLDER / LATENCY)
 
 
 def write_latency(latency: Latency, path: Path) -> None:
-    """Writes it beside the model."""
-    write_atomically(path / FOLDER / LATENCY, _ADAPTER.dump_json(latency, indent=1) + b"\n")
+    """Writes it into the model's folder."""
+    _SCHEMA.write(latency, path / FOLDER / LATENCY)

@@ -3,25 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-
 from kernorm.errors import UsageError
 from kernorm.evaluation.gate import Change, Decision, Measure
 from kernorm.evaluation.thresholds import OVERALL
+from kernorm.records.schema import Schema, strict
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.versions import versions
 from kernorm.stats.comparison import McNemar
 from kernorm.stats.intervals import Interval
-from kernorm.system.files import write_atomically
 
 SCHEMA = 2
 EVALUATION, REPORT, BLESSED, NOT_BLESSED = "evaluation.json", "report.html", "BLESSED", "NOT_BLESSED"
 
-_strict = with_config(ConfigDict(extra="forbid"))
 
-
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
     """A model's accuracy on `count` images under one corruption, by severity from 1; `clean` on them as they are."""
@@ -35,7 +31,7 @@ class Robustness:
     intervals: tuple[Interval, ...]
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
     """The model that was compared with, and how often only one of the two was wrong (McNemar's exact test)."""
@@ -46,7 +42,7 @@ class Baseline:
     mcnemar: McNemar
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class ModelEvaluation:
     """What an evaluation found; it is of exactly one tree of files.
@@ -77,7 +73,7 @@ class ModelEvaluation:
         return next(found for found in self.measures if (found.metric, found.slice) == (metric, slice_))
 
 
-_ADAPTER = TypeAdapter(ModelEvaluation)
+_SCHEMA = Schema("An evaluation", ModelEvaluation, version=SCHEMA, fix="Evaluate the model again.")
 
 
 def read_evaluation(path: Path) -> ModelEvaluation | None:
@@ -86,22 +82,12 @@ def read_evaluation(path: Path) -> ModelEvaluation | None:
     Raises:
         UsageError: the file is damaged.
     """
-    try:
-        return _ADAPTER.validate_json((path / FOLDER / EVALUATION).read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(
-            f"An evaluation must be whole and of schema {SCHEMA}.",
-            f"{path / FOLDER / EVALUATION}: {first['msg']}",
-            "Evaluate the model again.",
-        ) from None
+    return _SCHEMA.read(path / FOLDER / EVALUATION)
 
 
 def write_evaluation(found: ModelEvaluation, path: Path) -> None:
     """Writes evaluation.json into the model in `path`, atomically."""
-    write_atomically(path / FOLDER / EVALUATION, _ADAPTER.dump_json(found, indent=1) + b"\n")
+    _SCHEMA.write(found, path / FOLDER / EVALUATION)
 
 
 def blessing_problem(path: Path, digest: str) -> str | None:

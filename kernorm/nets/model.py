@@ -1,5 +1,6 @@
 """Builds a net by the functional API from a table of its blocks, with norms and penalties as configured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,7 +11,7 @@ from kernorm.errors import UsageError, nearest
 from kernorm.nets.layers import Dropout, StandardizedConv2D
 from kernorm.nets.norms import NORMS, Place, build_norm, resolve_groups
 from kernorm.nets.penalties import layer_penalties, regularizer
-from kernorm.records import record
+from kernorm.records.record import Data
 
 Order = Literal["norm-relu", "relu-norm", "bare"]
 
@@ -172,20 +173,37 @@ class _Builder:
         return Dropout(rate=self.config.dropout, seed=seed, name=name, fused=self.fused)(x)
 
 
-def build_model(config: TrainConfig, data: record.Data) -> keras.Model:
-    """Builds the net of a run.
+def build_model(
+    config: TrainConfig,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (255.0,),
+    fused: bool = False,
+) -> keras.Model:
+    """Builds a net.
+
+    Args:
+        config: names the net, its norms and penalties; the batch size is used to refuse a degenerate norm.
+        image_shape: (H, W, C) of the images.
+        num_classes: K.
+        mean: of the training pixels (0 to 255), one number or one a channel; the net scales its input by it and `std`.
+        std: their standard deviation. By default pixels are scaled to 0 to 1.
+        fused: train by the compiled blocks of `kernorm.nets.fused` where they apply: a start of about 5 CPU-seconds.
 
     Returns:
-        A functional model from `image`, uint8 (N, H, W, C), to `logits`, float32 (N, K); it scales by the training
-        pixels' mean and standard deviation itself.
+        A functional model from `image`, uint8 (N, H, W, C), to `logits`, float32 (N, K).
 
     Raises:
-        UsageError: an unknown layer is named, groups do not divide, a norm is degenerate or the image too small.
+        UsageError: an unknown layer is named, groups do not divide, a norm is degenerate, the image too small, or
+            shape, classes, mean and std are not such numbers.
     """
-    blocks = (*NETS[config.net], Conv(len(data.labels), 1, order="bare"))
-    builder = _Builder(config, blocks, _fusing_pays(config, data))
-    image = keras.Input(data.image_shape, dtype="uint8", name="image")
-    scale, offset = _scaling(data)
+    _check_data(image_shape, num_classes, mean, std)
+    blocks = (*NETS[config.net], Conv(num_classes, 1, order="bare"))
+    builder = _Builder(config, blocks, fused)
+    image = keras.Input(image_shape, dtype="uint8", name="image")
+    scale, offset = _scaling(mean, std)
     x = keras.layers.Rescaling(scale, offset, name="scale")(image)
     for block in blocks:
         x = builder.add(block, x)
@@ -193,18 +211,37 @@ def build_model(config: TrainConfig, data: record.Data) -> keras.Model:
     return keras.Model(image, logits, name=f"{config.net}_{config.norm}")
 
 
-def _fusing_pays(config: TrainConfig, data: record.Data) -> bool:
-    """Tells whether a run is long enough, and its steps large enough, for kernorm.nets.fused.
+def build_model_for(config: TrainConfig, data: Data, *, fused: bool = False) -> keras.Model:
+    """Builds the net of a run on the data set that `data` describes; see `build_model`."""
+    return build_model(
+        config,
+        image_shape=data.image_shape,
+        num_classes=len(data.labels),
+        mean=data.mean,
+        std=data.std,
+        fused=fused,
+    )
 
-    Compiling costs about 5 CPU-seconds and saves about 0.25 ms an image; a compiled step begins about 2 ms later.
-    """
-    return config.epochs * data.train >= 30_000 and config.batch_size >= 16
+
+def _check_data(
+    image_shape: tuple[int, int, int], num_classes: int, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise UsageError("An image shape is (height, width, channels).", image_shape, "Give for example (28, 28, 1).")
+    if num_classes < 2:
+        raise UsageError("A classifier has at least two classes.", f"num_classes={num_classes}", "Give more.")
+    if not (len(mean) == len(std) in (1, image_shape[2]) and min(std) > 0):
+        raise UsageError(
+            "mean and std are one number, or one a channel, with std above 0.",
+            f"mean={tuple(mean)}, std={tuple(std)} for {image_shape[2]} channels",
+            "Give those of the training pixels, from 0 to 255.",
+        )
 
 
-def _scaling(data: record.Data) -> tuple[list[float] | float, list[float] | float]:
+def _scaling(means: Sequence[float], stds: Sequence[float]) -> tuple[list[float] | float, list[float] | float]:
     """Returns 1/σ and −μ/σ, a number if there is one channel."""
-    scale = [1 / std for std in data.std]
-    offset = [-mean / std for mean, std in zip(data.mean, data.std, strict=True)]
+    scale = [1 / std for std in stds]
+    offset = [-mean / std for mean, std in zip(means, stds, strict=True)]
     return (scale[0], offset[0]) if len(scale) == 1 else (scale, offset)
 
 

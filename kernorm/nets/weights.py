@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from kernorm.errors import UsageError
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.records.record import Record
 from kernorm.system.files import write_atomically
 
@@ -38,7 +38,7 @@ def load_model(record: Record, weights: Path) -> keras.Model:
     Raises:
         UsageError: the file is damaged or holds the weights of another net.
     """
-    model = build_model(record.config, record.data)
+    model = build_model_for(record.config, record.data)
     try:
         difference = _difference(_layout(weights), _expected_layout(model))
         if not difference:

@@ -38,7 +38,7 @@ class Members(Generic[ConfiguredT]):
 
 def train_members(members: Members[ConfiguredT]) -> list[Returned[Record]]:
     """Trains a population; returns a record or one line of an error for each of its jobs."""
-    from kernorm.parallel.population import train_population  # JAX, which only its workers import
+    from kernorm.parallel.groups import train_population  # JAX, which only its workers import
 
     errors: dict[str, str] = {}
 

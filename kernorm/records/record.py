@@ -3,16 +3,15 @@
 Written by train, read by report, export, studies and searches. `record.json` is this, field by field.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError, with_config
+from pydantic import BeforeValidator
 
 from kernorm.config import TrainConfig, with_added
 from kernorm.errors import UsageError
-from kernorm.system.files import write_atomically
+from kernorm.records.schema import BY_COLUMNS, Schema, strict
 
 SCHEMA = 1
 # What training computes, raised by hand with every change that alters the result of a config, however little:
@@ -27,28 +26,12 @@ PERCENTILES = (1, 20, 80, 99)
 SHOWN = 25
 
 
-def _rows(value: Any) -> Any:
-    """Turns the columns of a table back into rows; rows, as older files have them, stay."""
-    if not isinstance(value, dict):
-        return value
-    return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
-
-
-def _columns(rows: Sequence[Any]) -> Any:
-    return {field.name: [getattr(row, field.name) for row in rows] for field in fields(rows[0])} if rows else []
-
-
 def _config(value: Any) -> Any:
     """Completes the settings that an older version wrote."""
     return with_added(value) if isinstance(value, dict) else value
 
 
-# Marks a tuple of dataclasses that a file holds by columns: a third of the size, where a run has thousands of mistakes.
-BY_COLUMNS = (BeforeValidator(_rows), PlainSerializer(_columns))
-_strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
-
-
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Watched:
     """The net after an epoch, in inference mode on the same training images.
@@ -63,7 +46,7 @@ class Watched:
     activations: tuple[float, ...]
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
     """One row of history.csv.
@@ -89,7 +72,7 @@ class Epoch:
     watched: Watched | None = None
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """One row of the per-layer table: a layer with weights.
@@ -111,7 +94,7 @@ class Layer:
     near_zero: tuple[float, ...] | None = None
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
     """What is left when kernel weights of |w| < threshold are set to 0, on the split named in `split`.
@@ -126,7 +109,7 @@ class Pruned:
     split: str
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
     """One misclassified image, and the probability given to the prediction.
@@ -140,7 +123,7 @@ class Mistake:
     confidence: float
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Bin:
     """One bin of the reliability diagram, over predictions with confidence in (low, high]."""
@@ -152,7 +135,7 @@ class Bin:
     accuracy: float
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The scores of one split; intervals are Wilson's, 95 %.
@@ -176,7 +159,7 @@ class Evaluation:
     mistakes: Annotated[tuple[Mistake, ...], *BY_COLUMNS] = ()
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Opening:
     """One look at the test split: when (ISO 8601, UTC), after which epoch, and for what."""
@@ -186,7 +169,7 @@ class Opening:
     purpose: str
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """The data of a run: the set as tensorflow-datasets names it, its version, the sha256 of its arrays, split sizes.
@@ -206,7 +189,7 @@ class Data:
     test: int
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """Where and with what a run was computed.
@@ -224,7 +207,7 @@ class Environment:
     population: int = 1
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Export:
     """The candidate a run left, or why it left none (`path` None, `reason` says it)."""
@@ -235,7 +218,7 @@ class Export:
     reason: str = ""
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """Everything a run leaves.
@@ -278,20 +261,12 @@ class Record:
     cpu_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Versioned:
-    """What is read of a record before its fields can be known."""
-
-    schema_version: int
-
-
-_ADAPTER = TypeAdapter(Record)
-_VERSION = TypeAdapter(_Versioned)
+_SCHEMA = Schema("A record.json", Record, version=SCHEMA, fix="Move its folder away and run the command again.")
 
 
 def write_record(record: Record, path: Path) -> None:
     """Writes record.json atomically."""
-    write_atomically(path, _ADAPTER.dump_json(record, indent=1) + b"\n")
+    _SCHEMA.write(record, path)
 
 
 def read_record(path: Path) -> Record:
@@ -300,27 +275,10 @@ def read_record(path: Path) -> Record:
     Raises:
         UsageError: the file is missing, half-written, or of another schema.
     """
-    try:
-        content = path.read_bytes()
-        version = _VERSION.validate_json(content).schema_version
-        if version != SCHEMA:
-            raise UsageError(
-                f"A record.json must be of schema {SCHEMA}.",
-                f"{path} of schema {version}",
-                "Read it with the kernorm that wrote it.",
-            )
-        return _ADAPTER.validate_json(content)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            "A run folder holds a record.json.",
-            f"{path}, which is not there",
-            "Give the folder of a run under reports/runs.",
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"A record.json must be whole and of schema {SCHEMA}.",
-            f"{path}, {where or 'file'}: {first['msg']}",
-            "Move its folder away and run the command again.",
-        ) from None
+    if record := _SCHEMA.read(path):
+        return record
+    raise UsageError(
+        "A run folder holds a record.json.",
+        f"{path}, which is missing",
+        "Give the folder of a run under reports/runs.",
+    )

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-
 from kernorm.errors import UsageError
 from kernorm.records.record import Data, Evaluation, Opening, Record
+from kernorm.records.schema import Schema, strict
 from kernorm.system.files import write_atomically
 
 SCHEMA = 1
@@ -25,10 +24,8 @@ _RULES = {
     "test": "the epoch with the best test accuracy",
 }
 
-_strict = with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
 
-
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """The scores of one split of `count` images; the interval of the accuracy is Wilson's, 95 %."""
@@ -41,7 +38,7 @@ class Scores:
     ece: float
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """Which epoch's weights these are, and every look at the test split until then."""
@@ -52,7 +49,7 @@ class Selection:
     openings: tuple[Opening, ...]
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
     """An input or output of a signature; the first axis, None, is the batch."""
@@ -61,7 +58,7 @@ class Tensor:
     shape: tuple[int | None, ...]
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Signature:
     """What a signature takes and gives, by name."""
@@ -70,7 +67,7 @@ class Signature:
     outputs: dict[str, Tensor]
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """Everything a user of an exported model should know of it; `versions` are those that exported it."""
@@ -95,15 +92,7 @@ class Card:
     exported_with: dict[str, str]
 
 
-@dataclass(frozen=True)
-class _Versioned:
-    """What is read of a card before its fields can be known."""
-
-    schema_version: int
-
-
-_ADAPTER = TypeAdapter(Card)
-_VERSION = TypeAdapter(_Versioned)
+_SCHEMA = Schema("A model card", Card, version=SCHEMA, fix="Export the run again.")
 
 
 def make_card(record: Record, version: int, signatures: Mapping[str, Signature], versions: dict[str, str]) -> Card:
@@ -143,7 +132,7 @@ def config_values(record: Record) -> dict[str, Any]:
 def write_card(card: Card, folder: Path) -> None:
     """Writes model_card.json and labels.txt into the SavedModel in `folder`."""
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / FOLDER / "model_card.json", _ADAPTER.dump_json(card, indent=1) + b"\n")
+    _SCHEMA.write(card, folder / FOLDER / "model_card.json")
     labels = "".join(f"{label}\n" for label in card.data.labels)
     write_atomically(folder / FOLDER / "labels.txt", labels.encode())
 
@@ -160,31 +149,13 @@ def read_card(folder: Path) -> Card:
             f"{folder}, which has none",
             "Give saved_models/<run id>/<version>.",
         )
-    path = folder / FOLDER / "model_card.json"
-    try:
-        content = path.read_bytes()
-        version = _VERSION.validate_json(content).schema_version
-        if version != SCHEMA:
-            raise UsageError(
-                f"A model card must be of schema {SCHEMA}.",
-                f"{path} of schema {version}",
-                "Read it with the kernorm that wrote it.",
-            )
-        return _ADAPTER.validate_json(content)
-    except FileNotFoundError:
-        raise UsageError(
-            "A SavedModel must be one that kernorm exported.",
-            f"{folder}, without {FOLDER}/model_card.json",
-            "Export it by python -m kernorm.export.",
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UsageError(
-            f"A model card must be whole and of schema {SCHEMA}.",
-            f"{path}, {where}: {first['msg']}",
-            "Export the run again.",
-        ) from None
+    if card := _SCHEMA.read(folder / FOLDER / "model_card.json"):
+        return card
+    raise UsageError(
+        "A SavedModel must be one that kernorm exported.",
+        f"{folder}, without {FOLDER}/model_card.json",
+        "Export it by python -m kernorm.export.",
+    )
 
 
 def _scores(evaluation: Evaluation | None) -> Scores | None:

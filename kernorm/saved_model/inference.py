@@ -59,10 +59,10 @@ def rebuild(path: Path) -> "keras.Model":
     """
     import tensorflow as tf
 
-    from kernorm.nets.model import build_model
+    from kernorm.nets.model import build_model_for
 
     card = read_card(path)
-    model = build_model(TypeAdapter(TrainConfig).validate_python(with_added(card.config)), card.data)
+    model = build_model_for(TypeAdapter(TrainConfig).validate_python(with_added(card.config)), card.data)
     stored = tf.saved_model.load(str(path)).variables
     shapes = [[tuple(variable.shape) for variable in variables] for variables in (model.variables, stored)]
     if shapes[0] != shapes[1]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from kernorm.errors import UsageError
+from kernorm.records.schema import Schema, strict
 from kernorm.saved_model.card import FOLDER, Card
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Logits, largest_difference, largest_tolerated
@@ -26,10 +27,8 @@ from kernorm.system.files import write_atomically
 SCHEMA = 1
 VALIDATION, INFRA_BLESSED, INFRA_NOT_BLESSED = "validation.json", "INFRA_BLESSED", "INFRA_NOT_BLESSED"
 
-_strict = with_config(ConfigDict(extra="forbid"))
 
-
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Tried:
     """One runtime: what came of it, and the largest difference of a logit to the reference where it answered."""
@@ -41,7 +40,7 @@ class Tried:
     message: str = ""
 
 
-@_strict
+@strict
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """What a validation of exactly one tree of files found."""
@@ -54,7 +53,7 @@ class Validation:
     tried: tuple[Tried, ...]
 
 
-_ADAPTER = TypeAdapter(Validation)
+_SCHEMA = Schema("A validation", Validation, version=SCHEMA, fix="Validate the model again.")
 # A runtime's logits by signature and batch size, or what came of it instead.
 _Answers: TypeAlias = dict[str, Logits] | Tried
 
@@ -88,7 +87,7 @@ def validate_model(path: Path, data_dir: Path | None = None) -> Validation:
     )
     for marker in (INFRA_BLESSED, INFRA_NOT_BLESSED):
         (path / FOLDER / marker).unlink(missing_ok=True)
-    write_atomically(path / FOLDER / VALIDATION, _ADAPTER.dump_json(found, indent=1) + b"\n")
+    _SCHEMA.write(found, path / FOLDER / VALIDATION)
     lines = "".join(f"{line}\n" for line in format_validation(found))
     write_atomically(path / FOLDER / (INFRA_BLESSED if found.blessed else INFRA_NOT_BLESSED), lines.encode())
     return found
@@ -97,11 +96,11 @@ def validate_model(path: Path, data_dir: Path | None = None) -> Validation:
 def validation_problem(path: Path, digest: str) -> str | None:
     """Says why the model in `path` with that hash counts as not validated; None if it is."""
     try:
-        found = _ADAPTER.validate_json((path / FOLDER / VALIDATION).read_bytes())
-    except FileNotFoundError:
-        return "it was never validated"
-    except ValidationError:
+        found = _SCHEMA.read(path / FOLDER / VALIDATION)
+    except UsageError:
         return "its validation.json is damaged"
+    if found is None:
+        return "it was never validated"
     if found.tree_sha256 != digest:
         return "its validation is of other files"
     if not found.blessed or not (path / FOLDER / INFRA_BLESSED).is_file():

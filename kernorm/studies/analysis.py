@@ -209,8 +209,7 @@ def _claims(config: TrainConfig, published: Published | None, records: Sequence[
     """Sets what is stated beside what the penalty columns show; what neither has is left away."""
     if published is None or not records:
         return ()
-    # PyTorch's weight decay is the derivative of λ/2·w².
-    stated = (("1", published.l1, config.l1, "l1_penalty"), ("2", published.l2 / 2, config.l2, "l2_penalty"))
+    stated = (("1", published.l1, config.l1, "l1_penalty"), ("2", published.l2, config.l2, "l2_penalty"))
     claims = (
         Claim(
             part=part,

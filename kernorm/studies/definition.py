@@ -32,14 +32,20 @@ class Published:
     Attributes:
         accuracy: in percent, as selected there.
         l1: λ1 as stated.
-        l2: as stated, PyTorch's weight decay: twice the λ2 of `keras.regularizers.L1L2`.
+        weight_decay: as stated, PyTorch's: the derivative of weight_decay/2·w², so twice the λ2 of
+            `keras.regularizers.L1L2`.
         source: where it stands.
     """
 
     accuracy: float
     l1: float = 0.0
-    l2: float = 0.0
+    weight_decay: float = 0.0
     source: str = ""
+
+    @property
+    def l2(self) -> float:
+        """The λ2 of Keras' convention."""
+        return self.weight_decay / 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, with_config
 
 from kernorm.config import without_places
+from kernorm.records.jsonl import JsonLines
 from kernorm.records.record import REVISION, Record
 from kernorm.system.files import append_whole, write_atomically
 
@@ -52,7 +53,7 @@ def source_of(record: Record) -> Source:
     return Source(record.revision, record.data.sha256)
 
 
-_ADAPTER = TypeAdapter(Result)
+_LINES = JsonLines(Result)
 _RUN_ID = re.compile(rb'"run_id":"([^"]*)"')
 
 
@@ -72,32 +73,28 @@ class Ledger:
         self.results: dict[str, Result] = {}
         self.damaged: list[int] = []
         self._sources: dict[str, Source] = {}
-        if self.path.exists():
-            self._read()
+        self._read()
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
         kept, aside = [], []
-        for number, line in enumerate(content.splitlines(), 1):
-            try:
-                result = _ADAPTER.validate_json(line)
-            except ValidationError:
+        for number, (line, result) in enumerate(_LINES.read(self.path), 1):
+            if result is None:
                 self.damaged.append(number)
-                aside.append(line + b"\n")
-                continue
-            self._enter(result)
-            kept.append(line + b"\n")
+                aside.append(line)
+            else:
+                self._enter(result)
+                kept.append(line)
         if aside:
             append_whole(self.path.with_name(DAMAGED), b"".join(aside))
         # Also where a process was killed before it wrote the last line's end.
-        if content != b"".join(kept):
+        if self.path.exists() and self.path.read_bytes() != b"".join(kept):
             write_atomically(self.path, b"".join(kept))
 
     def add(self, result: Result) -> None:
         """Appends a result, without the folders of this machine: on disk when this returns, or not there at all."""
         if record := result.record:
             result = replace(result, record=replace(record, config=without_places(record.config)))
-        append_whole(self.path, _ADAPTER.dump_json(result) + b"\n")
+        _LINES.append(self.path, result)
         self._enter(result)
 
     def _enter(self, result: Result) -> None:
@@ -163,9 +160,8 @@ def _ended(ledger: Path, run_ids: frozenset[str]) -> Iterator[tuple[Result, Reco
             named = _RUN_ID.search(line)
             if named is None or named[1].decode(errors="replace") not in run_ids:
                 continue
-            try:
-                result = _ADAPTER.validate_json(line)
-            except ValidationError:  # also one that another process is just writing
+            result = _LINES.parse(line)
+            if result is None:
                 continue
             trained_by = result.taken_from or (path.parent.name if path != ledger else "")
             if result.record and result.status != "failed":

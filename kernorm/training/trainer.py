@@ -13,7 +13,7 @@ from kernorm.config import TrainConfig, with_added
 from kernorm.datasets.batches import Batches
 from kernorm.datasets.dataset import Dataset, Split, load
 from kernorm.errors import UsageError
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.nets.penalties import measure, prove
 from kernorm.nets.weights import save_weights
 from kernorm.records.history import write_history
@@ -69,7 +69,7 @@ class Trainer:
         self.data = data or load(config)
         self.batches = Batches(self.data.train.images, self.data.train.labels, config)
         self.tables = schedule_tables(config, self.batches.num_batches)
-        self.model = build_model(config, self.data.info)
+        self.model = build_model_for(config, self.data.info, fused=fusing_pays(config, self.data.info.train))
         self.model.compile(
             optimizer=build_optimizer(config, *self.tables),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -286,6 +286,14 @@ class Trainer:
             pruned=prune_table(self.model, logits.pruned, probe.labels, split),
         )
         return self.record, test.images[[mistake.index for mistake in measured.mistakes[:SHOWN]]]
+
+
+def fusing_pays(config: TrainConfig, images: int) -> bool:
+    """Tells whether a run on so many training images is long enough, and its steps large enough, for fused blocks.
+
+    Compiling costs about 5 CPU-seconds and saves about 0.25 ms an image; a compiled step begins about 2 ms later.
+    """
+    return config.epochs * images >= 30_000 and config.batch_size >= 16
 
 
 def _count(variables: list) -> int:

@@ -26,8 +26,9 @@ from scipy import stats
 
 from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load
-from kernorm.parallel.population import Population, train_population
-from kernorm.parallel.vmap import LOWERINGS, Lowering
+from kernorm.parallel.groups import train_population
+from kernorm.parallel.lowering import LOWERINGS, Lowering
+from kernorm.parallel.population import Population
 from kernorm.recipes import recipe
 from kernorm.system.backend import require_jax
 from kernorm.training.run import start_or_resume, train

@@ -38,9 +38,10 @@ def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int |
 
     from kernorm.datasets.batches import Batches
     from kernorm.datasets.dataset import load
-    from kernorm.nets.model import build_model
+    from kernorm.nets.model import build_model_for
     from kernorm.training.optimizers import build_optimizer
     from kernorm.training.schedules import schedule_tables
+    from kernorm.training.trainer import fusing_pays
 
     config = TrainConfig(
         net=net,
@@ -54,7 +55,7 @@ def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int |
     prepare_backend(config)
     data = load(config)
     batches = Batches(data.train.images, data.train.labels, config)
-    model = build_model(config, data.info)
+    model = build_model_for(config, data.info, fused=fusing_pays(config, data.info.train))
     model.compile(
         optimizer=build_optimizer(config, *schedule_tables(config, batches.num_batches)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -7,12 +7,12 @@ from keras.ops import convert_to_numpy as to_numpy
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.recipes import recipe
 
 
 def build(info, **settings):
-    return build_model(TrainConfig(**{"net": "eva6", **settings}), info)
+    return build_model_for(TrainConfig(**{"net": "eva6", **settings}), info, fused=True)
 
 
 def trainable(model):
@@ -186,7 +186,7 @@ def test_other_sizes_channels_and_classes(mnist_info):
 
 def test_presets_build_and_standard_keras_layers_are_used(mnist_info):
     for name, count in (("eva4", 9962), ("eva6", 7288)):
-        model = build_model(recipe(name), mnist_info)
+        model = build_model_for(recipe(name), mnist_info)
         assert trainable(model) == count
         assert model.get_layer("conv1_dropout").rate == {"eva4": 0.08, "eva6": 0.069}[name]
     assert isinstance(model.get_layer("conv1_norm"), keras.layers.BatchNormalization)

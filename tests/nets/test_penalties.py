@@ -4,12 +4,12 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 from kernorm.config import TrainConfig
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.nets.penalties import layer_penalties, measure, prove, regularizer
 
 
 def compiled(config, info):
-    model = build_model(config, info)
+    model = build_model_for(config, info)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -54,7 +54,7 @@ def test_all_reaches_norms_whose_keras_layer_takes_no_regularizer(mnist_info, rn
 def test_the_initial_sum_of_eva4_is_the_published_one(mnist_info):
     """PyTorch's initializer gives Σ|w| near 606, of which 103 are the norms' scales."""
     config = TrainConfig(net="eva4", l1=1.0, penalize="all", initializer="torch")
-    assert measure(build_model(config, mnist_info), config).l1 == pytest.approx(605.9, rel=0.02)
+    assert measure(build_model_for(config, mnist_info), config).l1 == pytest.approx(605.9, rel=0.02)
 
 
 @pytest.mark.parametrize("wrong", ["missing", "other"])

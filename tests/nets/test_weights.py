@@ -5,7 +5,7 @@ import pytest
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.nets.weights import load_model
 from kernorm.records.record import Environment, Record
 
@@ -28,7 +28,7 @@ def record(mnist_info):
 
 @pytest.fixture
 def weights(mnist_info, tmp_path):
-    model = build_model(CONFIG, mnist_info)
+    model = build_model_for(CONFIG, mnist_info)
     for index, variable in enumerate(model.weights):
         variable.assign(np.full(variable.shape, 0.01 * (index + 1)))
     model.compile(optimizer="sgd")
@@ -62,7 +62,7 @@ def test_weights_of_another_net(record, weights, changes, difference):
 
 def test_weights_that_lack_a_layer(record, weights):
     config = dataclasses.replace(CONFIG, norm_at=("conv6=none",))
-    fewer = build_model(config, record.data)
+    fewer = build_model_for(config, record.data)
     fewer.save_weights(weights)
     with pytest.raises(UsageError, match=r"normalization_5/vars/0 is missing in the file and \(16,\) in the net"):
         load_model(record, weights)

@@ -10,6 +10,10 @@ import keras
 import numpy as np
 import pytest
 
+from kernorm.parallel.capacity import SHARE_OF_MEMORY
+from kernorm.parallel.members import state_of
+from kernorm.training.trainer import Trainer
+
 if keras.backend.backend() != "jax":
     pytest.skip("needs KERNORM_TEST_BACKEND=jax", allow_module_level=True)
 
@@ -18,9 +22,10 @@ import jax
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.nets.weights import load_model
-from kernorm.parallel import grouping, population
+from kernorm.parallel import capacity, grouping, groups, population
+from kernorm.parallel.groups import train_population
 from kernorm.parallel.jobs import Members, train_members
-from kernorm.parallel.population import Population, train_population
+from kernorm.parallel.population import Population
 from kernorm.records.record import CHECKPOINT, RECORD, WEIGHTS, read_record
 from kernorm.training import checkpoint
 from kernorm.training.run import start_or_resume, train
@@ -227,7 +232,7 @@ def test_devices_lowering_and_steps_a_dispatch_change_nothing(config):
         runs = []
         for given in configs:
             folder(given).mkdir(parents=True)
-            with population._on_the_host():
+            with groups._on_the_host():
                 runs.append(start_or_resume(given, folder(given))[0])
         trained = Population(runs, 0, width=4, **way)
         places = {shard.device for shard in trained.state.trainable[0].addressable_shards}
@@ -323,14 +328,14 @@ def test_a_population_that_fails_leaves_the_others_and_what_has_ended(config, mo
 
 def test_a_member_that_cannot_be_measured_is_told_and_the_others_are_measured(config, monkeypatch):
     configs = [config(seed=seed, train_size=40) for seed in range(2)]
-    save = population.Run.final_look
+    save = Trainer.final_look
 
     def full(self):
         if self.config.seed == 0:
             raise OSError(errno.ENOSPC, "No space left on device")
         return save(self)
 
-    monkeypatch.setattr(population.Run, "final_look", full)
+    monkeypatch.setattr(Trainer, "final_look", full)
     (bad, error), (good, none) = train_members(Members(tuple(map(Job, configs)), 2))
     assert (bad, error) == (None, "OSError: [Errno 28] No space left on device")
     assert (good.status, none) == ("finished", None)
@@ -354,7 +359,7 @@ def test_a_run_is_no_member_twice(config):
 
 
 def test_on_a_cpu_runs_go_one_after_another_unless_a_width_is_asked_for(config, monkeypatch):
-    monkeypatch.setattr(population, "Population", None)
+    monkeypatch.setattr(groups, "Population", None)
     records = train_population([config(train_size=40, seed=seed) for seed in range(2)])
     assert [(record.status, record.environment.population) for record in records] == [("finished", 1)] * 2
 
@@ -370,19 +375,22 @@ class Cramped(Population):
 
 
 @pytest.mark.slow
-def test_auto_takes_as_many_members_as_memory_allows_and_the_faster_lowering(config, monkeypatch, capsys):
+def test_auto_takes_as_many_members_as_memory_allows_and_the_faster_lowering(config, monkeypatch, caplog):
+    caplog.set_level("INFO", "kernorm")
     monkeypatch.setattr(grouping, "WIDTHS", (1, 2, 4))
-    monkeypatch.setattr(population, "WIDTHS", (1, 2, 4))
+    monkeypatch.setattr(capacity, "WIDTHS", (1, 2, 4))
     runs = []
     for given in (config(seed=seed, train_size=64) for seed in range(3)):
         folder(given).mkdir(parents=True)
         runs.append(start_or_resume(given, folder(given))[0])
-    before = [population.state_of(run) for run in runs]
+    before = [state_of(run) for run in runs]
 
     def taken(room, devices=1, **settings):
         monkeypatch.setattr(Cramped, "room", room)
         found = Cramped(runs, 0, devices=jax.devices()[:devices], steps=1, **settings)
-        return found, capsys.readouterr().err
+        told = caplog.text
+        caplog.clear()
+        return found, told
 
     ample, told = taken(1 << 40)
     assert (ample.count, ample.width) == (3, 4)
@@ -391,7 +399,7 @@ def test_auto_takes_as_many_members_as_memory_allows_and_the_faster_lowering(con
     assert ", patches" in told
     # Timing has left the members where they were.
     for run, state in zip(runs, before, strict=True):
-        for mine, its in zip(sum(population.state_of(run), []), sum(state, []), strict=True):
+        for mine, its in zip(sum(state_of(run), []), sum(state, []), strict=True):
             np.testing.assert_array_equal(mine, its)
     needs = ample.needs(ample.programs.lowering)
     assert needs.total == pytest.approx(needs.member * 4 + ample.programs.shared_bytes, abs=4)
@@ -401,7 +409,7 @@ def test_auto_takes_as_many_members_as_memory_allows_and_the_faster_lowering(con
     assert (spread.count, spread.width) == (2, 2)  # no narrower one is spread over two devices
     asked, _ = taken(1, lowering="grouped", width=3)
     assert (asked.count, asked.width) == (3, 3)
-    cramped, told = taken(int(needs.total / population.SHARE_OF_MEMORY) - 1, lowering=ample.programs.lowering)
+    cramped, told = taken(int(needs.total / SHARE_OF_MEMORY) - 1, lowering=ample.programs.lowering)
     assert (cramped.count, cramped.width) == (2, 2)
     assert "milliseconds" not in told  # there is nothing to choose
     record = next(iter(cramped.train().values()))

@@ -13,8 +13,9 @@ from kernorm.config import TrainConfig
 from kernorm.datasets import augment
 from kernorm.datasets.augment import Affine, inverse_maps
 from kernorm.nets.layers import StandardizedConv2D
-from kernorm.nets.model import build_model
-from kernorm.parallel.vmap import Programs, lowered, patches_convolution, warp
+from kernorm.nets.model import build_model_for
+from kernorm.parallel.lowering import lowered, patches_convolution, warp
+from kernorm.parallel.vmap import Programs
 from kernorm.training.diagnostics import Watch
 from kernorm.training.optimizers import build_optimizer
 
@@ -60,7 +61,7 @@ def test_a_model_is_lowered_to_patches_and_back(rng, kind):
 
 def test_members_are_spread_evenly_over_devices(mnist_info):
     config = TrainConfig(net="eva6", batch_size=4)
-    model = build_model(config, mnist_info)
+    model = build_model_for(config, mnist_info)
     model.compile(optimizer=build_optimizer(config, np.full(4, 0.1), np.full(4, 0.9)))
     images, labels = np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int32)
     with pytest.raises(ValueError, match="Members are spread evenly. Received: width=3 over 2 devices"):

@@ -19,7 +19,7 @@ from kernorm.config import TrainConfig
 from kernorm.datasets import cache
 from kernorm.errors import UsageError
 from kernorm.export import ExportConfig, main
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.nets.weights import load_model
 from kernorm.records.record import Environment, Export, Opening, Record, read_record, write_record
 from kernorm.saved_model import warmup
@@ -39,7 +39,7 @@ TINY = TrainConfig(net="eva6", norm="ln", l2=0.0066, dropout=0.05, dataset="tiny
 
 def trained(config, data):
     """A net as after training: no variable at its initial value, and an optimizer that must not be exported."""
-    model = build_model(config, data)
+    model = build_model_for(config, data)
     generator = np.random.default_rng(3)
     for variable in model.weights:
         if "seed" not in variable.path:
@@ -331,7 +331,7 @@ def test_the_tree_hash_sees_one_byte(made, tmp_path):
 
 def test_a_changed_model_is_not_what_was_exported(made, images, mnist_info):
     _, record, _, signatures = made
-    other = build_model(record.config, mnist_info)
+    other = build_model_for(record.config, mnist_info)
     with pytest.raises(
         RuntimeError, match=r"^An exported model must answer .* logits that differ by .* at batch size 1\."
     ):
@@ -350,7 +350,7 @@ def test_labels_in_another_order_are_not_what_was_exported(made, images):
 
 def test_a_failed_check_leaves_nothing(made, images, tmp_path, mnist_info):
     _, record, _, _ = made
-    model = build_model(record.config, mnist_info)
+    model = build_model_for(record.config, mnist_info)
     model.trainable_variables[0].assign(np.full(model.trainable_variables[0].shape, np.nan))
     with pytest.raises(RuntimeError, match="finite numbers"):
         export_model(model, record, tmp_path, images)

@@ -117,8 +117,8 @@ def test_a_stated_penalty_that_was_not_on_is_told():
     published = {
         "none": Published(accuracy=99.47),
         "l1": Published(accuracy=99.44, l1=5e-4),
-        "both": Published(accuracy=98.76, l1=5e-4, l2=5e-3),
-        "right": Published(accuracy=99.43, l2=0.0066),
+        "both": Published(accuracy=98.76, l1=5e-4, weight_decay=5e-3),
+        "right": Published(accuracy=99.43, weight_decay=0.0066),
     }
     study = a_study(arms, seeds=1, published=published)
     off = tuple(Epoch(epoch=epoch, l1_penalty=0.0, l2_penalty=0.0) for epoch in range(3))

@@ -163,7 +163,7 @@ def test_published_studies_are_the_published_tables():
     ]
     for (arm, published), (accuracy, norm, batch_size, l1, decay) in zip(eva6.published.items(), rows, strict=True):
         config = eva6.arms[arm]
-        assert published == Published(accuracy=accuracy, l1=l1, l2=decay, source=published.source)
+        assert published == Published(accuracy=accuracy, l1=l1, weight_decay=decay, source=published.source)
         assert (config.norm, config.batch_size, config.l1, config.l2) == (norm, batch_size, l1, decay / 2)
         assert config.penalize == "all"
         assert config.select == "test"

@@ -11,7 +11,7 @@ import pytest
 from kernorm import config
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.training import checkpoint
 from kernorm.training.optimizers import ScheduledSGD
 from kernorm.training.run import start_or_resume, train
@@ -23,7 +23,9 @@ SCHEDULE = (np.linspace(0.1, 0.01, 9), np.full(9, 0.9))
 @pytest.fixture
 def make(mnist_info):
     def model(**settings):
-        built = build_model(TrainConfig(**{"net": "eva6", "dropout": 0.3, "batch_size": 16, **settings}), mnist_info)
+        built = build_model_for(
+            TrainConfig(**{"net": "eva6", "dropout": 0.3, "batch_size": 16, **settings}), mnist_info
+        )
         built.compile(
             optimizer=ScheduledSGD(*SCHEDULE, nesterov=True),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kernorm.config import TrainConfig
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.nets.weights import save_weights
 from kernorm.records.record import THRESHOLDS
 from kernorm.training.diagnostics import layer_table, prune_table, pruned_logits
@@ -17,7 +17,7 @@ def make(mnist_info, rng):
 
     def made(**settings):
         config = TrainConfig(**{"net": "eva6", **settings})
-        model = build_model(config, mnist_info)
+        model = build_model_for(config, mnist_info)
         for layer in model.layers:
             if hasattr(layer, "kernel"):
                 shape = layer.kernel.shape

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from kernorm.config import TrainConfig
-from kernorm.nets.model import build_model
+from kernorm.nets.model import build_model_for
 from kernorm.training.diagnostics import PROBE, Watch
 
 
 @pytest.mark.parametrize(("net", "settings"), [("eva4", {}), ("eva6", {"standardize_kernels": True})])
 def test_what_is_watched_equals_its_formula(mnist_info, digits, net, settings):
     config = TrainConfig(net=net, **settings)
-    model = build_model(config, mnist_info)
+    model = build_model_for(config, mnist_info)
     images, _ = digits
     watched = Watch(model, config, images).measure()
     kernels = np.concatenate([layer.kernel.numpy().ravel() for layer in model.layers if hasattr(layer, "kernel")])
@@ -28,7 +28,7 @@ def test_what_is_watched_equals_its_formula(mnist_info, digits, net, settings):
 
 def test_watching_changes_nothing_and_follows_the_weights(mnist_info, digits):
     config = TrainConfig(net="eva6")
-    model = build_model(config, mnist_info)
+    model = build_model_for(config, mnist_info)
     watch = Watch(model, config, digits[0])
     before = model.get_weights()
     first = watch.measure()

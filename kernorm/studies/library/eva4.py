@@ -23,6 +23,6 @@ ARMS = {
 PUBLISHED = {
     "none": Published(accuracy=99.47, source=SOURCE),
     "l1": Published(accuracy=99.44, l1=5e-4, source=SOURCE),
-    "l2": Published(accuracy=99.52, l2=5e-3, source=SOURCE),
-    "l1_l2": Published(accuracy=98.76, l1=5e-4, l2=5e-3, source=SOURCE),
+    "l2": Published(accuracy=99.52, weight_decay=5e-3, source=SOURCE),
+    "l1_l2": Published(accuracy=98.76, l1=5e-4, weight_decay=5e-3, source=SOURCE),
 }

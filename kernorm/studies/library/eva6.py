@@ -40,15 +40,15 @@ ARMS = {
     "ln-wd_0.0066-b16": _arm("ln", 16, weight_decay=0.006604),
 }
 PUBLISHED = {
-    "bn-l1_1e-5-wd_4e-6": Published(accuracy=99.36, l1=1e-5, l2=4e-6, source=NOTEBOOK),
+    "bn-l1_1e-5-wd_4e-6": Published(accuracy=99.36, l1=1e-5, weight_decay=4e-6, source=NOTEBOOK),
     "gn": Published(accuracy=99.31, source=TABLE),
     "gn-l1_0.0995-b123": Published(accuracy=99.32, l1=0.099455391, source=TABLE),
     "gn-l1_1e-4-b64": Published(accuracy=99.44, l1=1e-4, source=TABLE),
-    "gn-l1_1e-4-wd_4e-4-b64": Published(accuracy=99.44, l1=1e-4, l2=4e-4, source=TABLE),
-    "gn-l1_1e-4-wd_4e-4-b32": Published(accuracy=99.41, l1=1e-4, l2=4e-4, source=TABLE),
-    "gn-l1_1e-4-wd_4e-4-b16": Published(accuracy=99.32, l1=1e-4, l2=4e-4, source=TABLE),
-    "ln-wd_2e-5": Published(accuracy=99.39, l2=2e-5, source=TABLE),
-    "ln-wd_0.0066": Published(accuracy=99.43, l2=0.006604, source=TABLE),
-    "ln-wd_0.0066-b32": Published(accuracy=99.41, l2=0.006604, source=TABLE),
-    "ln-wd_0.0066-b16": Published(accuracy=99.10, l2=0.006604, source=TABLE),
+    "gn-l1_1e-4-wd_4e-4-b64": Published(accuracy=99.44, l1=1e-4, weight_decay=4e-4, source=TABLE),
+    "gn-l1_1e-4-wd_4e-4-b32": Published(accuracy=99.41, l1=1e-4, weight_decay=4e-4, source=TABLE),
+    "gn-l1_1e-4-wd_4e-4-b16": Published(accuracy=99.32, l1=1e-4, weight_decay=4e-4, source=TABLE),
+    "ln-wd_2e-5": Published(accuracy=99.39, weight_decay=2e-5, source=TABLE),
+    "ln-wd_0.0066": Published(accuracy=99.43, weight_decay=0.006604, source=TABLE),
+    "ln-wd_0.0066-b32": Published(accuracy=99.41, weight_decay=0.006604, source=TABLE),
+    "ln-wd_0.0066-b16": Published(accuracy=99.10, weight_decay=0.006604, source=TABLE),
 }

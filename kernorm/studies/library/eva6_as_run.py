@@ -22,7 +22,7 @@ ARMS = {
     "ln": recipe("eva6", norm="ln", penalize="all"),
 }
 PUBLISHED = {
-    "bn": Published(accuracy=99.36, l1=1e-5, l2=4e-6, source=SOURCE),
+    "bn": Published(accuracy=99.36, l1=1e-5, weight_decay=4e-6, source=SOURCE),
     "gn": Published(accuracy=99.38, l1=1e-7, source=SOURCE),
-    "ln": Published(accuracy=99.39, l2=2e-5, source=SOURCE),
+    "ln": Published(accuracy=99.39, weight_decay=2e-5, source=SOURCE),
 }

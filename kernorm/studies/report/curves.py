@@ -4,18 +4,15 @@ Between the study's arms and study_plots, which puts all its panels together. Li
 runs, bands one standard deviation to either side.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
-from matplotlib.ticker import MaxNLocator
 
 from kernorm.records.record import PERCENTILES, THRESHOLDS
-from kernorm.reporting.figures import PALETTE, Panel, concise, legend, legend_columns, logarithmic, plain, stretch_axis
-from kernorm.studies.report.arms import Arm, Curve, compared_groups, readable
+from kernorm.reporting.figures import PALETTE, Panel, concise, legend, legend_columns, plain
+from kernorm.studies.report.arms import Arm, compared_groups, readable
+from kernorm.studies.report.axes import AXES, axis_of, draw_band, draw_line, epoch_axis, name_absent, write_note
 
 WIDE, SMALL = (5.3, 3.5), (3.3, 2.4)
 # Small multiples up to which a page stays readable.
@@ -91,70 +88,6 @@ def activations(arms: Sequence[Arm]) -> tuple[Panel, ...]:
     )
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """The y axis of a measure: its label, the factor of its unit, how bad a value is, and where its limits come from.
-
-    `scale` sets the limits by what is shown after `share` of the epochs of the arms that are not much worse than the
-    others; what is worse leaves the axes.
-    """
-
-    label: str
-    factor: float
-    error: Callable[[float], float]
-    share: float
-    most: float
-    scale: Callable[[Axes, list[float]], None]
-
-    def limit(self, axes: Axes, curves: Iterable[Curve]) -> None:
-        """Sets the limits by the curves and, as far as these do not reach much farther, their bands."""
-        fair = self.fair(curves)
-        means = [value for curve in fair for value in late(curve, self.share)]
-        bands = [value for curve in fair for side in (-1, 1) for value in late(curve, self.share, side)]
-        room = 0.4 * (max(means) - min(means)) if means else 0.0
-        means += [value for value in bands if max(min(means) - room, 0) < value <= min(max(means) + room, self.most)]
-        self.scale(axes, [self.factor * value for value in means])
-
-    def fair(self, curves: Iterable[Curve]) -> list[Curve]:
-        """Returns the curves that are not much worse than the others, by the median of their last third."""
-        listed = list(curves)
-        errors = {curve: self.error(median(late(curve, 2 / 3) or [np.nan])) for curve in listed}
-        fair = readable(errors)
-        return [curve for curve in listed if curve in fair]
-
-
-def _logarithmic_loss(axes: Axes, values: list[float]) -> None:
-    if values and max(values) < 3 * min(values):
-        low, high = min(values), max(values)
-        axes.set_ylim(low - 0.1 * (high - low) - 0.02 * low, high + 0.1 * (high - low) + 0.02 * high)
-    else:
-        logarithmic(axes, values, over=1)
-
-
-def _from_zero(axes: Axes, values: list[float]) -> None:
-    high = max([*values, 1e-9])
-    axes.set_ylim(-0.03 * high, 1.06 * high)
-
-
-AXES = {
-    "accuracy": _Axis("accuracy, % (stretched scale)", 1, lambda accuracy: 1 - accuracy, 1 / 3, 1, stretch_axis),
-    "cross_entropy": _Axis("cross-entropy, nats", 1, lambda loss: loss, 1 / 3, np.inf, _logarithmic_loss),
-    "kernel_norm": _Axis("‖w‖₂", 1, lambda norm: norm, 0, np.inf, _from_zero),
-    "near_zero": _Axis("share of all kernel weights, %", 100, lambda share: 0.0, 0, 1, _from_zero),
-}
-
-
-def axis_of(measure: str) -> _Axis:
-    """Returns the axis of one of the arms' measures."""
-    return next(axis for name, axis in AXES.items() if name in measure)
-
-
-def late(curve: Curve, share: float, side: int = 0) -> list[float]:
-    """Returns the finite means after `share` of the epochs, or the ends of their band on one side, -1 or 1."""
-    kept = (curve.mean + side * curve.sd)[curve.epochs >= share * curve.epochs[-1]]
-    return kept[np.isfinite(kept)].tolist()
-
-
 def _overlay(arms: Sequence[Arm], measure: str, title: str) -> Panel | None:
     curves = {arm: curve for arm in arms if (curve := arm.curve(measure))}
     if not curves:
@@ -163,14 +96,16 @@ def _overlay(arms: Sequence[Arm], measure: str, title: str) -> Panel | None:
     labels = dict.fromkeys(plain(arm.look.label) for arm in curves)
 
     def draw(figure: FigureBase) -> None:
-        axes = _epochs(figure.subplots(), curves.values(), axis.label)
+        axes = epoch_axis(figure.subplots(), curves.values(), axis.label)
         for label in labels:  # in the order of the study, whatever is drawn last
             arm = next(arm for arm in curves if plain(arm.look.label) == label)
             axes.plot([], [], color=PALETTE[arm.look.colour], marker=arm.look.marker, markersize=4, label=label)
         for arm, curve in reversed(curves.items()):
-            _line(axes, curve, arm, axis.factor, strong=arm.look.alone)
+            draw_line(axes, curve, arm, axis.factor, strong=arm.look.alone)
         axis.limit(axes, curves.values())
-        _absent(axes, {arm.name: axis.factor * curve.mean for arm, curve in curves.items()}, axis is AXES["accuracy"])
+        name_absent(
+            axes, {arm.name: axis.factor * curve.mean for arm, curve in curves.items()}, axis is AXES["accuracy"]
+        )
         legend(axes)
 
     rows = -(-len(labels) // legend_columns(list(labels)))
@@ -193,7 +128,7 @@ def _single(arm: Arm, baseline: Arm | None, measure: str, place: int, shown: Seq
     main = mine or training
 
     def draw(figure: FigureBase) -> None:
-        axes = _epochs(figure.subplots(), [curve for curve in (mine, training, against) if curve], "")
+        axes = epoch_axis(figure.subplots(), [curve for curve in (mine, training, against) if curve], "")
         if against:
             axes.plot(against.epochs, against.mean, color=PALETTE["muted"], linewidth=1.2)
         if training and mine:
@@ -201,13 +136,13 @@ def _single(arm: Arm, baseline: Arm | None, measure: str, place: int, shown: Seq
                 training.epochs, training.mean, color=PALETTE[arm.look.colour], linewidth=1, linestyle=(0, (3, 2))
             )
         if main:
-            _band(axes, main, arm.look.colour)
+            draw_band(axes, main, arm.look.colour)
             axes.plot(main.epochs, main.mean, color=PALETTE[arm.look.colour])
             fair = axis.fair(others)
             usual = any(np.array_equal(main.mean, curve.mean) for curve in fair)
             axis.limit(axes, fair if usual else [main])
             if not usual:
-                _note(axes, "axis of its own")
+                write_note(axes, "axis of its own")
 
     value = f" {100 * main.mean[-1]:.2f} percent" if measure == "accuracy" and main else ""
     value = value or (f" {main.mean[-1]:.4f} nats" if main else "")
@@ -220,11 +155,11 @@ def _group(group: Sequence[Arm], measure: str, place: int) -> Panel:
     curves = {arm: curve for arm in group if (curve := arm.curve(f"val_{measure}") or arm.curve(measure))}
 
     def draw(figure: FigureBase) -> None:
-        axes = _epochs(figure.subplots(), curves.values(), "")
+        axes = epoch_axis(figure.subplots(), curves.values(), "")
         for arm, curve in curves.items():
-            _line(axes, curve, arm, axis.factor, strong=True, label=plain(arm.look.label))
+            draw_line(axes, curve, arm, axis.factor, strong=True, label=plain(arm.look.label))
         axis.limit(axes, curves.values())
-        _absent(axes, {arm.name: curve.mean for arm, curve in curves.items()}, measure == "accuracy")
+        name_absent(axes, {arm.name: curve.mean for arm, curve in curves.items()}, measure == "accuracy")
         legend(axes, room=40)
 
     names = ", ".join(arm.name for arm in group)
@@ -235,7 +170,7 @@ def _penalty(arm: Arm, place: int, values: Sequence[float]) -> Panel:
     curves = {part: arm.curve(part) for part, _, _ in PENALTIES}
 
     def draw(figure: FigureBase) -> None:
-        axes = _epochs(figure.subplots(), [curve for curve in curves.values() if curve], "")
+        axes = epoch_axis(figure.subplots(), [curve for curve in curves.values() if curve], "")
         for part, colour, label in PENALTIES:
             if curve := curves[part]:
                 off = not curve.mean.any()
@@ -247,7 +182,7 @@ def _penalty(arm: Arm, place: int, values: Sequence[float]) -> Panel:
                     label=label + course,
                     linestyle=(0, (4, 4)) if off and part == "l2_penalty" else "-",
                 )
-                _band(axes, curve, colour)
+                draw_band(axes, curve, colour)
         if values:
             low, high = np.floor(np.log10(min(values))), np.ceil(np.log10(max(values)))
             axes.set_yscale("symlog", linthresh=10**low, linscale=0.7)
@@ -278,7 +213,7 @@ def _activation(arm: Arm, place: int, ends: Sequence[float], usual: bool) -> Pan
     curves = [curve for mark in PERCENTILES if (curve := arm.curve(f"activation_p{mark}"))]
 
     def draw(figure: FigureBase) -> None:
-        axes = _epochs(figure.subplots(), curves, "")
+        axes = epoch_axis(figure.subplots(), curves, "")
         for pair, alpha in (((0, -1), 0.15), ((1, -2), 0.3)):
             low, high = (curves[at] for at in pair)
             axes.fill_between(low.epochs, low.mean, high.mean, color=PALETTE["blue"], alpha=alpha, linewidth=0)
@@ -297,69 +232,7 @@ def _activation(arm: Arm, place: int, ends: Sequence[float], usual: bool) -> Pan
         margin = 0.05 * (max(ends) - min(ends))
         axes.set_ylim(min(ends) - margin, max(ends) + margin)
         if not usual:
-            _note(axes, "axis of its own")
+            write_note(axes, "axis of its own")
 
     last = ", ".join(f"{mark} percent {curve.mean[-1]:.3g}" for mark, curve in zip(PERCENTILES, curves, strict=True))
     return Panel(f"activations-{place}", arm.name, f"Percentiles at the last epoch: {last}.", SMALL, draw)
-
-
-def _epochs(axes: Axes, curves: Iterable[Curve], label: str) -> Axes:
-    listed = list(curves)
-    first = min((int(curve.epochs[0]) for curve in listed), default=0)
-    last = max((int(curve.epochs[-1]) for curve in listed), default=1)
-    edge = 0.02 * max(last - first, 1)
-    axes.set(xlim=(first - edge, max(last, first + 1) + edge), xlabel="epoch", ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
-    return axes
-
-
-def _line(axes: Axes, curve: Curve, arm: Arm, factor: float, *, strong: bool, label: str = "") -> None:
-    """Draws an arm's mean; with its band and markers where few arms look like this one."""
-    every = max(1, len(curve.epochs) // 8)
-    marker = arm.look.marker if strong else ""
-    axes.plot(
-        curve.epochs,
-        factor * curve.mean,
-        color=PALETTE[arm.look.colour],
-        marker=marker,
-        markersize=4,
-        markevery=every,
-        linewidth=1.7 if strong else 1.0,
-        label=label or "_",
-    )
-    if strong:
-        _band(axes, curve, arm.look.colour, factor)
-
-
-def _band(axes: Axes, curve: Curve, colour: str, factor: float = 1) -> None:
-    if curve.runs > 1:
-        low, high = factor * (curve.mean - curve.sd), factor * (curve.mean + curve.sd)
-        axes.fill_between(curve.epochs, low, high, color=PALETTE[colour], alpha=0.15, linewidth=0)
-
-
-def _absent(axes: Axes, values: Mapping[str, np.ndarray], percent: bool) -> None:
-    """Names what lies outside the axes at every epoch."""
-    low, high = axes.get_ylim()
-    for side, place, outside in (("below", 0.03, lambda v: v < low), ("above", 0.92, lambda v: v > high)):
-        names = {name: value[-1] for name, value in values.items() if outside(value).all()}
-        if names:
-            shown = ", ".join(
-                f"{plain(name)} ({100 * end:.1f} %)" if percent else f"{plain(name)} ({end:.3g})"
-                for name, end in list(names.items())[:2]
-            )
-            more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-            behind = {"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 1.5}
-            axes.text(
-                0.985,
-                place,
-                f"{side} the axis: {shown}{more}",
-                transform=axes.transAxes,
-                fontsize=8,
-                ha="right",
-                color=PALETTE["muted"],
-                bbox=behind,
-            )
-
-
-def _note(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="right", fontsize=8.5, color=PALETTE["muted"])

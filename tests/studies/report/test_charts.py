@@ -10,7 +10,8 @@ from kernorm.config import TrainConfig
 from kernorm.reporting.figures import PALETTE, plain, to_png, to_svg
 from kernorm.studies.definition import load_study
 from kernorm.studies.report.arms import COLOURED, compared_groups, readable
-from kernorm.studies.report.charts import batch_lines, charts, misclassified
+from kernorm.studies.report.batch_sizes import batch_lines
+from kernorm.studies.report.charts import charts, misclassified
 from tests.builders import a_study, arm_named, arms_from, drawn, lines_of, some_results
 
 ARMS = {

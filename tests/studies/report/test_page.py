@@ -37,7 +37,7 @@ ARMS = {
 PUBLISHED = {
     "none": Published(accuracy=99.47, source="a paper"),
     "l1": Published(accuracy=99.44, l1=5e-4, source="a paper"),
-    "l1_l2": Published(accuracy=98.76, l1=5e-4, l2=5e-3, source="a paper"),
+    "l1_l2": Published(accuracy=98.76, l1=5e-4, weight_decay=5e-3, source="a paper"),
 }
 ERRORS = {"none": (20, 22, 25), "l1": (21, 20, 26), "l1_l2": (61, 64, 70), "<b>gn</b>": (22, 20), "wild": (None, 30)}
 NO_PENALTY = "λ1 = 0.0005 is stated, but no such penalty was on: it measured 0 at every epoch."
@@ -419,7 +419,7 @@ def told(study, results, **ledger):
 def test_cautions_of_a_clean_study():
     study = a_study(
         {"bn": TrainConfig(), "ln": TrainConfig(norm="ln", l2=0.01)},
-        published={"ln": Published(accuracy=99.4, l2=0.02)},
+        published={"ln": Published(accuracy=99.4, weight_decay=0.02)},
     )
     found = told(study, some_results(study, {"bn": (20, 21, 22), "ln": (20, 22, 23)}))
     assert {title: verdict.kind for title, verdict in found.items()} == {

@@ -1,0 +1,73 @@
+"""How a population augments and convolves: images warped on the device, convolutions grouped or as patches."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import keras
+
+from kernorm.datasets.augment import BLEND, Interpolation
+from kernorm.nets.layers import StandardizedConv2D
+
+Lowering = Literal["grouped", "patches"]
+
+
+LOWERINGS: tuple[Lowering, ...] = ("grouped", "patches")
+
+
+def warp(images: Any, maps: Any, interpolation: Interpolation) -> Any:
+    """Does on the device what `augment.warp` does in NumPy, to the bit: uint8 (N, H, W, C) by maps (N, 2, 3)."""
+    _, height, width, _ = images.shape
+    grid_y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
+    grid_x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
+    row = maps[:, :, None, None, :]
+    source = row[..., 0] * grid_y + row[..., 1] * grid_x + row[..., 2]
+    y, x = source[:, 0] + (height - 1) / 2, source[:, 1] + (width - 1) / 2
+    if interpolation == "nearest":
+        y, x = jnp.rint(y), jnp.rint(x)
+    # One pixel of zeros all around, and clipping to it, is what fills the outside.
+    y, x = jnp.clip(y, -1, height), jnp.clip(x, -1, width)
+    padded = jnp.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0)))
+    top, left = jnp.floor(y), jnp.floor(x)
+    i, j = top.astype(jnp.int32) + 1, left.astype(jnp.int32) + 1
+    at = jnp.arange(len(images))[:, None, None]
+    if interpolation == "nearest":
+        return padded[at, i, j]
+    down, right = (jnp.rint(part * BLEND).astype(jnp.int32)[..., None] for part in (y - top, x - left))
+    corners = [padded[at, i + a, j + b].astype(jnp.int32) for a in (0, 1) for b in (0, 1)]
+    upper = BLEND * corners[0] + right * (corners[1] - corners[0])
+    lower = BLEND * corners[2] + right * (corners[3] - corners[2])
+    whole = BLEND * upper + down * (lower - upper)
+    return ((whole + BLEND * BLEND // 2) // (BLEND * BLEND)).astype(jnp.uint8)
+
+
+def patches_convolution(inputs: Any, kernel: Any, padding: str) -> Any:
+    """Convolves (N, H, W, C) with (h, w, C, K), stride 1, as one product of patches: under vmap, a batched one."""
+    height, width, channels, filters = kernel.shape
+    if padding == "same":
+        around = [((size - 1) // 2, size // 2) for size in (height, width)]
+        inputs = jnp.pad(inputs, ((0, 0), *around, (0, 0)))
+    rows, columns = inputs.shape[1] - height + 1, inputs.shape[2] - width + 1
+    shifted = [inputs[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(height * width * channels, filters)
+
+
+@contextlib.contextmanager
+def lowered(model: keras.Model, lowering: Lowering) -> Iterator[None]:
+    """Makes the model's convolutions be traced by that lowering while the body runs."""
+    layers = [layer for layer in model.layers if hasattr(layer, "kernel")] if lowering == "patches" else []
+    for layer in layers:
+        layer.convolution_op = partial(_by_patches, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.convolution_op
+
+
+def _by_patches(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
+    if isinstance(layer, StandardizedConv2D):
+        kernel = layer.standardized(kernel)
+    return patches_convolution(inputs, keras.ops.convert_to_tensor(kernel), layer.padding)

@@ -1,0 +1,90 @@
+"""What a member of a population is to its program: state, hyperparameters, feed; and what a split is."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernorm.config import TrainConfig
+from kernorm.nets.penalties import lambdas
+from kernorm.parallel.vmap import Feed, Hyper, State
+from kernorm.training.trainer import EVALUATION_BATCH, Trainer
+
+
+def state_of(run: Trainer) -> State:
+    """Copies the state of a run."""
+    model, optimizer = run.model, run.model.optimizer
+    optimizer.build(model.trainable_variables)
+    groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    return State(*([np.array(variable) for variable in variables] for variables in groups))
+
+
+def set_state(run: Trainer, state: State) -> None:
+    """Puts a state into a run's model and optimizer."""
+    model, optimizer = run.model, run.model.optimizer
+    groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    for variables, values in zip(groups, state, strict=True):
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def in_order(run: Trainer, state: State, place: int) -> list[NDArray]:
+    """Returns a member's variables in the model's order, as `checkpoint.variables_of` gives them."""
+    model = run.model
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    by_variable = {
+        id(variable): values[place]
+        for variable, values in zip(variables, [*state.trainable, *state.fixed], strict=True)
+    }
+    return [np.array(by_variable[id(variable)]) for variable in model.variables]
+
+
+def hyper_of(run: Trainer) -> Hyper:
+    """Returns what may differ between members: λ's by weight, rates and momenta by step."""
+    return Hyper(lambdas(run.model, run.config), *run.tables)
+
+
+def kernel_places(run: Trainer) -> list[int]:
+    """Returns where the kernels are among the trainable variables."""
+    kernels = {id(layer.kernel) for layer in run.model.layers if hasattr(layer, "kernel")}
+    return [index for index, variable in enumerate(run.model.trainable_variables) if id(variable) in kernels]
+
+
+def sees(run: Trainer) -> tuple:
+    """Returns what decides the images that a member sees; equal for arms of a study with one seed."""
+    return run.config.seed, run.batches.ranges
+
+
+def feed_of(run: Trainer, indices: range, steps: int, mapped: bool) -> Feed:
+    """Returns what a member is fed in some steps; those that are padded are not done."""
+    if mapped:
+        chosen, maps = run.batches.fed(indices)
+    else:
+        chosen = np.stack([run.batches.chosen(index) for index in indices])
+        maps = np.zeros((*chosen.shape, 2, 3), np.float32)
+    padding = [(0, steps - len(indices))]
+    return Feed(np.pad(chosen.astype(np.int32), [*padding, (0, 0)]), np.pad(maps, [*padding, *[(0, 0)] * 3]))
+
+
+def equal_batches(images: NDArray[np.uint8], labels: NDArray) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+    """Yields a split in equal batches; the last one is padded by black images of label −1."""
+    for start in range(0, len(labels), EVALUATION_BATCH):
+        part, own = images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH]
+        missing = EVALUATION_BATCH - len(own)
+        yield (
+            np.pad(part, [(0, missing), *[(0, 0)] * 3]),
+            np.pad(own.astype(np.int32), (0, missing), constant_values=-1),
+        )
+
+
+Failed = Callable[[TrainConfig, Exception], None]
+
+
+@contextlib.contextmanager
+def passing_errors(failed: Failed, config: TrainConfig) -> Iterator[None]:
+    """Passes a member's error to `failed`."""
+    try:
+        yield
+    except Exception as error:
+        failed(config, error)

@@ -1,0 +1,38 @@
+"""Files that hold a typed record a line: appended whole, read without the lines that are damaged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from kernorm.system.files import append_whole
+
+T = TypeVar("T")
+
+
+class JsonLines(Generic[T]):
+    """The form of the lines of one kind of file: a dataclass."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._adapter = TypeAdapter(kind)
+
+    def line(self, value: T) -> bytes:
+        """Returns the line of a value, with its end."""
+        return self._adapter.dump_json(value) + b"\n"
+
+    def parse(self, line: bytes) -> T | None:
+        """Returns the value of a line; None if it is damaged, or another process is just writing it."""
+        try:
+            return self._adapter.validate_json(line)
+        except ValidationError:
+            return None
+
+    def append(self, path: Path, value: T) -> None:
+        """Appends a value: on disk when this returns, or not there at all."""
+        append_whole(path, self.line(value))
+
+    def read(self, path: Path) -> Iterator[tuple[bytes, T | None]]:
+        """Yields every line of a file with its end, and its value; nothing if there is no file."""
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            yield line + b"\n", self.parse(line)
