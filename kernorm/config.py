@@ -234,9 +234,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
         for field in dataclasses.fields(self):
+            value, kinds = getattr(self, field.name), (field.type, *get_args(field.type))
             # 1 and 1.0 are the same setting, and so the same run.
-            if type(value := getattr(self, field.name)) is int and float in (field.type, *get_args(field.type)):
+            if type(value) is int and float in kinds:
                 object.__setattr__(self, field.name, float(value))
+            elif isinstance(value, str) and Path in kinds:
+                object.__setattr__(self, field.name, Path(value))
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UsageError(

@@ -12,14 +12,14 @@ from kernorm.system.files import write_atomically
 def write_history(history: list[Epoch], path: Path) -> None:
     """Writes history.csv, a row an epoch, empty where a value does not exist."""
     text = io.StringIO()
-    rows = [_flat(row) for row in history]
+    rows = [flat_row(row) for row in history]
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
 
 
-def _flat(row: Epoch) -> dict[str, object]:
+def flat_row(row: Epoch) -> dict[str, object]:
     """Returns a row with what was watched in columns of its own."""
     flat = dataclasses.asdict(row)
     watched = flat.pop("watched") or dict.fromkeys(("kernel_norm", "near_zero", "activations"))

@@ -171,41 +171,67 @@ def _values(path: Path) -> dict[str, Any]:
     raise UsageError("A study file must run as Python.", f"{path}, {reason}", "Mend it.")
 
 
-def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
-    arms = values.get("ARMS")
+def study_of(
+    name: str,
+    arms: Any,
+    *,
+    text: str,
+    baseline: str | Mapping[str, str] | None = None,
+    seeds: Any = SEEDS,
+    published: Mapping[str, Published] | None = None,
+    source: str = "this call",
+) -> Study:
+    """Returns a study of these arms; `source` is where they are defined, for messages.
+
+    Args:
+        name: of the study.
+        arms: configs by name.
+        text: its first paragraph is the question.
+        baseline: the arm that the others are compared with, or each arm's own by name; None: the first.
+        seeds: how many.
+        published: what a paper says of arms.
+        source: names the file, or says that it is a call.
+
+    Raises:
+        UsageError: an arm has no name or no config, two are the same, or a name or a number is wrong.
+    """
     if not (isinstance(arms, dict) and arms and all(isinstance(config, TrainConfig) for config in arms.values())):
         raise UsageError(
-            "A study file defines ARMS, a dict from names to TrainConfig.",
-            f"{path}, {'without ARMS' if arms is None else 'whose ARMS is not one, or empty'}",
+            "A study defines ARMS, a dict from names to TrainConfig.",
+            f"{source}, {'without ARMS' if arms is None else 'whose ARMS is not one, or empty'}",
             'Write for example ARMS = {"bn": TrainConfig(norm="bn"), "ln": TrainConfig(norm="ln")}.',
         )
     seen: dict[str, str] = {}
     for arm, config in arms.items():
         if not (isinstance(arm, str) and arm.strip()):
-            raise UsageError("An arm has a name.", f"{arm!r} in {path}", "Give it one.")
+            raise UsageError("An arm has a name.", f"{arm!r} in {source}", "Give it one.")
         identity = json.dumps(config.identity, sort_keys=True)
         if identity in seen:
             raise UsageError(
                 "Two arms must differ.",
-                f"{seen[identity]!r} and {arm!r} of {path} with the same config",
-                "Leave one away, or give it another seed to see what noise is.",
+                f"{seen[identity]!r} and {arm!r} of {source} with the same config",
+                "Remove one, or give it another seed to see what noise is.",
             )
         seen[identity] = arm
-    baseline = values.get("BASELINE", next(iter(arms)))
-    baselines = baseline if isinstance(baseline, dict) else dict.fromkeys(arms, baseline)
+    chosen = next(iter(arms)) if baseline is None else baseline
+    baselines = chosen if isinstance(chosen, Mapping) else dict.fromkeys(arms, chosen)
     if stray := next((arm for pair in baselines.items() for arm in pair if arm not in arms), None):
-        raise UsageError("BASELINE names arms.", f"{stray!r} in {path}", nearest(str(stray), arms))
-    published = values.get("PUBLISHED", {})
+        raise UsageError("BASELINE names arms.", f"{stray!r} in {source}", nearest(str(stray), arms))
+    published = published or {}
     if stray := next((arm for arm in published if arm not in arms), None):
-        raise UsageError("PUBLISHED names arms.", f"{stray!r} in {path}", nearest(stray, arms))
-    seeds = values.get("SEEDS", SEEDS)
+        raise UsageError("PUBLISHED names arms.", f"{stray!r} in {source}", nearest(stray, arms))
     if not (isinstance(seeds, int) and seeds >= 1):
-        raise UsageError("SEEDS is a number of at least 1.", f"{seeds!r} in {path}", "Give 5.")
-    return Study(
-        name=name,
+        raise UsageError("SEEDS is a number of at least 1.", f"{seeds!r} in {source}", "Give 5.")
+    return Study(name=name, text=text, arms=arms, seeds=tuple(range(seeds)), baselines=baselines, published=published)
+
+
+def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
+    return study_of(
+        name,
+        values.get("ARMS"),
         text=str(values.get("__doc__") or name),
-        arms=arms,
-        seeds=tuple(range(seeds)),
-        baselines=baselines,
-        published=published,
+        baseline=values.get("BASELINE"),
+        seeds=values.get("SEEDS", SEEDS),
+        published=values.get("PUBLISHED", {}),
+        source=str(path),
     )

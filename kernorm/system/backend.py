@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import sys
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
@@ -17,13 +18,30 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def choose_backend() -> str:
-    """Makes TensorFlow the backend unless KERAS_BACKEND says otherwise, and quietens its start; returns the name.
+    """Chooses Keras' backend before it is imported and quietens TensorFlow's start; returns the backend's name.
+
+    That is the one of KERAS_BACKEND, else of a Keras that is imported already, as in a notebook, else TensorFlow.
 
     Raises:
-        UsageError: the backend is not one that kernorm trains with, or is not installed.
+        UsageError: the backend is not one that kernorm trains with, is not installed, or Keras runs on another one.
     """
+    imported = sys.modules["keras"].config.backend() if "keras" in sys.modules else None
+    backend = _checked(os.environ.get("KERAS_BACKEND", imported or "tensorflow"))
+    os.environ["KERAS_BACKEND"] = backend
+    if imported not in (None, backend):
+        raise UsageError(
+            "Keras keeps the backend that it was imported with.",
+            f"KERAS_BACKEND={backend} with Keras on {imported}",
+            "Start a new process, or set KERAS_BACKEND before Keras is imported.",
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend == "tensorflow":
+        with silenced_stderr():  # TensorFlow's native code prints before it reads any log level
+            importlib.import_module(backend)
+    return backend
+
+
+def _checked(backend: str) -> str:
     if backend not in ("tensorflow", "jax"):
         raise UsageError(
             "KERAS_BACKEND must be tensorflow or jax.", f"KERAS_BACKEND={backend}", "Set one of them, or unset it."
@@ -34,9 +52,6 @@ def choose_backend() -> str:
             f"KERAS_BACKEND={backend}, which is not",
             f"pip install {backend}, or choose the other one of tensorflow and jax.",
         )
-    if backend == "tensorflow":
-        with silenced_stderr():  # TensorFlow's native code prints before it reads any log level
-            importlib.import_module(backend)
     return backend
 
 
@@ -60,9 +75,9 @@ def require_jax() -> None:
         raise UsageError(
             "A population needs Keras on JAX.",
             f"KERAS_BACKEND={backend}",
-            "Set KERAS_BACKEND=jax (extra jax), or leave --population away.",
+            "Set KERAS_BACKEND=jax (extra jax), or remove --population.",
         )
-    choose_backend()
+    _checked(backend)
 
 
 def prepare_backend(config: TrainConfig) -> None:

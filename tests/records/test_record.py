@@ -85,9 +85,7 @@ def test_mistakes_are_held_by_columns_and_read_in_either_form(path):
 
 @pytest.mark.parametrize("place", ["none/record.json", "record.json/record.json"])
 def test_refuses_a_file_that_is_not_there(path, place):
-    with pytest.raises(
-        UsageError, match=r"^A run folder holds a record\.json\. Received: .* not there\. Give the folde"
-    ):
+    with pytest.raises(UsageError, match=r"^A run folder holds a record\.json\. Received: .* missing\. Give the folde"):
         read_record(path.parent / place)
 
 

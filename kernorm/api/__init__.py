@@ -1,0 +1,1 @@
+"""What a Python user calls: functions with plain arguments, results with tables, charts and a page."""

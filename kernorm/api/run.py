@@ -1,0 +1,235 @@
+"""Runs for Python users: train one, load one, list them."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kernorm.api.display import Chart, page
+from kernorm.api.exported import Exported
+from kernorm.config import TrainConfig
+from kernorm.datasets.dataset import load_test_split
+from kernorm.errors import UsageError, nearest
+from kernorm.recipes import recipe
+from kernorm.records.history import flat_row
+from kernorm.records.record import RECORD, SHOWN, WEIGHTS, Evaluation, Record, read_record, write_record
+from kernorm.reporting.charts import charts
+from kernorm.saved_model.export import export_run
+from kernorm.system.backend import choose_backend
+from kernorm.training.run import train
+
+if TYPE_CHECKING:
+    import keras
+
+_SETTINGS = ("net", "norm", "l1", "l2", "batch_size", "epochs", "seed")
+
+
+class Run:
+    """A run and what it left.
+
+    Attributes:
+        folder: reports/runs/<run id>.
+        record: everything that was measured; see `kernorm.records.record.Record`.
+    """
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.folder, self.record = folder, record
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run."""
+        return self.record.run_id
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the run."""
+        return self.record.config
+
+    @property
+    def status(self) -> str:
+        """`finished`, `diverged`, `failed`, or `running` for a run that is not finished."""
+        return self.record.status
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch, from 0, the state before the first step; columns as in history.csv."""
+        return pd.DataFrame([flat_row(row) for row in self.record.history]).set_index("epoch")
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A row a split; accuracy with Wilson's 95 % interval (low, high), cross-entropy in nats, Brier score, ECE."""
+        found = {name: getattr(self.record, name) for name in ("train", "validation", "test", "test_last")}
+        rows = {name: _scores(evaluation) for name, evaluation in found.items() if evaluation}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """A row a layer with weights: shape, parameters, norm, its λ's, the kernel's norm."""
+        return pd.DataFrame([asdict(layer) for layer in self.record.layers]).set_index("name")
+
+    @property
+    def penalty_proof(self) -> tuple[float, float] | None:
+        """The penalty that was found in the loss of the first step, and the formula's for the same weights."""
+        return self.record.penalty_proof
+
+    @property
+    def report_path(self) -> Path:
+        """The run's page, report.html."""
+        return self.folder / "report.html"
+
+    def load_model(self) -> "keras.Model":
+        """Builds the net with the selected epoch's weights, on the backend that Keras runs on.
+
+        Returns:
+            A functional model from uint8 images (N, H, W, C) to logits (N, K).
+
+        Raises:
+            UsageError: the weights are missing, damaged or of another net.
+        """
+        choose_backend()
+        from kernorm.nets.weights import load_model  # Keras, after its backend is chosen
+
+        return load_model(self.record, self.folder / WEIGHTS)
+
+    def plot(self, name: str = "curves") -> Chart:
+        """Returns a chart by name: curves, confusion, reliability, classes, weights, or misclassified.
+
+        misclassified shows test images: it opens the test split once more, which the record logs.
+
+        Raises:
+            UsageError: the run has no such chart.
+        """
+        test = self.record.test if name == "misclassified" else None
+        drawn = charts(self.record, self._mistakes(test) if test else self._no_images())
+        if name not in drawn:
+            raise UsageError("A chart is one that the run has.", f"{name!r}", nearest(name, drawn))
+        return Chart(drawn[name], self.run_id)
+
+    def export(self, saved_models_dir: str | Path | None = None) -> Exported:
+        """Exports the run as a SavedModel for TF Serving, or returns its export, if it is there.
+
+        Args:
+            saved_models_dir: where <run id>/<version>/ is written; None: where the run's settings say.
+
+        Raises:
+            UsageError: the run is not finished, has no weights, or TensorFlow is missing.
+            RuntimeError: the SavedModel does not answer as the model does.
+        """
+        there = self.record.export and self.record.export.path
+        if saved_models_dir is None and there and Path(there).exists():
+            return Exported(Path(there))
+        choose_backend()
+        export = export_run(self.folder, Path(saved_models_dir) if saved_models_dir else None)
+        self.record = read_record(self.folder / RECORD)
+        if export.path is None:
+            raise UsageError("A run is exported by TensorFlow.", export.reason)
+        return Exported(Path(export.path))
+
+    def _no_images(self) -> NDArray[np.uint8]:
+        return np.empty((0, *self.record.data.image_shape), np.uint8)
+
+    def _mistakes(self, evaluation: Evaluation) -> NDArray[np.uint8]:
+        """Opens the test split for the pictures of the first mistakes, (M, H, W, C)."""
+        record = self.record
+        sealed = load_test_split(
+            replace(record.data, name=record.config.dataset),
+            manual_dir=record.config.manual_dir,
+            data_dir=record.config.data_dir,
+        )
+        test = sealed.open(purpose="pictures in a notebook", epoch=record.selected_epoch or 0)
+        self.record = replace(record, openings=(*record.openings, *sealed.openings))
+        write_record(self.record, self.folder / RECORD)
+        return test.images[[mistake.index for mistake in evaluation.mistakes[:SHOWN]]]
+
+    def __repr__(self) -> str:
+        return f"Run({self._headline()})"
+
+    def _repr_html_(self) -> str:
+        shown = [self.plot("curves")] if len(self.record.history) > 1 else []
+        return page(self._headline(), self.scores, *shown)
+
+    def _headline(self) -> str:
+        test = self.record.test
+        if test is None:
+            return f"{self.run_id}: {self.record.message or self.status}"
+        low, high = test.interval
+        return (
+            f"{self.run_id}: {100 * test.accuracy:.2f} % of {test.count:,} test images "
+            f"(95 % {100 * low:.2f} to {100 * high:.2f})"
+        )
+
+
+def train_model(config: TrainConfig | None = None, **settings: Any) -> Run:
+    """Trains, measures, reports and exports one run, or what is left of it; never trains a finished one twice.
+
+    Args:
+        config: all settings at once; else those of the recipe that is named, or the default one.
+        settings: fields of TrainConfig, which override the config's or the recipe's.
+
+    Returns:
+        The run.
+
+    Raises:
+        UsageError: a setting, or what lies in the run's folder, is wrong.
+        RuntimeError: a penalty is not in the loss as configured.
+    """
+    given = config_of(config, settings)
+    record = train(given)
+    return Run(given.reports_dir / "runs" / record.run_id, record)
+
+
+def config_of(config: TrainConfig | None, settings: dict[str, Any]) -> TrainConfig:
+    """Returns a config with single fields replaced, or the named recipe's.
+
+    Raises:
+        UsageError: a name or a value is wrong.
+    """
+    known = list(TrainConfig.__dataclass_fields__)
+    if unknown := next((name for name in settings if name not in known), None):
+        raise UsageError("A setting is a field of TrainConfig.", f"{unknown!r}", nearest(unknown, known))
+    if config is not None:
+        return replace(config, **settings)
+    return recipe(settings.pop("recipe", TrainConfig.recipe), **settings)
+
+
+def load_run(path: str | Path) -> Run:
+    """Loads a run from its folder, reports/runs/<run id>.
+
+    Raises:
+        UsageError: there is no record, or it is damaged.
+    """
+    folder = Path(path)
+    return Run(folder, read_record(folder / RECORD))
+
+
+def list_runs(reports_dir: str | Path = "reports") -> pd.DataFrame:
+    """Returns a row a run under `reports_dir`/runs: settings, status, test accuracy and cross-entropy, folder."""
+    rows = {}
+    for path in sorted(Path(reports_dir).glob(f"runs/*/{RECORD}")):
+        record = read_record(path)
+        rows[path.parent.name] = {
+            **{name: getattr(record.config, name) for name in _SETTINGS},
+            "status": record.status,
+            "accuracy": record.test.accuracy if record.test else None,
+            "cross_entropy": record.test.cross_entropy if record.test else None,
+            "folder": str(path.parent),
+        }
+    columns = [*_SETTINGS, "status", "accuracy", "cross_entropy", "folder"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("run_id")
+
+
+def _scores(evaluation: Evaluation) -> dict[str, float]:
+    low, high = evaluation.interval
+    return {
+        "images": evaluation.count,
+        "errors": evaluation.errors,
+        "accuracy": evaluation.accuracy,
+        "low": low,
+        "high": high,
+        "cross_entropy": evaluation.cross_entropy,
+        "brier": evaluation.brier,
+        "ece": evaluation.ece,
+    }

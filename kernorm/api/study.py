@@ -1,0 +1,238 @@
+"""Studies for Python users: arms compared over seeds, and anybody's numbers compared."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kernorm.api.display import Chart, page
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError, nearest
+from kernorm.parallel.settings import EngineConfig
+from kernorm.stats.comparison import Comparison, holm, percentage_points, verdict
+from kernorm.stats.comparison import compare as compare_values
+from kernorm.stats.intervals import Interval, two_level_bootstrap
+from kernorm.studies.definition import SEEDS, Published, Study, load_study, study_of, with_overrides
+from kernorm.studies.ledger import Ledger
+from kernorm.studies.report.arms import arms_of
+from kernorm.studies.report.charts import charts
+from kernorm.studies.runner import run_study as run_in_folder
+from kernorm.studies.summary import METRICS, ArmSummary, StudySummary
+
+
+class StudyResult:
+    """A study as far as it has come.
+
+    Attributes:
+        study: its arms, seeds and baselines.
+        summary: every number of its report.
+        folder: reports/studies/<name>.
+    """
+
+    def __init__(self, study: Study, summary: StudySummary, folder: Path) -> None:
+        self.study, self.summary, self.folder = study, summary, folder
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an arm: runs, mean test accuracy with its interval, difference to its baseline, verdict."""
+        rows = {arm.name: _row(arm) for arm in self.summary.arms}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+    @property
+    def report_path(self) -> Path:
+        """The study's page, report.html."""
+        return self.folder / "report.html"
+
+    def verdict(self, arm: str, metric: str = "accuracy") -> str:
+        """Says what may be said of an arm against its baseline, by one of the study's metrics.
+
+        Raises:
+            UsageError: there is no such arm or metric, or the arm is a baseline.
+        """
+        found = {one.name: one for one in self.summary.arms}
+        if arm not in found:
+            raise UsageError("A verdict is of an arm.", f"{arm!r}", nearest(arm, found))
+        if metric not in METRICS:
+            raise UsageError("A verdict is by a metric.", f"{metric!r}", nearest(metric, METRICS))
+        if metric not in found[arm].verdicts:
+            raise UsageError("A verdict compares an arm with its baseline.", f"{arm!r}, which is one", "Name another.")
+        return found[arm].verdicts[metric].sentence
+
+    def plot(self, name: str = "differences") -> Chart:
+        """Returns a chart of the study's report by name, such as differences, seeds or curves.
+
+        Raises:
+            UsageError: the study has no such chart, for example before two seeds have finished.
+        """
+        drawn = {key: panels for key, panels in charts(self._arms()).items() if panels}
+        if name not in drawn:
+            raise UsageError("A chart is one that the study has.", f"{name!r}", nearest(name, drawn))
+        return Chart(drawn[name], self.study.name)
+
+    def _arms(self) -> list[Any]:
+        return arms_of(self.study, self.summary, Ledger(self.folder).results)
+
+    def __repr__(self) -> str:
+        return f"StudyResult({self._headline()})"
+
+    def _repr_html_(self) -> str:
+        shown = [self.plot("differences")] if any(arm.comparisons for arm in self.summary.arms) else []
+        return page(self._headline(), self.table, *shown)
+
+    def _headline(self) -> str:
+        summary = self.summary
+        missing = f", {summary.missing} missing" if summary.missing else ""
+        return f"{summary.name}: {summary.finished} runs of {len(summary.arms)} arms finished{missing}"
+
+
+def run_study(
+    study: str | Path | Mapping[str, TrainConfig],
+    *,
+    seeds: int | None = None,
+    baseline: str | None = None,
+    published: Mapping[str, Published] | None = None,
+    question: str = "",
+    name: str | None = None,
+    epochs: int | None = None,
+    only: Collection[str] = (),
+    engine: EngineConfig | None = None,
+    reports_dir: str | Path = "reports",
+) -> StudyResult:
+    """Trains every arm times every seed, as far as it is missing, compares them, and writes a report.
+
+    The same call again trains nothing; more seeds extend the study.
+
+    Args:
+        study: arms by name; or a study that comes with kernorm, by its name; or a study file's path.
+        seeds: how many; by default the study's own, or 5.
+        baseline: the arm that others are compared with; by default the first, or the study's own.
+        published: what a paper says of arms.
+        question: what the study asks, for its report.
+        name: of the folder under reports/studies; by default the study's, or `arms`.
+        epochs: another number of epochs for every arm.
+        only: some arms, by name or pattern.
+        engine: where runs are computed; by default on this machine, one a core.
+        reports_dir: where studies/<name>/ and runs/<run id>/ are written.
+
+    Raises:
+        UsageError: an arm, a name, a number, the data or the engine is wrong.
+    """
+    reports_dir, engine = Path(reports_dir), engine or EngineConfig()
+    if isinstance(study, Mapping):
+        planned = study_of(
+            name or "arms",
+            dict(study),
+            text=question or "Which arm is better?",
+            baseline=baseline,
+            seeds=SEEDS if seeds is None else seeds,
+            published=published or {},
+        )
+    else:
+        planned = load_study(str(study))
+        if baseline is not None:
+            planned = dataclasses.replace(planned, baselines=dict.fromkeys(planned.arms, baseline))
+    planned = with_overrides(
+        planned,
+        seeds=seeds,
+        epochs=epochs,
+        only=only,
+        threads=engine.threads,
+        reports_dir=reports_dir,
+        export=False,
+        report=False,
+    )
+    folder = reports_dir / "studies" / (name or planned.name + (f"-e{epochs}" if epochs else ""))
+    return StudyResult(planned, run_in_folder(planned, folder, engine, command="kernorm.run_study(…)"), folder)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Two sets of runs, compared; by accuracy, unless told otherwise.
+
+    Attributes:
+        verdict: in words; `on these images` unless the mistakes by image were given.
+        comparison: difference, intervals and tests over the seeds in common.
+        new_images: interval of the difference on images that were never seen; None without mistakes by image.
+    """
+
+    verdict: str
+    comparison: Comparison
+    new_images: Interval | None = None
+
+    def __str__(self) -> str:
+        return self.verdict
+
+    def _repr_html_(self) -> str:
+        rows = {
+            name: {"value": getattr(self.comparison, name)}
+            for name in ("pairs", "difference", "interval", "p_paired", "probability_better", "seeds_needed")
+        }
+        return page(self.verdict, pd.DataFrame.from_dict(rows, orient="index"))
+
+
+def compare(
+    arm: Mapping[int, float],
+    baseline: Mapping[int, float],
+    *,
+    higher_is_better: bool = True,
+    margin: float | None = None,
+    wrong: tuple[Mapping[int, Collection[int]], Mapping[int, Collection[int]]] | None = None,
+    count: int | None = None,
+) -> Compared:
+    """Compares two sets of runs that anybody made, each a value by seed, paired by the seeds in common.
+
+    Args:
+        arm: value by seed, accuracies as shares unless `higher_is_better` is False.
+        baseline: value by seed.
+        higher_is_better: which direction is better.
+        margin: what counts as no difference, for a verdict of equivalence.
+        wrong: of arm and baseline, the test images that each seed got wrong, by their index from 0; with it the verdict
+            speaks of new images as well.
+        count: how many images the test split has; needed with `wrong`.
+
+    Raises:
+        ValueError: a value is not finite, or the margin is not positive.
+        UsageError: `wrong` without `count`, or without the seeds that are compared.
+    """
+    comparison = compare_values(arm, baseline, higher_is_better=higher_is_better, margin=margin)
+    adjusted, tost = (holm({"arm": p})["arm"] for p in (comparison.p_paired, comparison.tost_p))
+    shown = verdict(comparison, adjusted, tost, show=percentage_points).sentence
+    new_images = None
+    if wrong is not None:
+        common = sorted(arm.keys() & baseline.keys())
+        if count is None or any(seed not in one for one in wrong for seed in common):
+            raise UsageError(
+                "Mistakes by image need every seed in common and the number of images.",
+                f"count={count}, seeds {[sorted(one) for one in wrong]} for {common}",
+                "Give wrong=({seed: images, …}, {seed: images, …}) and count=10000.",
+            )
+        new_images = two_level_bootstrap(
+            [wrong[0][seed] for seed in common], [wrong[1][seed] for seed in common], count, paired=True
+        )
+    if comparison.difference is not None:
+        shown += f", {_on_images(comparison, new_images)}"
+    return Compared(verdict=shown, comparison=comparison, new_images=new_images)
+
+
+def _on_images(comparison: Comparison, new_images: Interval | None) -> str:
+    if new_images is None:
+        return "on these images"
+    low, high = new_images
+    resolved = (low > 0) == (high > 0) and (low > 0) == ((comparison.difference or 0.0) > 0)
+    interval = f"[{percentage_points(low)}, {percentage_points(high)}]"
+    return f"on these images; on new images the difference is in {interval}{'' if resolved else ', not resolved'}"
+
+
+def _row(arm: ArmSummary) -> dict[str, Any]:
+    score, comparison = arm.scores.get("accuracy"), arm.comparisons.get("accuracy")
+    low, high = score.interval if score and score.interval else (None, None)
+    return {
+        "runs": len(arm.seeds),
+        "accuracy": score.mean if score else None,
+        "low": low,
+        "high": high,
+        "difference": comparison.difference if comparison else None,
+        "verdict": arm.verdicts["accuracy"].sentence if arm.verdicts else "" if arm.baseline else "baseline",
+    }

@@ -1,0 +1,39 @@
+import keras
+import numpy as np
+import pytest
+
+import kernorm
+from kernorm import UsageError
+
+
+def test_a_net_for_images_of_ones_own():
+    model = kernorm.build_model(net="eva6", norm="gn", l2=1e-4, image_shape=(20, 24, 3), num_classes=5)
+    assert isinstance(model, keras.Model)
+    assert (model.input_shape, model.output_shape) == ((None, 20, 24, 3), (None, 5))
+    assert model.get_layer("conv1").kernel_regularizer.l2 == pytest.approx(1e-4)
+    images = np.random.default_rng(0).integers(0, 256, (4, 20, 24, 3), np.uint8)
+    scaled = keras.Model(model.input, model.get_layer("scale").output)(images)
+    np.testing.assert_allclose(scaled, images / 255, rtol=1e-6)
+
+
+def test_pixels_are_scaled_by_mean_and_deviation():
+    model = kernorm.build_model(net="eva6", image_shape=(16, 16, 3), mean=(10, 20, 30), std=(1, 2, 4))
+    images = np.full((1, 16, 16, 3), 40, np.uint8)
+    scaled = keras.Model(model.input, model.get_layer("scale").output)(images)
+    np.testing.assert_allclose(scaled[0, 0, 0], [30, 10, 2.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"image_shape": (28, 28)}, r"An image shape is \(height, width, channels\)\. Received: \(28, 28\)\."),
+        ({"num_classes": 1}, r"A classifier has at least two classes\. Received: num_classes=1\."),
+        ({"mean": (1, 2), "std": (1, 1)}, r"one a channel.* Received: mean=\(1, 2\), std=\(1, 1\) for 1 channels\."),
+        ({"mean": (1,), "std": (0,)}, r"with std above 0\. Received: mean=\(1,\), std=\(0,\)"),
+        ({"nrom": "ln"}, r"A setting is a field of TrainConfig\. Received: 'nrom'\. Did you mean 'norm'\?"),
+        ({"norm": "lnn"}, r"--norm takes a known name\. Received: 'lnn'\."),
+    ],
+)
+def test_refuses_what_is_no_net(words, message):
+    with pytest.raises(UsageError, match=message):
+        kernorm.build_model(**{"net": "eva6", **words})

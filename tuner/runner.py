@@ -1,0 +1,177 @@
+"""The life of a search in its folder: begun or resumed, run, confirmed, reported."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kernorm.config import with_added
+from kernorm.datasets.dataset import load
+from kernorm.errors import UsageError
+from kernorm.records.record import REVISION
+from kernorm.reporting.progress import StudyProgress
+from kernorm.system.backend import choose_backend
+from kernorm.system.files import locked, make_folder, require_folder, write_json
+from kernorm.system.machine import cores
+from tuner import distributed
+from tuner.config import SearchConfig
+from tuner.confirm import Confirmed, confirm
+from tuner.driver import Driver, format_trial
+from tuner.hparams import write_hparams
+from tuner.points import first_points
+from tuner.report import write_search_report
+from tuner.space import check_batches
+from tuner.trials import Trial, Trials
+
+if TYPE_CHECKING:
+    from keras_tuner.distribute.oracle_client import OracleClient
+
+
+SETTINGS = "search.json"
+
+_LOG = logging.getLogger("kernorm")
+
+
+def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
+    """Runs what is missing of a search, confirms the best, exports it and writes the report.
+
+    With KerasTuner's variables for many processes set, this process is the chief or a worker; see distributed.py. A
+    worker returns when the chief has no more trials.
+
+    Returns:
+        The trials, and what was confirmed; None if no trial completed, or this process is a worker.
+
+    Raises:
+        UsageError: the space, the data, the oracle or the engine cannot be used, or a search of that name exists.
+    """
+    choose_backend()
+    config = with_oracle(config)
+    check_batches(config.train, config.space)
+    points = first_points(config)
+    require_folder(config.folder, "--reports-dir")
+    role = None if config.report_only else distributed.role()
+    if role == "worker":
+        distributed.ask_chief(lambda client: _work(config, client))
+        return Trials(config.folder, mend=False), None
+    if config.overwrite and config.folder.exists():
+        shutil.rmtree(config.folder)
+    known = (config.folder / SETTINGS).exists()
+    if known and not (config.resume or config.report_only):
+        raise UsageError(
+            "A search of this name exists.",
+            config.folder,
+            "Give --resume to go on, --overwrite to delete it, or another --name.",
+        )
+    if config.report_only and not known:
+        raise UsageError("--report-only needs a search.", f"{config.folder}, which has none", "Run it first.")
+    make_folder(config.folder, "--reports-dir")
+    with locked(config.folder / "lock", "run this search"):
+        if known:
+            _check_same(config)
+        else:
+            write_json(config.folder / SETTINGS, _settings(config))
+        if not config.report_only:
+            _run(config, points, serving=role == "chief")
+        trials = Trials(config.folder)
+        return trials, _finish(config, trials)
+
+
+def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
+    from tuner.oracles import ORACLES  # KerasTuner, which imports Keras: its backend is chosen by now
+
+    load(config.base)  # a wrong size is told at once, and workers find the cache
+    oracle = ORACLES[config.oracle](config)
+    oracle.points = points
+    oracle._set_project_dir(str(config.reports_dir / "searches"), config.name)
+    oracle.reload()
+    trials = Trials(config.folder)
+    if config.budget_seconds:
+        oracle.deadline = time.monotonic() + config.budget_seconds - trials.seconds
+    if serving:
+        oracle.leave_with_workers()
+        _LOG.info(f"chief at {distributed.address()}: waiting for workers")
+        distributed.serve(oracle)
+        return
+    slots = config.asked if config.engine.population else config.engine.workers or cores()
+    with StudyProgress(total=oracle.most_trials(), done=len(trials.ended), slots=slots, what="trials") as progress:
+
+        def ended(trial: Trial) -> None:
+            best = trials.best()
+            progress.ended(format_trial(trial), best=f"best {best[0].score:.4f}" if best else "")
+
+        Driver(config, oracle, trials, ended).run()
+
+
+def _work(config: SearchConfig, client: "OracleClient") -> None:
+    """Runs trials of a chief until it has no more."""
+    _check_same(config)
+    name = os.environ[distributed.ID]
+    trials = Trials(config.folder, mend=False)
+    Driver(config, client, trials, lambda trial: _LOG.info(format_trial(trial)), name=f"{name}.").run()
+    _LOG.info(f"{name}: the chief has no more trials")
+
+
+def _finish(config: SearchConfig, trials: Trials) -> Confirmed | None:
+    failed = [trial for trial in trials.ended if trial.score is None]
+    if failed:
+        _LOG.warning("%d of %d trials failed; the last one: %s", len(failed), len(trials.ended), failed[-1].message)
+    if not trials.best():
+        _LOG.warning("No trial completed.")
+        return None
+    confirmed = confirm(config, trials)
+    write_search_report(config, trials, confirmed)
+    write_hparams(trials.ended, config.folder)
+    return confirmed
+
+
+def with_oracle(config: SearchConfig) -> SearchConfig:
+    """Resolves the oracle `best`, and says which it is."""
+    if config.oracle != "best":
+        return config
+    name = "optuna" if importlib.util.find_spec("optuna") else "random"
+    why = "installed" if name == "optuna" else "Optuna, extra optuna, is not installed"
+    _LOG.info(f"oracle: {name} ({why})")
+    return replace(config, oracle=name)  # type: ignore[arg-type]
+
+
+def _settings(config: SearchConfig) -> dict[str, Any]:
+    """Returns what a resumed search must have in common with the one that it goes on with."""
+    base = {name: value for name, value in config.base.identity.items() if name not in ("norm", "threads")}
+    return {
+        "oracle": config.oracle,
+        "seed": config.seed,
+        "repeats": config.repeats,
+        "space": json.loads(json.dumps(dataclasses.asdict(config.space))),
+        "train": base,
+        "revision": REVISION,
+        "keras_tuner": importlib.metadata.version("keras-tuner"),
+    }
+
+
+def _check_same(config: SearchConfig) -> None:
+    try:
+        before = json.loads((config.folder / SETTINGS).read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            "A worker sees its chief's folder.",
+            f"{config.folder} without {SETTINGS}",
+            "Give the chief's --name and --reports-dir.",
+        ) from None
+    before = {"revision": 1} | before | {"train": with_added(before["train"])}
+    now = _settings(config)
+    if config.report_only:  # trains nothing, so that an old search is reported as it was
+        del now["revision"]
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        name = changed[0]
+        raise UsageError(
+            "A resumed search keeps its settings.",
+            f"{name}={now[name]}, begun with {before.get(name)} in {config.folder}",
+            "Give the same ones, or another --name.",
+        )
