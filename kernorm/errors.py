@@ -41,3 +41,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException | None) -> str:
     """Returns an exception's type and message in one line."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", width=500, placeholder=" …")
+
+
+if __name__ == "__main__":
+    raise SystemExit("This module is no command. See python -m kernorm for those that are.")

@@ -7,14 +7,17 @@
 Images travel as PNG files and are decoded in the model.
 """
 
+import math
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from kernorm.errors import UsageError
+from kernorm.limits import Limit, check_settings
 from kernorm.saved_model.versions import PUBLISHED
 from kernorm.system import cli
 from kernorm.system.backend import use_tensorflow_on_cpu
@@ -41,29 +44,23 @@ class PredictConfig:
     model: str = PUBLISHED
     """Name of the model, for gRPC."""
 
-    batch_size: int = 32
+    batch_size: Annotated[int, Limit(1, math.inf, "at least 1")] = 32
     """Images a request."""
 
-    retries: int = 3
+    retries: Annotated[int, Limit(0, math.inf, "at least 0")] = 3
     """Times a request is sent again when the server is not reached, is starting or is full."""
 
-    timeout: float = 10.0
+    timeout: Annotated[float, Limit(1e-3, 1e9, "a time above 0")] = 10.0
     """Seconds that a request may take."""
 
     def __post_init__(self) -> None:
         """Refuses values outside their limits, and more or less than one place to ask."""
+        check_settings(self)
         if (self.endpoint is None) == (self.model_path is None):
             received = "both" if self.endpoint else "neither"
             raise UsageError("Either --endpoint or --model-path is asked.", received, "Give one of them.")
         if not self.images:
             raise UsageError("There must be an image to ask about.", "none", "Give PNG files.")
-        for name, low in (("batch_size", 1), ("retries", 0)):
-            if getattr(self, name) < low:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} must be at least {low}.", getattr(self, name), "Give more."
-                )
-        if not 0 < self.timeout < float("inf"):
-            raise UsageError("--timeout is a time above 0.", self.timeout, "Give for example 10.")
 
 
 def main(config: PredictConfig) -> None:

@@ -82,3 +82,7 @@ def recipe_named(words: list[str]) -> str:
         if flag == "--recipe":
             named = value if equals else following
     return named
+
+
+if __name__ == "__main__":
+    raise SystemExit("This module is no command. See python -m kernorm for those that are.")

@@ -9,12 +9,12 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
 from kernorm.errors import UsageError
-from kernorm.parallel.settings import Engine, EngineConfig
+from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
 from kernorm.system import cli
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ class StudyConfig:
 
     Interrupted, the same command resumes it; more --seeds extend it. It writes reports/studies/<name>/report.html.
     """
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "which runs": ("seeds", "epochs", "only"),
+        **ENGINE_GROUP,
+        "results": ("name", "reports_dir", "saved_models_dir", "push"),
+        "this command": ("dry_run", "report_only", "quiet", "verbose", "help"),
+    }
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE.py")]
     """Which one."""

@@ -7,13 +7,14 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.parallel.settings import Engine, EngineConfig
+from kernorm.limits import Limit, check_settings
+from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
 from tuner.space import Space, space_of
 
 OracleName = Literal["best", "optuna", "random", "grid", "bayesian", "hyperband"]
@@ -36,6 +37,15 @@ class SearchConfig:
 
     It writes reports/searches/<name>/report.html. Interrupted, the same command with --resume goes on.
     """
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what is searched": ("l1", "l2", "batch_sizes", "norms", "groups", "learning_rate"),
+        "trials": ("oracle", "max_trials", "time_budget", "repeats", "seed", "enqueue", "keep_checkpoints"),
+        "after the trials": ("top_k", "confirm_seeds", "final", "push"),
+        **ENGINE_GROUP,
+        "results": ("name", "reports_dir", "saved_models_dir"),
+        "this command": ("resume", "overwrite", "dry_run", "report_only", "quiet", "verbose", "help"),
+    }
 
     name: str = "search"
     """Folder under reports/searches."""
@@ -66,22 +76,22 @@ class SearchConfig:
     """Points to try first: 'published' for the rows of the published tables, or a JSON file with a list of objects such
     as {"l2": 0.0066, "batch_size": 64}."""
 
-    max_trials: int = 30
+    max_trials: Annotated[int, Limit(1, math.inf, "at least 1")] = 30
     """Trials at most. hyperband ends by itself; so does grid."""
 
     time_budget: str | None = None
     """Start no trial after this time, for example 30m or 1.5h."""
 
-    repeats: int = 1
+    repeats: Annotated[int, Limit(1, math.inf, "at least 1")] = 1
     """Seeds of a trial; its score is their mean."""
 
-    seed: int = 0
+    seed: Annotated[int, Limit(0, math.inf, "at least 0")] = 0
     """Seed of the oracle, and the first one of the trials."""
 
-    top_k: int = 3
+    top_k: Annotated[int, Limit(0, math.inf, "at least 0")] = 3
     """Confirm this many of the best on fresh seeds, beside the same recipe without penalty. 0: none."""
 
-    confirm_seeds: int = 5
+    confirm_seeds: Annotated[int, Limit(1, math.inf, "at least 1")] = 5
     """Fresh seeds a confirmed arm."""
 
     final: bool = True
@@ -92,7 +102,7 @@ class SearchConfig:
     """Then evaluate the exported model against MNIST's thresholds and the newest blessed version, validate it in the
     runtimes of this machine, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
 
-    keep_checkpoints: int = 10
+    keep_checkpoints: Annotated[int, Limit(0, math.inf, "at least 0")] = 10
     """Trials, the best ones, whose weights and optimizer state are kept."""
 
     resume: bool = False
@@ -123,20 +133,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
-        for name, low in (
-            ("max_trials", 1),
-            ("repeats", 1),
-            ("seed", 0),
-            ("top_k", 0),
-            ("confirm_seeds", 1),
-            ("keep_checkpoints", 0),
-        ):
-            if getattr(self, name) < low:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} must be at least {low}.",
-                    f"{name}={getattr(self, name)}",
-                    "Give a value in that range.",
-                )
+        check_settings(self)
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example norms.")
         if self.resume and self.overwrite:

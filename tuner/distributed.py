@@ -12,10 +12,11 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Literal
 
 from kernorm.errors import UsageError
-from tuner.base import ResumableOracle
 
 if TYPE_CHECKING:
     from keras_tuner.distribute.oracle_client import OracleClient
+
+    from tuner.base import ResumableOracle
 
 
 IP, PORT, ID = VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")

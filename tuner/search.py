@@ -15,7 +15,6 @@ from kernorm.errors import UsageError, nearest
 from kernorm.recipes import recipe, recipe_named
 from kernorm.system import cli
 from kernorm.system.machine import cores
-from tuner import distributed
 from tuner.config import TRIAL, SearchConfig
 from tuner.points import first_points
 from tuner.space import check_batches
@@ -30,6 +29,7 @@ def search(config: SearchConfig) -> int:
         UsageError: see `tuner.runner.find`.
         Refused: the model may not be published.
     """
+    from tuner import distributed
     from tuner.runner import find, with_oracle
 
     if config.dry_run:

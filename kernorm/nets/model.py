@@ -99,7 +99,7 @@ class _Builder:
         self.names = [f"conv{index}" for index in range(1, len(convolutions) + 1)]
         self.penalties = layer_penalties(config, self.names)
         normed = [name for name, block in zip(self.names, convolutions, strict=True) if block.order != "bare"]
-        self.norms = dict.fromkeys(normed, config.norm)
+        self.norms: dict[str, str] = dict.fromkeys(normed, config.norm)
         for layer, norm in layer_settings("norm_at", config.norm_at).items():
             if layer not in self.norms:
                 raise UsageError("--norm-at takes a layer that has a norm.", f"{layer!r}", nearest(layer, normed))

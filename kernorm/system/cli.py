@@ -9,16 +9,18 @@ import logging
 import os
 import re
 import select
+import shutil
 import signal
 import sys
 import threading
 import typing
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 
 from kernorm.errors import Refused, UsageError, nearest
+from kernorm.system.help import grouped_help
 from kernorm.system.processes import log_to_stderr
 
 Config = TypeVar("Config")
@@ -26,6 +28,8 @@ Config = TypeVar("Config")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG}
 _DISK |= {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _SHOWN = 100
+# Lines of help that are longer are hard to read.
+_WIDTH = 120
 
 
 def parse(config_class: type[Config], *, prog: str, argv: list[str], default: Config | None = None) -> Config:
@@ -35,15 +39,17 @@ def parse(config_class: type[Config], *, prog: str, argv: list[str], default: Co
         UsageError: in one line, whatever tyro or the config's own limits refuse.
     """
     _refuse_empty(argv, prog)
-    refused = io.StringIO()
+    told, refused = io.StringIO(), io.StringIO()
     try:
-        # A wide terminal keeps tyro's message on one line; its help, on stdout, follows the real one.
-        with contextlib.redirect_stderr(refused), _columns(argv):
+        # A wide terminal keeps tyro's messages on one line.
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(refused), _wide():
             if default is None:
                 return tyro.cli(config_class, prog=prog, args=argv)
             return tyro.cli(config_class, prog=prog, args=argv, default=default)
     except SystemExit as stop:
         if not stop.code:
+            width = min(shutil.get_terminal_size().columns, _WIDTH)
+            print(grouped_help(told.getvalue(), getattr(config_class, "GROUPS", {}), width), end="")
             raise
         raise UsageError(_one_line(refused.getvalue(), config_class, prog)) from None
 
@@ -59,10 +65,9 @@ def _refuse_empty(argv: list[str], prog: str) -> None:
 
 
 @contextlib.contextmanager
-def _columns(argv: list[str]) -> Any:
+def _wide() -> Iterator[None]:
     before = os.environ.get("COLUMNS")
-    if not {"-h", "--help"} & set(argv):
-        os.environ["COLUMNS"] = "10000"
+    os.environ["COLUMNS"] = "10000"
     try:
         yield
     finally:
@@ -86,7 +91,8 @@ def _one_line(box: str, config_class: type, prog: str) -> str:
             + (f"Did you mean --{close[0]}? " if close else "")
             + help_hint
         )
-    if found := re.match(r"invalid choice '(.*)' for argument '(.*?)'\. Expected one of \((.*)\)", message):
+    choice = r"invalid choice '(.*)' for argument '(.*?)'\. Expected one of \((.*)\)"
+    if found := re.search(choice, "\n".join(lines), re.DOTALL):  # a value may hold a line's end
         known = re.findall(r"'([^']*)'", found[3])
         return f"{found[2]} takes a known name. Received: {_short(found[1])!r}. {nearest(found[1], known)}"
     if message.startswith("Missing from"):
@@ -104,7 +110,8 @@ def _one_line(box: str, config_class: type, prog: str) -> str:
 def flags_of(config_class: type) -> list[str]:
     """Returns the flags of a command's settings, including those of settings nested in it."""
     flags = []
-    for name, hint in typing.get_type_hints(config_class, include_extras=True).items():
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    for name, hint in ((field.name, hints[field.name]) for field in dataclasses.fields(config_class)):
         kind, marks = getattr(hint, "__origin__", hint), getattr(hint, "__metadata__", ())
         if tyro.conf.Suppress in marks:
             continue

@@ -285,9 +285,9 @@ def test_what_hands_out_the_jobs_stays_light():
     ("settings", "message"),
     [
         ({"name": "rya"}, r"--engine takes a known name\. Received: 'rya'\. Did you mean 'ray'\? Known: local, ray\."),
-        ({"workers": 0}, r"--workers must be at least 1\. Received: workers=0\. Omit it"),
+        ({"workers": 0}, r"--workers must be at least 1\. Received: workers=0\. Give"),
         ({"workers": -2}, r"Received: workers=-2\."),
-        ({"threads": 0}, r"at least one core\. Received: threads=0\. Give --threads 1\."),
+        ({"threads": 0}, r"--threads must be from 1 to 1024\. Received: threads=0\. Give"),
         ({"name": "ray", "gpus_per_job": -0.5}, r"share from 0 to 1.* Received: gpus_per_job=-0\.5\. Give"),
         ({"name": "ray", "gpus_per_job": 1.5}, r"Received: gpus_per_job=1\.5\. Give"),
         ({"name": "ray", "gpus_per_job": float("nan")}, r"Received: gpus_per_job=nan\. Give"),

@@ -193,7 +193,8 @@ def test_a_population_that_fails_as_a_whole_fails_each_of_its_runs():
 @pytest.mark.parametrize("value", [0, -1])
 def test_refuses_a_population_without_members(monkeypatch, value):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with pytest.raises(UsageError, match=rf"--population is auto or at least 1\. Received: population={value}\. Give"):
+    message = rf"--population must be auto or at least 1\. Received: population={value}\. Give"
+    with pytest.raises(UsageError, match=message):
         EngineConfig(population=value)
 
 

@@ -212,8 +212,8 @@ def test_the_service_goes_on_after_a_bad_image(files, serving, tmp_path, capsys)
         (["x.png"], "Either --endpoint or --model-path is asked. Received: neither."),
         (["--endpoint", "a:1", "--model-path", "b", "x.png"], "Received: both. Give one of them."),
         (["--endpoint", "a:1"], "There must be an image to ask about. Received: none."),
-        (["--endpoint", "a:1", "--batch-size", "0", "x.png"], "--batch-size must be at least 1. Received: 0."),
-        (["--endpoint", "a:1", "--timeout", "0", "x.png"], "--timeout is a time above 0. Received: 0.0."),
+        (["--endpoint", "a:1", "--batch-size", "0", "x.png"], "--batch-size must be at least 1. Received: batch"),
+        (["--endpoint", "a:1", "--timeout", "0", "x.png"], "--timeout must be a time above 0. Received: timeout=0.0."),
         (["--endpoint", "a:1", "x.png"], "An image is a file that can be read. Received: x.png: No such file"),
     ],
 )

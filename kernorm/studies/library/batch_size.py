@@ -13,15 +13,15 @@ Each norm is compared with batch normalization at the same batch size and rule.
 below batch 8, group and layer normalization do not.
 """
 
-from kernorm.config import TrainConfig
+from kernorm.config import NormName, TrainConfig
 
-NORMS = ("bn", "gn", "ln")
+NORMS: tuple[NormName, ...] = ("bn", "gn", "ln")
 BATCH_SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 REFERENCE, RATE = 128, 0.03
 RULES = {"none": lambda factor: 1.0, "sqrt": lambda factor: factor**0.5, "linear": lambda factor: factor}
 
 
-def _arm(norm: str, batch_size: int, rule: str) -> TrainConfig:
+def _arm(norm: NormName, batch_size: int, rule: str) -> TrainConfig:
     rate = RATE * RULES[rule](batch_size / REFERENCE)
     return TrainConfig(net="eva6", norm=norm, batch_size=batch_size, learning_rate=rate, train_size=10_000)
 

@@ -5,10 +5,10 @@
 Expected: about 90 %, and nothing resolved.
 """
 
-from kernorm.config import TrainConfig
+from kernorm.config import NormName, TrainConfig
 
 
-def _tiny(norm: str, l2: float) -> TrainConfig:
+def _tiny(norm: NormName, l2: float) -> TrainConfig:
     return TrainConfig(net="eva6", norm=norm, l2=l2, epochs=3, train_size=2_000, validation_size=1_000, batch_size=50)
 
 

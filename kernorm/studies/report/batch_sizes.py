@@ -36,7 +36,7 @@ def batch_lines(arms: Sequence[Arm]) -> list[Line]:
         alike.setdefault(repr(sorted(identity.items())), []).append(arm)
     families = [(group[0].summary.config, _families(group)) for group in alike.values()]
     families = [(config, found) for config, found in families if found]
-    labels = [config.norm for config, _ in families]
+    labels: list[str] = [config.norm for config, _ in families]
     if len({penalties(config) for config, _ in families}) > 1 or len(set(labels)) < len(labels):
         labels = [f"{config.norm}, {penalties(config)}" for config, _ in families]
     return [
