@@ -266,7 +266,7 @@ WORDS = [
     Case("--epochs 99999999999999999999", "--epochs must be from 1 to 100000. Received: epochs=99999999999999999999."),
     Case("--batch-size 0", "--batch-size must be at least 1. Received: batch_size=0."),
     Case("--seed -1", "--seed must be from 0 to 2147483647. Received: seed=-1."),
-    Case("--groups 0 --norm gn", "--groups must be auto or at least 1. Received: groups=0. Give a value in that range."),
+    Case("--groups 0 --norm gn", "--groups must be auto or at least 1. Received: groups=0. Give a value"),
     Case("--select validation --validation-size 0", "--select validation needs a validation split. Received:"),
     Case("--base-momentum 0.5 --schedule step", "--base-momentum belongs to --schedule onecycle. Received:"),
     Case("--norm-at conv1", "--norm-at takes LAYER=VALUE. Received: 'conv1'. Give for example conv1=none."),
