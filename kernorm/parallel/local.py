@@ -1,10 +1,12 @@
 """The engine whose workers are processes of this machine."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
@@ -37,7 +39,8 @@ class _Worker:
         # The process is born with these blocked, so that a Ctrl-C on the terminal finds it ready to ignore it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            future = self.executor.submit(do_job, work, job, place)
+            with _main_hidden(work):
+                future = self.executor.submit(do_job, work, job, place)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.jobs += 1
@@ -47,6 +50,27 @@ class _Worker:
         """Ends the process, whatever it does, and what it has started."""
         self.alive.close()
         self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _main_hidden(work: Callable) -> Iterator[None]:
+    """Keeps a process that is started in the body from importing the user's script, as a guard of its own would.
+
+    Workers import what they need by its module; a script without `if __name__ == "__main__"` would run once more in
+    each of them.
+    """
+    main = sys.modules["__main__"]
+    if work.__module__ == "__main__":
+        yield
+        return
+    kept = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    try:
+        for name in kept:
+            setattr(main, name, None)
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)
 
 
 def _begin(alive: Connection) -> None:

@@ -281,6 +281,27 @@ def test_what_hands_out_the_jobs_stays_light():
     assert told == "squaring 3\n9\nset() False\n"
 
 
+SCRIPT = """
+import sys
+from kernorm.parallel.factory import open_engine
+from tests.jobs import square
+
+print("begins")
+with open_engine(square) as opened:
+    opened.submit(3)
+    print(*(outcome.result for outcome in opened.outcomes()))
+print(__spec__, __file__ == sys.argv[0])
+"""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=True).stdout
+    assert told == "begins\nsquaring 3\n9\nNone True\n"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,63 @@ def test_a_run_that_another_study_has_trained_is_taken(tmp_path, boxes_cache, ca
     assert run(path) == 0
     assert (folder_of(path) / RECORDS).read_bytes() == before
     assert "trained by other studies: 4 from other" in (folder_of(path) / "report.html").read_text()
+
+
+LIGHT = """
+import sys
+from kernorm.study import PROG, StudyConfig, main
+from kernorm.system import cli
+
+code = cli.run(StudyConfig, main, prog=PROG)
+print("heavy", sorted({"keras", "tensorflow", "jax"} & set(sys.modules)))
+sys.exit(code)
+"""
+
+
+def ran_light(path, *words, **environment):
+    command = [sys.executable, "-c", LIGHT, path, f"--reports-dir={path.parent / 'reports'}", *words]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+def test_the_driver_of_a_study_imports_neither_keras_nor_tensorflow(tmp_path, boxes_cache):
+    path = write(tmp_path)
+    fabricate(path)
+    ran = ran_light(path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "heavy []"
+    assert (folder_of(path) / "report.html").exists()
+
+
+# No process that inherits this finds TensorFlow.
+HIDDEN = """
+import importlib.util
+import sys
+
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Refuse())
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "tensorflow" else found(name, package)
+"""
+
+
+@pytest.mark.slow
+def test_a_study_runs_and_reports_without_tensorflow(tmp_path, boxes_cache):
+    pytest.importorskip("jax")
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "sitecustomize.py").write_text(HIDDEN)
+    path = write(tmp_path)
+    paths = os.pathsep.join([str(tmp_path / "hidden"), str(Path(__file__).parents[2])])
+    ran = ran_light(path, "--workers=1", "--seeds=1", KERAS_BACKEND="jax", PYTHONPATH=paths)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "heavy []"
+    assert {result.status for result in Ledger(folder_of(path)).results.values()} == {"finished"}
+    assert (folder_of(path) / "report.html").exists()
 
 
 @pytest.mark.parametrize(
