@@ -31,6 +31,9 @@ class Chart:
         write_atomically(Path(path), to_png(self.panels, self.caption))
         return Path(path)
 
+    def __repr__(self) -> str:
+        return f"Chart({', '.join(panel.name for panel in self.panels)} of {self.caption})"
+
     def _repr_html_(self) -> str:
         colours = "".join(f"--{name}:{value};" for name, value in PALETTE.items())
         figures = "".join(

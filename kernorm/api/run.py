@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kernorm.api.display import Chart, page
 from kernorm.api.exported import Exported
 from kernorm.config import TrainConfig
-from kernorm.datasets.dataset import load_test_split
+from kernorm.datasets.dataset import load, load_test_split
 from kernorm.errors import UsageError, nearest
 from kernorm.recipes import recipe
 from kernorm.records.history import flat_row
@@ -107,6 +107,17 @@ class Run:
         if name not in drawn:
             raise UsageError("A chart is one that the run has.", f"{name!r}", nearest(name, drawn))
         return Chart(drawn[name], self.run_id)
+
+    def load_validation(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Loads the validation split: images (N, H, W, C) and labels (N,).
+
+        Raises:
+            UsageError: the run has none, or the data set cannot be had.
+        """
+        split = load(self.config).validation
+        if split is None:
+            raise UsageError("A run has a validation split.", f"{self.run_id} without", "Train with validation_size.")
+        return split.images, split.labels
 
     def export(self, saved_models_dir: str | Path | None = None) -> Exported:
         """Exports the run as a SavedModel for TF Serving, or returns its export, if it is there.

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from html import escape
 from types import TracebackType
 from typing import Self
 
@@ -21,11 +22,40 @@ from rich.table import Column
 
 from kernorm.records.record import Epoch
 
+_REFRESH_SECONDS = 0.3
+
 _LOG = logging.getLogger("kernorm")
 
 
+class _NotebookBar:
+    """A bar in the output of a notebook's cell, which is empty again once it is done."""
+
+    def __init__(self, total: int) -> None:
+        from IPython.display import HTML, display  # in a notebook alone
+
+        self._html, self._total, self._shown = HTML, max(total, 1), 0.0
+        self._handle = display(HTML(""), display_id=True)
+
+    @staticmethod
+    def wanted() -> bool:
+        """Tells whether this is a notebook's kernel."""
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        return hasattr(shell, "kernel")
+
+    def update(self, completed: int, text: str) -> None:
+        """Moves the bar, a few times a second at most."""
+        if time.monotonic() - self._shown > _REFRESH_SECONDS:
+            self._shown = time.monotonic()
+            bar = f'<progress value="{completed}" max="{self._total}"></progress> {completed}/{self._total}'
+            self._handle.update(self._html(f"{bar} {escape(text)}"))
+
+    def clear(self) -> None:
+        """Empties the output."""
+        self._handle.update(self._html(""))
+
+
 class _Bar:
-    """A bar on stderr, with lines above it; the lines alone where stderr is no terminal."""
+    """A bar on stderr or in a notebook, with lines above it; the lines alone where there is neither."""
 
     def __init__(self, *, total: int, done: int, remaining: Sequence[ProgressColumn] = ()) -> None:
         # FORCE_COLOR, which CI sets, would make rich take a log for a terminal.
@@ -46,15 +76,25 @@ class _Bar:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("", total=total, completed=done, values="")
+        self.notebook = _NotebookBar(total) if _NotebookBar.wanted() else None
 
     def __enter__(self) -> Self:
         self.bar.start()
         return self
 
+    def move(self, completed: int, description: str, values: str) -> None:
+        """Moves the bar and shows what it stands at."""
+        if self.notebook:
+            self.notebook.update(completed, f"{description}  {values}")
+        elif not self.bar.disable:
+            self.bar.update(self.task, completed=completed, description=description, values=values)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.stop()
+        if self.notebook:
+            self.notebook.clear()
 
     def line(self, text: str) -> None:
         """Prints a line above the bar; without a terminal it is a message of the log."""
@@ -74,9 +114,7 @@ class RunProgress(_Bar):
 
     def step(self, epoch: int, step: int, values: str) -> None:
         """Moves the bar to a step of an epoch, both from 0."""
-        if not self.bar.disable:
-            description = f"epoch {epoch + 1}/{self.epochs}"
-            self.bar.update(self.task, completed=epoch * self.steps + step + 1, description=description, values=values)
+        self.move(epoch * self.steps + step + 1, f"epoch {epoch + 1}/{self.epochs}", values)
 
     def epoch(self, row: Epoch, monitored: str) -> None:
         """Prints the line of a finished epoch."""
@@ -106,7 +144,7 @@ class StudyProgress(_Bar):
         worked = self.done - self.first + under_way / 2
         left = (time.monotonic() - self.begun) / worked * (self.total - self.done - under_way / 2)
         self.line(f"{self.done}/{self.total}  {text}" + (f"  ETA {clock(left)}" if left >= 1 else ""))
-        self.bar.update(self.task, completed=self.done, description=self.what, values=f"ETA {clock(left)}  {best}")
+        self.move(self.done, self.what, f"ETA {clock(left)}  {best}")
 
 
 def clock(seconds: float) -> str:

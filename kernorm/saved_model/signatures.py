@@ -99,7 +99,13 @@ def write_saved_model(model: keras.Model, labels: tuple[str, ...], folder: Path)
     for name, endpoint in endpoints(model, labels).items():
         archive.add_endpoint(name, endpoint.function, input_signature=[endpoint.spec])
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    archive.write_out(str(folder), options=options, verbose=False)
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # in a notebook it would tell of a folder that has another name a moment later
+    try:
+        archive.write_out(str(folder), options=options, verbose=False)
+    finally:
+        logger.setLevel(level)
 
 
 def decode_png(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
