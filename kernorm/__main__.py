@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-# In the order in which somebody meets them.
+# In the order in which a user meets them.
 COMMANDS = {
     "train": "kernorm.train",
     "study": "kernorm.study",

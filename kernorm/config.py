@@ -149,7 +149,7 @@ class TrainConfig:
 
     learning_rate: Annotated[float | Literal["auto"], Limit(1e-12, 1e3, "above 0 and at most 1000")] = "auto"
     """Peak rate; of muon the step's root mean square is 0.2 of it. auto: 0.07 with a norm over the batch (bn, gbn,
-    brn), 0.03 with any other or none, which bear less."""
+    brn), 0.03 with any other or none, which tolerate less."""
 
     momentum: Annotated[float, Limit(0, 0.9999, "at least 0 and below 1")] = 0.9
     """Momentum, v ← μv + g, w ← w − lr·v as in PyTorch; with --base-momentum its highest value."""

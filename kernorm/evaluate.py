@@ -40,7 +40,7 @@ class EvaluateConfig:
     """Name under which models are published, for --baseline latest."""
 
     beside: tuple[Path, ...] = ()
-    """Other models whose robustness is shown beside, such as one of each norm. Nothing else is measured of them."""
+    """Other models whose robustness is shown for comparison, such as one of each norm. Nothing else is measured."""
 
     robustness: bool = True
     """Measure accuracy on corrupted images too, in the manner of MNIST-C, on the first 2,000 of the split."""

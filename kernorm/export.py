@@ -3,7 +3,7 @@
     python -m kernorm.export reports/runs/<run id>
 
 takes about 10 seconds and prints the path. Always under TensorFlow, from backend-neutral weights, whatever trained
-them. Last in the way of a run; its heavy imports wait until the command line has been read.
+them.
 """
 
 import sys
@@ -23,7 +23,7 @@ PROG = "python -m kernorm.export"
 class ExportConfig:
     """Exports a finished run as a SavedModel candidate for TF Serving, in about 10 seconds.
 
-    It writes saved_models/<run id>/<version>/ and enters it in the run's record.json. Needs TensorFlow and
+    It writes saved_models/<run id>/<version>/ and records it in the run's record.json. Needs TensorFlow and
     tensorflow-serving-api, whichever backend trained the run.
     """
 
@@ -31,7 +31,7 @@ class ExportConfig:
     """Folder of the run, reports/runs/<run id>, with record.json and model.weights.h5."""
 
     format: tuple[FormatName, ...] = ()
-    """Also write it as onnx, openvino or litert beside it, checked against it (extra runtimes)."""
+    """Also write it as onnx, openvino or litert next to it, checked against it (extra runtimes)."""
 
     saved_models_dir: Path | None = None
     """Where <run id>/<version>/ is written. None: where the run's own settings say."""

@@ -421,7 +421,7 @@ FOLDER = [
     ),
     Case(
         "",
-        "A run goes on with the config it began with. Received: reports/runs/{id}/checkpoint.npz of another one.",
+        "A run is resumed with the config that it started with. Received: reports/runs/{id}/checkpoint.npz of another",
         checkpoint_of_another_config,
     ),
     Case(

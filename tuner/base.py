@@ -32,10 +32,10 @@ ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
 class ResumableOracle(Oracle):
-    """Put before an oracle of KerasTuner: whole files, free locks, and a resume that neither loses nor repeats a trial.
+    """Mixin that makes a KerasTuner oracle crash-safe: atomic state, locks released on error, exact resume.
 
     Attributes:
-        points: values to try first, as far as they have not been tried.
+        points: values to try first, unless they have been tried.
         deadline: on the monotonic clock, in seconds; no trial is begun after it.
     """
 
@@ -47,7 +47,7 @@ class ResumableOracle(Oracle):
     _retry_queue: list[str]
 
     def __init__(self, *, seed: int, **arguments: Any) -> None:
-        # KerasTuner takes 0 for "any"; and a failing trial is told by the search, not by an error in end_trial.
+        # KerasTuner takes 0 for "any"; and a failing trial is reported by the search, not by an error in end_trial.
         super().__init__(seed=seed + 1, max_consecutive_failed_trials=10**9, objective=_OBJECTIVE, **arguments)
         self.verbose = 0
         self.points = []

@@ -1,6 +1,6 @@
 """The settings of a search: every default, every limit and the help text of `python -m tuner.search`.
 
-First in the way of a search; imports neither Keras nor KerasTuner.
+Imports neither Keras nor KerasTuner.
 """
 
 import math
@@ -35,7 +35,7 @@ class SearchConfig:
     10,000 images. The objective is the cross-entropy on the validation split after the last epoch; the test split
     stays sealed until the best are confirmed.
 
-    It writes reports/searches/<name>/report.html. Interrupted, the same command with --resume goes on.
+    It writes reports/searches/<name>/report.html. Interrupted, the same command with --resume continues.
     """
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -55,7 +55,7 @@ class SearchConfig:
     random, grid (a value a decade), bayesian (Gaussian process, extra bayesian), hyperband (ends bad trials early)."""
 
     l1: str = "1e-6:1e-3"
-    """λ1: a range LOW:HIGH, searched on a log scale with 'off' beside it; or one value, or off."""
+    """λ1: a range LOW:HIGH, searched on a log scale, with 'off' as another choice; or one value, or off."""
 
     l2: str = "1e-6:1e-2"
     """λ2, in the same way."""
@@ -89,7 +89,7 @@ class SearchConfig:
     """Seed of the oracle, and the first one of the trials."""
 
     top_k: Annotated[int, Limit(0, math.inf, "at least 0")] = 3
-    """Confirm this many of the best on fresh seeds, beside the same recipe without penalty. 0: none."""
+    """Confirm this many of the best on fresh seeds, together with the same recipe without penalty. 0: none."""
 
     confirm_seeds: Annotated[int, Limit(1, math.inf, "at least 1")] = 5
     """Fresh seeds a confirmed arm."""
@@ -106,7 +106,7 @@ class SearchConfig:
     """Trials, the best ones, whose weights and optimizer state are kept."""
 
     resume: bool = False
-    """Go on with the search of that name."""
+    """Resume the search of that name."""
 
     overwrite: bool = False
     """Delete the search of that name first."""

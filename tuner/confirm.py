@@ -40,7 +40,7 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmed:
-    """What became of the best trials.
+    """The best trials after confirmation.
 
     Attributes:
         arms: those confirmed, the best first; empty without confirmation.

@@ -1,7 +1,7 @@
-"""Hands trials from an oracle to the study's engine, and their scores back; every state is on disk when it counts.
+"""Schedules an oracle's trials on the study's engine and returns their scores; every state is on disk when it counts.
 
-A trial is `train(config)`, stopped before anything is measured, so that the test split stays shut. The oracle lives in
-this process, or at a chief of KerasTuner's (distributed.py).
+A trial is `train(config)`, stopped before anything is measured, so that the test split stays sealed. The oracle lives
+in this process, or at a chief of KerasTuner's (distributed.py).
 """
 
 import math
@@ -67,7 +67,7 @@ class Driver:
 
     Args:
         config: the search's.
-        oracle: hands out trials.
+        oracle: suggests trials.
         trials: takes what ended.
         ended: called with each trial that has ended.
         name: of the slots, so that an oracle with many drivers tells them apart.
@@ -107,7 +107,7 @@ class Driver:
         self.waiting = False
         for number in range(max(engine.slots, 1)):
             slot = f"{self.name}{number}"
-            # A slot that was told to stop asks no more: a chief is gone once the last one has been told.
+            # A slot that was stopped asks no more: a chief ends once every slot was stopped.
             while slot not in self.stopped | {ongoing.slot for ongoing in self.ongoing.values()}:
                 trial = self.oracle.create_trial(slot)
                 if trial.status == "RUNNING":
@@ -120,7 +120,7 @@ class Driver:
 
     def _start(self, slot: str, trial: "Handed", engine: "_Engine") -> None:
         known = next((ended for ended in self.trials.ended if ended.trial_id == trial.trial_id), None)
-        if known:  # written just before a process was killed, but not told
+        if known:  # written just before a process was killed, but not reported
             self._tell(trial, known.score, known.message)
             return
         try:

@@ -70,7 +70,7 @@ def grid(config: "SearchConfig") -> ResumableOracle:
     from tuner.space import declare
 
     if config.enqueue:
-        raise UsageError("A grid has its own order.", "--enqueue with --oracle grid", "Leave it away.")
+        raise UsageError("A grid has its own order.", "--enqueue with --oracle grid", "Remove it.")
     arguments = _arguments(config)
     arguments["hyperparameters"] = declare(config.space, grid=True)
     arguments["max_trials"] = min(config.max_trials, config.space.points())

@@ -28,7 +28,7 @@ def first_points(config: SearchConfig) -> list[dict]:
             "Give the path of a JSON file.",
         ) from None
     except ValueError as error:
-        raise UsageError("--enqueue takes JSON.", f"{config.enqueue}: {error}", "Mend it.") from None
+        raise UsageError("--enqueue takes JSON.", f"{config.enqueue}: {error}", "Fix it.") from None
     if not (isinstance(given, list) and all(isinstance(item, dict) for item in given)):
         raise UsageError("--enqueue takes a list of objects.", config.enqueue, 'Write for example [{"l2": 0.0066}].')
     return [point(config.space, item) for item in given]

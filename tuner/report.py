@@ -1,6 +1,6 @@
 """The report of a search: report.html, which opens offline, its charts as PNG files, and the files TFX's Tuner writes.
 
-Last in the way of a search. Every number shown is in trials.jsonl or in the studies of its confirmation.
+Every number shown is in trials.jsonl or in the studies of its confirmation.
 """
 
 import importlib.util

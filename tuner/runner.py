@@ -66,7 +66,7 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
         raise UsageError(
             "A search of this name exists.",
             config.folder,
-            "Give --resume to go on, --overwrite to delete it, or another --name.",
+            "Give --resume to continue it, --overwrite to delete it, or another --name.",
         )
     if config.report_only and not known:
         raise UsageError("--report-only needs a search.", f"{config.folder}, which has none", "Run it first.")
@@ -85,7 +85,7 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
 def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
     from tuner.oracles import ORACLES  # KerasTuner, which imports Keras: its backend is chosen by now
 
-    load(config.base)  # a wrong size is told at once, and workers find the cache
+    load(config.base)  # a wrong size is refused at once, and workers find the cache
     oracle = ORACLES[config.oracle](config)
     oracle.points = points
     oracle._set_project_dir(str(config.reports_dir / "searches"), config.name)
@@ -141,7 +141,7 @@ def with_oracle(config: SearchConfig) -> SearchConfig:
 
 
 def _settings(config: SearchConfig) -> dict[str, Any]:
-    """Returns what a resumed search must have in common with the one that it goes on with."""
+    """Returns what a resumed search must have in common with the one that it continues."""
     base = {name: value for name, value in config.base.identity.items() if name not in ("norm", "threads")}
     return {
         "oracle": config.oracle,

@@ -1,8 +1,8 @@
 """Searches penalties, batch size and more with KerasTuner, confirms the best and exports it: `python -m tuner.search`.
 
 About 25 minutes on two CPU cores. The oracle lives in this process and hands trials to the study's engine; a trial is
-`train(config)`, stopped before anything is measured, so that the test split stays shut. Killed at any moment, the same
-command with --resume goes on.
+`train(config)`, stopped before anything is measured, so that the test split stays sealed. Killed at any moment, the
+same command with --resume continues.
 """
 
 import dataclasses
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         prog=PROG,
         argv=argv,
         default=default,
-        interrupted="Ended trials and finished epochs are kept; run the same command with --resume to go on.",
+        interrupted="Ended trials and finished epochs are kept; run the same command with --resume to continue.",
     )
 
 

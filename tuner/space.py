@@ -134,7 +134,7 @@ def declare(space: Space, *, grid: bool = False) -> "HyperParameters":
 def configured(space: Space, base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """Returns the config of a trial, from KerasTuner's values and, where the space has one value, from the space.
 
-    Hyperband's epochs of this rung become `stop_after`, so that a promoted trial goes on with its optimizer's state.
+    Hyperband's epochs of this rung become `stop_after`, so that a promoted trial continues with its optimizer's state.
 
     Raises:
         UsageError: TrainConfig refuses a value.
@@ -220,7 +220,7 @@ def _norms(text: str) -> list[str]:
         if norm not in get_args(NormName):
             raise UsageError("--norms takes known names.", f"{norm!r}", nearest(norm, get_args(NormName)))
     if len(set(norms)) < len(norms):
-        raise UsageError("--norms takes each norm once.", f"{text!r}", "Leave one away.")
+        raise UsageError("--norms takes each norm once.", f"{text!r}", "Remove one of them.")
     return norms
 
 
@@ -243,5 +243,5 @@ def check_batches(base: TrainConfig, space: Space) -> None:
         raise UsageError(
             "A batch is at most the training split.",
             f"{max(space.batch_size)} of --batch-sizes with train_size={base.train_size}",
-            "Leave it away.",
+            "Remove it.",
         )

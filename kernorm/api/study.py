@@ -23,7 +23,7 @@ from kernorm.studies.summary import METRICS, ArmSummary, StudySummary
 
 
 class StudyResult:
-    """A study as far as it has come.
+    """A study with the runs that it has.
 
     Attributes:
         study: its arms, seeds and baselines.
@@ -100,7 +100,7 @@ def run_study(
     engine: EngineConfig | None = None,
     reports_dir: str | Path = "reports",
 ) -> StudyResult:
-    """Trains every arm times every seed, as far as it is missing, compares them, and writes a report.
+    """Trains what is missing of every arm times every seed, compares the arms, and writes a report.
 
     The same call again trains nothing; more seeds extend the study.
 

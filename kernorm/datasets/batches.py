@@ -16,7 +16,7 @@ class Batches(keras.utils.PyDataset):
     """Shuffled, augmented batches of uint8 images (N, H, W, C) and labels (N,).
 
     A batch is a function of (seed, epoch, index), whatever was drawn before and however far ahead it is prepared; so
-    an interrupted run goes on exactly as it would have. Set `epoch` (from 0) before each one.
+    an interrupted run continues exactly as it would have. Set `epoch` (from 0) before each one.
     """
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray, config: TrainConfig) -> None:

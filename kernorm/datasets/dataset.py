@@ -108,7 +108,7 @@ def load_arrays(name: str = "mnist", *, manual_dir: Path | None = None, data_dir
         if path := cache.cached_path(name):
             return cache.read(path)
     except cache.DamagedError:
-        pass  # told and repaired below, by one process alone
+        pass  # reported and repaired below, by one process alone
     with cache.exclusive(name):
         while path := cache.cached_path(name):
             try:

@@ -40,9 +40,9 @@ def prepare_in_child(name: str, manual_dir: Path | None, data_dir: Path | None) 
         raise UsageError(child.stdout.strip())
     if child.returncode:
         raise UsageError(
-            "Preparing a data set must run to its end.",
+            "Preparing a data set must finish.",
             f"the process that prepares {name} ended with {child.returncode}",
-            "Look at its message above; a negative number is a signal, -9 mostly a lack of memory.",
+            "Look at its message above; a negative number is a signal, -9 mostly for lack of memory.",
         )
 
 

@@ -51,7 +51,7 @@ class Change:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What became of a threshold; a change without baseline is passed, and says so."""
+    """How a threshold was decided; a change without baseline is passed, and says so."""
 
     metric: str
     slice: str

@@ -1,6 +1,6 @@
 """How fast an exported model answers on one machine, by runtime and batch size; in the model's report.
 
-Measured by tests/benchmarks/serving.py, which writes it beside the model.
+Measured by tests/benchmarks/serving.py, which writes it into the model's folder.
 """
 
 from dataclasses import dataclass

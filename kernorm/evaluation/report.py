@@ -1,4 +1,4 @@
-"""The report of an evaluation: one page beside the model, without any file or address from elsewhere."""
+"""The report of an evaluation: one page in the model's folder, without any file or address from elsewhere."""
 
 from typing import TYPE_CHECKING
 

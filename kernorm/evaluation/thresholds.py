@@ -67,7 +67,7 @@ def read_thresholds(name: str | Path, labels: tuple[str, ...]) -> tuple[Threshol
             f"Give {' or '.join(packaged_thresholds())}, or a JSON file.",
         ) from None
     except ValueError as error:
-        raise UsageError("--thresholds takes JSON.", f"{path}: {error}", "Mend it.") from None
+        raise UsageError("--thresholds takes JSON.", f"{path}: {error}", "Fix it.") from None
     try:
         found = tuple(_thresholds(_snake(content), labels))
     except (AttributeError, TypeError, KeyError) as error:
@@ -133,7 +133,7 @@ def _bounds(metric: str, slice_: str, threshold: Mapping[str, Any]) -> Iterator[
             raise UsageError(
                 "A change threshold has its metric's direction.",
                 f"{change['direction']} for {metric}",
-                "Turn it round.",
+                "Use the opposite direction.",
             )
         side: Literal["least", "most"] = "least" if higher else "most"
         for name in ("absolute", "relative"):

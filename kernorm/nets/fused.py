@@ -1,7 +1,7 @@
 """Normalization and dropout of a training step on TensorFlow, one XLA block forward and one backward.
 
 The wheel's own elementwise and reduction kernels are built for old processors and take most of a training step of a
-small net; XLA compiles these blocks for the machine at hand, while convolutions stay with oneDNN. The sums are also
+small net; XLA compiles these blocks for the machine, while convolutions stay with oneDNN. The sums are also
 more exact: TensorFlow adds the 100,352 values of a channel of (128, 28, 28, C) one after another in single precision,
 an error near 1e-4, where these blocks add in a tree.
 

@@ -99,7 +99,7 @@ def prove(model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], la
 def check_penalty(
     total: float, cross_entropy: float, penalty: Penalty, config: TrainConfig, asked: bool
 ) -> tuple[float, float]:
-    """Holds the penalty found in a loss against the formula's, `asked` if any λ is above 0; see `prove`."""
+    """Compares the measured penalty with the formula, `asked` if any λ is above 0; see `prove`."""
     found, expected = total - cross_entropy, penalty.total
     # The difference of two single-precision sums carries their rounding.
     if abs(found - expected) > 1e-3 * expected + 1e-5 * max(1.0, abs(total)) or (asked and expected == 0):

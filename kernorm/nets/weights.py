@@ -75,7 +75,7 @@ def _layout(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _difference(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
-    """Says what the file has too much, too little or otherwise; Keras takes too much in silence, and warns of less."""
+    """Says what the file has too much, too little or in another shape; Keras accepts too much in silence."""
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             return f"{name} is {found.get(name, 'missing')} in the file and {expected.get(name, 'missing')} in the net"

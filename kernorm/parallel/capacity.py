@@ -129,7 +129,7 @@ class Placement:
         return memory.total <= self.memory * free
 
     def needs(self, lowering: Lowering) -> Memory | None:
-        """Asks what a program with this lowering needs of each device; None where XLA does not tell."""
+        """Asks what a program with this lowering needs of each device; None where XLA does not say."""
         self._load(lowering)
         _, feed = next(self._feeds(self.done))
         return self.programs.memory(self.state, self.hyper, feed, next(equal_batches(*self.data.train)))

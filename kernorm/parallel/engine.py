@@ -1,7 +1,7 @@
 """Runs many jobs at once for a study or a search: in processes of this machine, or as Ray tasks (ray_engine.py).
 
-The job is `train(config)`, one run. This process only hands jobs out and takes results in: it imports neither Keras nor
-TensorFlow. A job whose worker is killed, for lack of memory say, is started once more and goes on from its checkpoint.
+The job is `train(config)`, one run. This process schedules jobs and collects results: it imports neither Keras nor
+TensorFlow. A job whose worker is killed, for lack of memory say, is started once more and resumes from its checkpoint.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _SHARING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 @dataclass(frozen=True)
 class Outcome(Generic[JobT, ResultT]):
-    """What became of one job: a result, or in one line the error that its work raised or that ended its workers."""
+    """How one job ended: a result, or in one line the error that its work raised or that ended its workers."""
 
     job: JobT
     result: ResultT | None
@@ -115,7 +115,7 @@ class Engine(ABC, Generic[JobT, ResultT]):
 
 def _outcome(task: _Task[JobT], future: "Future[Returned[ResultT]]", lost: bool) -> Outcome[JobT, ResultT]:
     if lost:
-        how_often = f"its worker was killed or lost {task.attempts} times, mostly a lack of memory"
+        how_often = f"its worker was killed or lost {task.attempts} times, mostly for lack of memory"
         return Outcome(task.job, None, f"{how_often}: {one_line(future.exception())}", task.attempts)
     failed = future.exception()
     # Ray wraps what stopped it before or after the work; `answer` has caught what the work itself raised.

@@ -49,9 +49,9 @@ def train_population(
         width: members side by side at most. None: as many as fit the device's memory, up to the largest of WIDTHS; on
             a CPU, where side by side is slower, one after another.
         lowering: of their convolutions. None: the faster one, by a short calibration on an accelerator.
-        failed: told of each member that cannot be trained or measured, which is then left out. None: the first such
+        failed: called for each member that cannot be trained or measured, which is then left out. None: the first such
             error is raised, once the members begun before it have ended.
-        memory: share of the devices' memory that is this population's, where others train beside it.
+        memory: share of the devices' memory that is this population's, where others train on the same devices.
 
     Returns:
         Their records, in the order of the configs.
@@ -63,7 +63,7 @@ def train_population(
     require_jax()
     names = [config.run_id for config in configs]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError("A population's members differ.", f"{twice} twice", "Leave one away.")
+        raise UsageError("A population's members differ.", f"{twice} twice", "Remove one of them.")
     _keep_compiled()
     errors: list[Exception] = []
     told = failed or (lambda _, error: errors.append(error))
@@ -83,7 +83,7 @@ def train_population(
 
 
 def _keep_compiled() -> None:
-    """Lets JAX keep what it compiles in kernorm's cache, unless it was told where, for later populations."""
+    """Lets JAX keep what it compiles in kernorm's cache, unless another folder is set, for later populations."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir() / "xla"))
         # Also the hundred small programs that begin a run.
@@ -96,14 +96,14 @@ def _train_group(
     """Trains runs of one static config; returns their records by run id."""
     records: dict[str, Record] = {}
     with contextlib.ExitStack() as held:
-        # Members that have come as far as each other go on together: Hyperband's survivors, an interrupted population.
+        # Members at the same epoch train together: Hyperband's survivors, an interrupted population.
         together: dict[tuple[int, int, bool], list[Trainer]] = {}
         data = None
         for config in configs:
             with passing_errors(failed, config), _on_the_host():
                 if config.track != "none":
                     raise UsageError(
-                        "A tracker follows one run.", f"track={config.track!r} in a population", "Leave it away."
+                        "A tracker follows one run.", f"track={config.track!r} in a population", "Remove it."
                     )
                 check_config(config)
                 folder = held.enter_context(locked_run_folder(config))

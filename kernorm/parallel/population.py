@@ -49,7 +49,7 @@ class Population(Placement):
         lowering: of their convolutions; None: the faster one.
         steps: a dispatch, about; None: STEPS on an accelerator, 1 on a CPU.
         devices: all that JAX finds by default.
-        failed: told of a member that cannot be measured; None: its error is raised.
+        failed: called for a member that cannot be measured; None: its error is raised.
         memory: share of the devices' memory that is this population's.
     """
 
@@ -105,7 +105,7 @@ class Population(Placement):
         return [np.asarray(values) for values in self.state.trainable]
 
     def train(self) -> dict[str, Record]:
-        """Trains the epochs that are left and measures; returns the records by run id, of those that were not told."""
+        """Trains the epochs that are left and measures; returns the records by run id, of those without an error."""
         if self.done < self.last:
             self.prove()
         for epoch in range(self.done, self.last):
@@ -121,7 +121,7 @@ class Population(Placement):
         return [(place, run) for place, run in enumerate(self.runs) if place not in self.ended]
 
     def _epoch(self, epoch: int) -> None:
-        """Trains an epoch, from 0, and enters it into the members' histories."""
+        """Trains an epoch, from 0, and adds it to the members' histories."""
         began, cpu_began = time.perf_counter(), time.process_time()
         found = []
         for count, feed in self._feeds(epoch):
@@ -201,7 +201,7 @@ class Population(Placement):
         return (entropy / len(split[1])).tolist(), (right / len(split[1])).tolist()
 
     def _measure(self) -> None:
-        """Measures the members that came to their end, each on its selected weights; those that pause are left so."""
+        """Measures the members that are finished, each on its selected weights; paused ones stay as they are."""
         for place, run in self._alive if self.runs[0].config.stop_after is not None else ():
             self.ended[place] = run.so_far()
         alive = dict(self._alive)

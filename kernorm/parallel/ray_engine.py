@@ -154,7 +154,7 @@ def _unreachable(address: str, reason: str) -> UsageError:
         f"address={address!r}, {reason.rstrip('.')}",
         (
             "Give the host:port that `ray start --head` printed, with RAY_AUTH_MODE=token where the "
-            "cluster wants a token, or leave it away for this machine."
+            "cluster wants a token, or remove it for this machine."
         ),
     )
 

@@ -199,7 +199,7 @@ class Programs:
         return jnp.percentile(activations, jnp.array(PERCENTILES))
 
     def memory(self, state: State, hyper: Hyper, feed: Feed, batch: tuple[Any, Any]) -> Memory | None:
-        """Asks XLA what the programs need, state and data included; None where it does not tell.
+        """Asks XLA what the programs need, state and data included; None where XLA does not say.
 
         Args:
             state: of the members.

@@ -231,7 +231,7 @@ class Record:
         selected_epoch: the epoch whose weights were kept, by `config.select`.
         test: of the selected epoch.
         test_last: of the last epoch, where `config.select` is `test`; None elsewhere, and in records of revision 1.
-        penalty_proof: penalty found in the loss of the first step, beside what the formula gives for the same weights.
+        penalty_proof: penalty found in the loss of the first step, and what the formula gives for the same weights.
     """
 
     schema_version: int = SCHEMA

@@ -1,4 +1,4 @@
-"""The charts of one run: the same panels as PNG files beside the report and as SVG inside it.
+"""The charts of one run: the same panels as PNG files next to the report and as SVG inside it.
 
 Behind the record, before the report.
 """
@@ -100,7 +100,7 @@ def confusion(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
         for target, prediction in np.argwhere(counts):
             wrong = target != prediction
             count = counts[target, prediction]
-            # The root lets single mistakes stay visible beside a frequent one.
+            # The root keeps single mistakes visible next to a frequent one.
             alpha = 0.2 + 0.8 * np.sqrt(count / strongest) if wrong else 1.0
             colour = PALETTE["heat" if wrong else "grid"]
             axes.add_patch(
@@ -159,7 +159,7 @@ def reliability(evaluation: Evaluation) -> Panel:
         upper.text(
             0.03,
             0.07,
-            "as sure as right",
+            "perfect calibration",
             rotation=45,
             rotation_mode="anchor",
             transform_rotates_text=True,
@@ -180,7 +180,7 @@ def reliability(evaluation: Evaluation) -> Panel:
 
 
 def classes(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
-    """Accuracy of each class with its Wilson interval, beside the accuracy of the whole split."""
+    """Accuracy of each class with its Wilson interval, next to the accuracy of the whole split."""
     accuracies = class_accuracies(evaluation.confusion)
     rows = len(accuracies)
 

@@ -1,4 +1,4 @@
-"""What every report draws with: one palette, one style, and panels that become SVG in a page and PNG beside it.
+"""What every report draws with: one palette, one style, and panels that become SVG in a page and PNG next to it.
 
 Before plots. A panel is drawn once, in the colours of PALETTE; for the page each of them becomes the CSS property of
 its name, so that one drawing serves light, dark and print.

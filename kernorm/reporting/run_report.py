@@ -1,6 +1,6 @@
 """The report of one run: report.html, which opens offline, and its charts as PNG files.
 
-Last in the way of a run. Everything shown is read or recomputed from the record; the page's words are in
+Everything shown is read or recomputed from the record; the page's words are in
 report.html.j2, its looks in report.css.
 """
 
@@ -164,7 +164,7 @@ def _unfinished(record: Record) -> Notice:
     done = record.history[-1].epoch if record.history else 0
     when = f"After {done} of {record.config.epochs} epochs"
     if record.status == "running":
-        return Notice("warning", "The run is not finished", f"{when}. What stands here will change.")
+        return Notice("warning", "The run is not finished", f"{when}. These numbers will change.")
     title = "Training diverged" if record.status == "diverged" else "The run failed"
     return Notice("bad", title, f"{when}: {record.message or 'no message was left.'}")
 
@@ -177,7 +177,7 @@ def _selection(record: Record) -> Notice:
         return Notice(
             "warning",
             "The test split selected the weights",
-            f"{text}Its test accuracy is the highest of them and too good by that; set it only beside "
+            f"{text}Its test accuracy is the maximum of them, hence biased upward; compare it only with "
             "results that were selected the same way.",
         )
     if record.config.select == "validation":
@@ -185,7 +185,7 @@ def _selection(record: Record) -> Notice:
             "good",
             "The validation split selected the weights",
             f"{which}, the best on {data.validation:,} validation images. The validation score is "
-            "slightly too good by that, the test score is not.",
+            "slightly biased upward by that, the test score is not.",
         )
     text = f"The last epoch{'' if kept is None else f', {kept},'} is kept, as decided before training."
     if record.monitored == "test":
@@ -233,7 +233,7 @@ def _resolution(test: Evaluation) -> Notice:
     return Notice(
         "note",
         "One run, one seed",
-        f"On {test.count:,} images another single run must differ by more than {least} to be told apart "
+        f"On {test.count:,} images another single run must differ by more than {least} to be distinguishable "
         "from this one. Another seed (`--seed 1`) moves the result too.",
     )
 

@@ -28,7 +28,7 @@ _PACKAGES = ("kernorm", "keras", "tensorflow", "tensorflow-serving-api", "numpy"
 
 
 def export_run(run_folder: Path, saved_models_dir: Path | None = None) -> Export:
-    """Exports a finished run from what is on disk and enters the export in its record.json.
+    """Exports a finished run from what is on disk and records the export in its record.json.
 
     Under TensorFlow in this process; in a process of its own if Keras runs on another backend here.
 
@@ -116,12 +116,12 @@ def export_in_subprocess(run_folder: Path, saved_models_dir: Path) -> Export:
         raise RuntimeError(f"The export failed with exit code {finished.returncode}: " + "\n".join(said[-20:]))
     export = read_record(run_folder / RECORD).export
     if export is None:
-        raise RuntimeError(f"The export of {run_folder} entered nothing in its record.")
+        raise RuntimeError(f"The export of {run_folder} recorded nothing.")
     return export
 
 
 def _record_export(run_folder: Path, export: Export) -> Export:
-    """Enters an export in the run's record; a reason for none does not replace an export that is there."""
+    """Writes an export into the run's record; a reason for none does not replace an export that is there."""
     record = read_record(run_folder / RECORD)
     if export.path or not (record.export and record.export.path):
         write_record(replace(record, export=export), run_folder / RECORD)

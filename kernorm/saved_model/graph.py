@@ -11,7 +11,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-# Python that the server lacks; XLA, which TF Serving switches off; state; chance; gradients nobody registered there.
+# Python that the server lacks; XLA, which TF Serving switches off; state; chance; gradients that it does not know.
 REFUSED = (
     "*PyFunc*",
     "Xla*",

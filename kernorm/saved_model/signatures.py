@@ -52,7 +52,7 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
         )
 
     def from_pixels(image: tf.Tensor) -> Answer:
-        # A server does not hold what it is sent against the signature, and a net without dense layers takes any size.
+        # A server does not check what it is sent against the signature, and a net without dense layers takes any size.
         image = tf.ensure_shape(image, (None, *shape))
         count = tf.shape(image)[0]
         # oneDNN's convolution gives an empty batch the wrong shape (TensorFlow 2.21): it is answered as one image.

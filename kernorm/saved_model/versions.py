@@ -1,4 +1,4 @@
-"""Numbered versions of a model: built under a temporary name beside the finished ones, published by one rename.
+"""Numbered versions of a model: built under a temporary name next to the finished ones, published by one rename.
 
 TF Serving takes every child of a model's folder whose name is a whole number for a version, finished or not, so the
 temporary name is none. Used by export; knows nothing of TensorFlow.
@@ -70,7 +70,7 @@ def remove_leftovers(base: Path) -> None:
     for folder in base.iterdir():
         match = _TEMPORARY.fullmatch(folder.name)
         if match and not _is_other_process(int(match[2])):
-            # The number may be of a living process on another machine or in another container: its lock tells.
+            # The number may be of a living process on another machine or in another container: its lock decides.
             with contextlib.suppress(UsageError, OSError), locked(folder / "lock", "build this version"):
                 shutil.rmtree(folder)
 

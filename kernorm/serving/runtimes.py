@@ -24,7 +24,7 @@ from kernorm.serving import tfserving
 Found: TypeAlias = dict[str, Logits]
 
 IMAGES, RECORDS = "images.npy", "records.tfrecord"
-# Exit code of a runtime that is here but has no such model; why is on stderr.
+# Exit code of a runtime that is installed but has no such model; the reason is on stderr.
 NOT_RUN = 3
 
 

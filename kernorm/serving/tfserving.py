@@ -54,7 +54,7 @@ class Server:
 
 
 def ask(path: Path, card: Card, images: NDArray[np.uint8]) -> tuple[Found, str]:
-    """Asks the server that is here about the first 1, 3 and 128 of the images (N, H, W, C).
+    """Asks the available server about the first 1, 3 and 128 of the images (N, H, W, C).
 
     Returns:
         Logits (N, K) by interface, signature and batch size, and in words which server they are from.

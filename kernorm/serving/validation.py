@@ -59,7 +59,7 @@ _Answers: TypeAlias = dict[str, Logits] | Tried
 
 
 def validate_model(path: Path, data_dir: Path | None = None) -> Validation:
-    """Tries a model in every runtime that is here and writes what it found beside it.
+    """Tries a model in every installed runtime and writes what it found into the model's folder.
 
     Args:
         path: the model's folder.

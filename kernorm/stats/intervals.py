@@ -81,7 +81,7 @@ def time_to(values: Sequence[float | None], budgets: Sequence[float]) -> TimeTo:
     times = [budget if value is None else value for value, budget in zip(values, budgets, strict=True)]
     sample = finite_values(dict(enumerate(times)), "run")
     survival = SurvfuncRight(sample, np.array(met, dtype=np.int64))
-    # statsmodels asks for S < 1/2; a hair more lets in S = 1/2, whichever way its logarithms have rounded it.
+    # statsmodels asks for S < 1/2; slightly more includes S = 1/2, whichever way its logarithms have rounded it.
     median = float(survival.quantile(0.5 - ROUNDING))
     with np.errstate(all="ignore"):  # its transform is infinite where S = 0
         low, high = as_interval(survival.quantile_ci(0.5))
@@ -94,12 +94,12 @@ def time_to(values: Sequence[float | None], budgets: Sequence[float]) -> TimeTo:
 
 
 def _two_levels(parts: Sequence[Values], resamples: int, seed: int) -> Interval | None:
-    """Returns the percentile interval of the sum of the means of the parts, each (runs, images), both drawn anew.
+    """Returns the percentile interval of the sum of the means of the parts, each (runs, images), both resampled.
 
     Images are resampled for all runs at once. That holds each run's chance on each image too, which seeds resampled
-    beside them would count three times (Owen 2007, doi:10.1214/07-AOAS122): nearly every interval would cover. So the
+    as well would count three times (Owen 2007, doi:10.1214/07-AOAS122): nearly every interval would cover. So the
     seeds add only what their accuracies vary beyond that chance, by the two-way analysis of variance, and as Student's
-    t, since three seeds resampled cover too little. Where no image tells the runs apart, the interval is a point.
+    t, since three seeds resampled cover too little. Where no image distinguishes the runs, the interval is a point.
     """
     if min(map(len, parts)) < 2:
         return None

@@ -130,7 +130,7 @@ def _check(logits: NDArray[np.float32], labels: NDArray[np.integer], split: str)
             f"split={split!r}. Give one label an image."
         )
     if not len(labels):
-        raise ValueError(f"A split must hold an image to be scored. Received: N=0, split={split!r}. Leave it away.")
+        raise ValueError(f"A split must hold an image to be scored. Received: N=0, split={split!r}. Remove it.")
     if not np.isfinite(logits).all():
         raise ValueError(
             f"Logits must be finite. Received: {np.count_nonzero(~np.isfinite(logits))} that are not, "

@@ -206,7 +206,7 @@ def _penalty(records: Sequence[Record], epoch: int) -> tuple[float, float]:
 
 
 def _claims(config: TrainConfig, published: Published | None, records: Sequence[Record]) -> tuple[Claim, ...]:
-    """Sets what is stated beside what the penalty columns show; what neither has is left away."""
+    """Compares what is stated with what the penalty columns show; a part that neither has is left out."""
     if published is None or not records:
         return ()
     stated = (("1", published.l1, config.l1, "l1_penalty"), ("2", published.l2, config.l2, "l2_penalty"))

@@ -4,9 +4,9 @@ Before study.py, which runs it. A study file holds a docstring whose first parag
 
     ARMS: dict[str, TrainConfig]        the arms by name; an arm's own seed is added to the study's seeds
     BASELINE: str | dict[str, str]      the arm that the others are compared with, or each arm's own by name; the first
-                                        arm if it is left away
-    SEEDS: int                          how many, 5 if it is left away
-    PUBLISHED: dict[str, Published]     what a paper says of an arm, to stand beside what is found here
+                                        arm if it is missing
+    SEEDS: int                          how many, 5 if it is missing
+    PUBLISHED: dict[str, Published]     what a paper says of an arm, shown next to what is found here
 """
 
 import ast
@@ -118,7 +118,7 @@ def with_overrides(
     Args:
         study: as it was read.
         seeds: how many, from 0.
-        epochs: of every arm; step schedules keep their shape as far as whole epochs can.
+        epochs: of every arm; step schedules keep their shape, rounded to whole epochs.
         only: names of arms or patterns such as `ln-*`; their baselines stay in any case.
         changes: fields of TrainConfig, the same for every arm.
 
@@ -168,7 +168,7 @@ def _values(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
         reason = f"{type(error).__name__}: {error}"
-    raise UsageError("A study file must run as Python.", f"{path}, {reason}", "Mend it.")
+    raise UsageError("A study file must run as Python.", f"{path}, {reason}", "Fix it.")
 
 
 def study_of(

@@ -125,7 +125,7 @@ def _take(study: Study, shared: Shared, ledger: Ledger) -> None:
 
 
 def _prepare_data(configs: Iterable[TrainConfig]) -> None:
-    """Loads every set once and checks the sizes, so that a wrong one is told at once and workers find the cache."""
+    """Loads every set once and checks the sizes, so that a wrong one is refused at once and workers find the cache."""
     seen = set()
     for config in configs:
         sizes = (config.validation_size, config.train_size, config.batch_size)

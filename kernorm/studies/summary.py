@@ -40,7 +40,7 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A penalty that a publication states beside the one that was measured in this arm.
+    """A penalty that a publication states, and the one that was measured in this arm.
 
     `stated` and `applied` are λ's in Keras' convention; `measured` is the penalty at step 0 and `most` the greatest one
     at any epoch, both means over runs in nats.
@@ -138,7 +138,7 @@ class ArmSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class StudySummary:
-    """A study as far as it has come.
+    """A study with the runs that it has.
 
     `selections` are the selection rules of its arms, and `monitored` the splits behind the curves. `revisions` are
     those of the training code behind the runs, `taken` counts runs that other studies trained, by their names, and

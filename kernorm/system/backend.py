@@ -114,7 +114,7 @@ def prepare_backend(config: TrainConfig) -> None:
 def _keep_freed_memory() -> None:
     """Tells glibc to keep what a training step frees for the next one, where that is the allocator.
 
-    Else it gives every large activation back to the system and takes zeroed pages anew, a tenth of a step's CPU time.
+    Else it gives every large activation back to the system and takes zeroed pages again, a tenth of a step's CPU time.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

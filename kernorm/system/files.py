@@ -14,7 +14,7 @@ from kernorm.errors import UsageError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name beside it, flushes it to disk and renames it into place.
+    """Writes a file under a temporary name next to it, flushes it to disk and renames it into place.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file stays as it was.

@@ -53,8 +53,8 @@ class RunLog(keras.callbacks.Callback):
 
     Args:
         config: of the run.
-        reached: what earlier epochs left; goes on from there.
-        batches: told the epoch before each one.
+        reached: what earlier epochs left; extended by every epoch.
+        batches: get the epoch before each one.
         tables: learning rate and momentum by step.
         folder: gets history.csv after every epoch.
         monitored: the split that `validation_data` is, for the printed line.

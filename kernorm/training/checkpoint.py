@@ -27,7 +27,7 @@ class Checkpoint:
         variables: weights, moving statistics and the states of the dropout generators, in the model's order.
         optimizer: step count and velocities, in the optimizer's order.
         kept: the variables of the epoch selected so far; empty while that is the last one.
-        notes: what the run writes beside them, JSON-ready: identity, history, openings, selected epoch.
+        notes: what the run adds, JSON-ready: identity, history, openings, selected epoch.
     """
 
     variables: Arrays
@@ -106,7 +106,7 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
                 f"{len(shapes[0])} variables and {len(shapes[1])} of the optimizer, where the net has "
                 f"{len(expected[0])} and {len(expected[1])} or other shapes"
             ),
-            ("Go on with the versions that began the run, or remove its folder to train from the beginning."),
+            ("Resume with the versions that started the run, or remove its folder to train from the beginning."),
         )
     set_variables(model, checkpoint.variables)
     for variable, value in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):

@@ -206,7 +206,7 @@ def finish(trainer: "Trainer", record: Record, mistakes: NDArray[np.uint8]) -> R
         from kernorm.reporting.run_report import write_report  # Matplotlib, Jinja
 
         write_report(record, folder, mistakes)
-    # While it is there, the run is not complete: the same command does once more what comes after the last epoch.
+    # While it is there, the run is not complete: the same command repeats what comes after the last epoch.
     (folder / CHECKPOINT).unlink()
     return record
 
@@ -218,7 +218,7 @@ def _export(config: TrainConfig, folder: Path) -> Export:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Removes the folders that a refused command made, the innermost first, as far as nothing was written in them."""
+    """Removes the folders that a refused command made, the innermost first, unless something was written in them."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()

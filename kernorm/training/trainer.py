@@ -117,14 +117,14 @@ class Trainer:
         )
 
     def resume(self) -> int:
-        """Takes up the checkpoint, if there is one; returns the epochs that are done."""
+        """Restores the checkpoint, if there is one; returns the epochs that are done."""
         path = self.folder / CHECKPOINT
         if not path.exists():
             return 0
         state = checkpoint.load(path)
         if with_added(state.notes["identity"]) != self.config.identity:
             raise UsageError(
-                "A run goes on with the config it began with.",
+                "A run is resumed with the config that it started with.",
                 f"{path} of another one",
                 "Give another --reports-dir, or move that folder away.",
             )
@@ -169,7 +169,7 @@ class Trainer:
                 )
 
     def monitored_split(self) -> tuple[NDArray, NDArray] | None:
-        """Returns images and labels of the split that every epoch ends with, or None; of test, the look is entered."""
+        """Returns images and labels of the split that every epoch ends with, or None; of test, the access is logged."""
         if self.monitored == "test":
             return self._open_test("selection", self.reached.history[-1].epoch + 1)
         return tuple(self.data.validation) if self.data.validation else None  # type: ignore[return-value]
@@ -190,12 +190,12 @@ class Trainer:
         write_record(self.so_far(), self.folder / RECORD)
 
     def _after_epoch(self, model: keras.Model) -> None:
-        """Saves the state, then enters the look at the test split that the next epoch will end with, if it does."""
+        """Saves the state, then logs the next epoch's test evaluation in advance, if there is one."""
         self.save(model)
         self.announce_look()
 
     def announce_look(self) -> None:
-        """Enters the look at the test split that the next epoch will end with, if it does."""
+        """Logs the next epoch's test evaluation in advance, if there is one."""
         epoch = self.reached.history[-1].epoch
         if self.monitored == "test" and epoch < self.last:
             self._open_test("selection", epoch + 1)

@@ -32,7 +32,7 @@ def client(tmp_path, monkeypatch):
     folder.mkdir()
 
     def made(cells):
-        notebook = nbformat.from_dict(cells) if isinstance(cells, dict) else nbformat.v4.new_notebook(cells=cells)
+        notebook = nbformat.reads(cells, 4) if isinstance(cells, str) else nbformat.v4.new_notebook(cells=cells)
         places = {"metadata": {"path": str(folder)}}
         return nbclient.NotebookClient(notebook, timeout=None, resources=places, record_timing=False)
 
@@ -42,7 +42,7 @@ def client(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of jupyter_client's sockets
 def test_the_tour_runs_from_its_first_cell_to_its_last(client, whole_mnist_cache):
-    told = client(json.loads(NOTEBOOK.read_text())).execute()
+    told = client(NOTEBOOK.read_text()).execute()
     cells = [cell for cell in told.cells if cell.cell_type == "code"]
     assert all(cell.outputs for cell in cells)
     shown = [output for cell in cells for output in cell.outputs if output.output_type == "execute_result"]

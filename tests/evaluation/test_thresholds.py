@@ -93,7 +93,7 @@ def test_a_threshold_goes_to_every_slice_as_in_tfma(tmp_path, names):
                     "threshold": {"changeThreshold": {"direction": "HIGHER_IS_BETTER", "absolute": 0}},
                 }
             ),
-            "A change threshold has its metric's direction. Received: HIGHER_IS_BETTER for brier. Turn it round.",
+            "A change threshold has its metric's direction. Received: HIGHER_IS_BETTER for brier. Use the op",
         ),
     ],
 )

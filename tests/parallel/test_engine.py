@@ -150,7 +150,7 @@ def test_a_killed_worker_costs_its_job_one_more_start_and_the_others_none(engine
 def test_a_job_that_kills_every_worker_is_an_error(engine):
     found = outcomes_by_job(engine(die), range(4))
     assert (found[1].result, found[1].attempts) == (None, 2)
-    assert found[1].error.startswith("its worker was killed or lost 2 times, mostly a lack of memory: ")
+    assert found[1].error.startswith("its worker was killed or lost 2 times, mostly for lack of memory: ")
     assert [found[job] for job in (0, 2, 3)] == [Outcome(job, job, None, 1) for job in (0, 2, 3)]
 
 

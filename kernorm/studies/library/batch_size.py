@@ -1,4 +1,4 @@
-"""Which norm bears small batches, and how should the learning rate follow the batch size?
+"""Which norm tolerates small batches, and how should the learning rate follow the batch size?
 
     python -m kernorm.study batch_size --only '*-sqrt'
 

@@ -6,8 +6,8 @@ The notebook adds the L1 norm times the *L2* coefficient. So its `l1` run (λ1 5
 the baseline once more from another state of the random generator; its `l1_l2` run had an L1 coefficient of 5e-3, ten
 times the stated one. The `l1` arm below is therefore the config of `none` with seeds of its own.
 
-40 epochs: about 15 CPU-minutes a run, 5 hours for 4 arms and 5 seeds. Expected: `l1` is not told apart from `none`, and
-`l1_l2` is worse.
+40 epochs: about 15 CPU-minutes a run, 5 hours for 4 arms and 5 seeds. Expected: `l1` is not distinguishable from
+`none`, and `l1_l2` is worse.
 """
 
 from kernorm.recipes import recipe

@@ -70,7 +70,7 @@ def batch_sizes(arms: Sequence[Arm]) -> tuple[Panel, ...]:
             axes = figure.subplots()
             for line in inside:
                 colour, marker = colours.get(line.label, ("muted", "o"))
-                # Beside each other, so that intervals at one batch size do not hide each other.
+                # Side by side, so that intervals at one batch size do not hide each other.
                 aside = 2 ** (0.07 * (labels.index(line.label) - (len(labels) - 1) / 2))
                 _batch_line(axes, line, PALETTE[colour], marker, aside)
             stretch_axis(axes, shown)

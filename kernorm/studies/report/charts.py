@@ -1,6 +1,6 @@
 """The charts of a study: differences, single seeds, batch sizes, curves, misclassified images.
 
-Behind the analysis, before the study's report. As in a run's report, the same panels are PNG files beside the page and
+Behind the analysis, before the study's report. As in a run's report, the same panels are PNG files next to the page and
 SVG inside it.
 """
 

@@ -40,7 +40,7 @@ def overlays(arms: Sequence[Arm]) -> tuple[Panel, ...]:
 
 
 def multiples(arms: Sequence[Arm], measure: str) -> tuple[Panel, ...]:
-    """Small multiples of accuracy or cross-entropy: an arm a panel beside its baseline.
+    """Small multiples of accuracy or cross-entropy: an arm a panel, with its baseline.
 
     Where there are several baselines, a panel holds one of them and all that is compared with it.
     """

@@ -31,7 +31,7 @@ class Grid:
     """Images that the most runs got wrong, of one arm or of all arms on one data set (`arm` empty).
 
     `every` counts how many were wrong in at least one run, `pictures` are the images by index, empty where the data set
-    is not at hand.
+    is not available.
     """
 
     arm: str

@@ -1,6 +1,6 @@
 """The report of a study: report.html, which opens offline, its charts as PNG files, summary.json and tables.csv.
 
-Last in the way of a study. Every number shown is the summary's or the records'; the page's words are in
+Every number shown is the summary's or the records'; the page's words are in
 study_report.html.j2 and study_words.py, its looks in report.css and study_report.css.
 """
 
@@ -29,7 +29,7 @@ _SUMMARY = TypeAdapter(StudySummary)
 
 
 def write_study_report(study: Study, summary: StudySummary, ledger: Ledger, folder: Path, command: str) -> Path:
-    """Writes the report of a study as far as it has come into `folder`, each file atomically; returns the page's path.
+    """Writes the report of a study as it stands into `folder`, each file atomically; returns the page's path.
 
     `command` is what runs the study. The pictures of misclassified images are one more look at the test split, which
     the page counts.

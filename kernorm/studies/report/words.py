@@ -20,7 +20,7 @@ _ANSWERS = {
     "better": "Better than",
     "worse": "Worse than",
     "equivalent": "Equivalent to",
-    "not resolved": "Not told apart from",
+    "not resolved": "Not distinguishable from",
     "no verdict": "Not yet compared with",
 }
 
@@ -156,7 +156,7 @@ def _selection(summary: StudySummary) -> Iterable[Notice]:
         many = str(looks[0]) if len(looks) == 1 else f"{looks[0]} to {looks[-1]}"
         text = (
             f"{who} accuracy is the best of {many} looks at the test split, one an epoch, and too good by that. "
-            "Set it only beside results that were selected so too, as the published ones were."
+            "Compare it only with results that were selected so too, as the published ones were."
         )
         yield Notice("warning", "The test split selected the weights", text)
     elif "validation" in summary.selections:
@@ -181,12 +181,12 @@ def _unfinished(summary: StudySummary, ledger: Ledger) -> Iterable[Notice]:
             "warning",
             "The study is not complete",
             f"{_count(summary.missing, 'run')} of {total} {'is' if summary.missing == 1 else 'are'} missing. "
-            "The same command does them; what stands here will change.",
+            "Run the same command to add them; these numbers will change.",
         )
     if ledger.damaged:
         yield Notice(
             "warning",
-            "Damaged records were put aside",
+            "Damaged records were set aside",
             f"{_count(len(ledger.damaged), 'line')} of records.jsonl could not be read and "
             f"{'is' if len(ledger.damaged) == 1 else 'are'} in records.damaged.jsonl.",
         )
@@ -215,7 +215,7 @@ def _mixture(summary: StudySummary) -> Iterable[Notice]:
         if len(found) > 1
     ]
     if told:
-        yield Notice("warning", "Not all runs were made alike", " ".join(told))
+        yield Notice("warning", "Not all runs were made the same way", " ".join(told))
 
 
 def _sources(summary: StudySummary) -> Iterable[Notice]:
@@ -253,7 +253,7 @@ def not_used(counts: Mapping[str, int]) -> str:
 def _rule(summary: StudySummary) -> Notice:
     compared = sum(arm.baseline is not None for arm in summary.arms)
     if not compared:
-        return Notice("note", "Nothing is compared", "The study has no arm beside its baseline.")
+        return Notice("note", "Nothing is compared", "The study has no arm but its baseline.")
     correction = f"Holm's correction over {_count(compared, 'arm')}"
     return Notice(
         "note",

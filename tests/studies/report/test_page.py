@@ -253,7 +253,7 @@ def test_mistakes_hold_the_images_themselves(page, summary, test_images):
 def test_the_answer_is_told_first(page, summary):
     assert answers(summary) == [
         ("worse", "Worse than `none`", "l1_l2"),
-        ("not resolved", "Not told apart from `none`", "l1, <b>gn</b>"),
+        ("not resolved", "Not distinguishable from `none`", "l1, <b>gn</b>"),
         ("no verdict", "Not yet compared with `none`", "wild"),
     ]
     assert "Which one?" in page.text
@@ -394,7 +394,7 @@ def test_without_the_data_set_there_are_no_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "charts", lambda arms: {})
     study = a_study({"bn": TrainConfig(epochs=2)})
     page = write(study, some_results(study, {"bn": (3, 4)}), tmp_path)
-    assert "The data set is not at hand, so there are no pictures." in page.text
+    assert "The data set is not available, so there are no pictures." in page.text
     assert "The test split was opened 2 times 2 times by 2 finished runs, once each, at its end." in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not list(tmp_path.glob("misclassified*"))
@@ -405,7 +405,7 @@ def test_many_arms_are_told_by_those_that_differ(tmp_path, undrawn):
     errors = {f"arm {n}": (20 + n % 3, 22, 21) for n in range(14)} | {"arm 7": (90, 91, 92)}
     page = write(study, some_results(study, errors), tmp_path)
     assert "Worse than arm 0 : arm 7" in page.text
-    assert "Not told apart from arm 0 : arm 1, arm 2, arm 3, arm 4 and 8 more" in page.text
+    assert "Not distinguishable from arm 0 : arm 1, arm 2, arm 3, arm 4 and 8 more" in page.text
     assert "All 14 arms" in page.text
     assert "The first 12 arms; summary.json holds all." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 25 + 12 * 10
@@ -443,13 +443,13 @@ def test_cautions_on_mixed_runs_failures_and_damage():
     assert list(found)[0] == "1 run failed"
     assert found["1 run failed"].text.startswith("`ln`, seed 0: OSError: the disk is full. They are in no mean")
     assert found["The validation split selected the weights"].kind == "good"
-    assert found["Not all runs were made alike"].text == (
+    assert found["Not all runs were made the same way"].text == (
         f"Devices: CPU, GPU. Commits: {'ab' * 6}, unknown. Versions of keras: 3.15.1, 3.16."
     )
     damaged = {
         caution.title: caution for caution in cautions(study, analyse(study, results), SimpleNamespace(damaged=[3]), 0)
     }
-    assert damaged["Damaged records were put aside"].kind == "warning"
+    assert damaged["Damaged records were set aside"].kind == "warning"
 
 
 def test_a_study_of_one_arm_compares_nothing():
