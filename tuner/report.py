@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, PackageLoader
 from markupsafe import Markup
@@ -18,15 +18,17 @@ from kernorm.reporting.page import page_renderer
 from kernorm.studies.summary import ArmSummary
 from kernorm.system.files import write_atomically, write_json
 from tuner.config import SearchConfig
-from tuner.confirm import Confirmed
 from tuner.plots import LABELS, charts
 from tuner.space import Range, Space, declare
 from tuner.trials import Trial, Trials
 
+if TYPE_CHECKING:
+    from tuner.confirm import Confirmed
+
 SHOWN = 15
 
 
-def write_search_report(config: SearchConfig, trials: Trials, confirmed: Confirmed) -> Path:
+def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confirmed") -> Path:
     """Writes the report, best_hyperparameters.txt and tuner_results.json into the search's folder, each atomically.
 
     Raises:
@@ -126,7 +128,7 @@ def command(config: SearchConfig) -> str:
     return " ".join(words)
 
 
-def _arms(confirmed: Confirmed) -> list[tuple[ArmSummary, Any]]:
+def _arms(confirmed: "Confirmed") -> list[tuple[ArmSummary, Any]]:
     """Returns the confirmation's arms with the confirmed trials, the baseline last."""
     if confirmed.study is None:
         return []

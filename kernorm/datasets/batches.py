@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from kernorm.config import TrainConfig
 from kernorm.datasets.augment import VALUES, Affine, augment, maps_of
 
+# Images that a step of an evaluation sees.
+EVALUATION_BATCH = 250
 _ORDER, _AUGMENT = 0, 1
 
 

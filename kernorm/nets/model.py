@@ -9,7 +9,7 @@ import keras
 from kernorm.config import TrainConfig, layer_settings
 from kernorm.errors import UsageError, nearest
 from kernorm.nets.layers import Dropout, StandardizedConv2D
-from kernorm.nets.norms import NORMS, Place, build_norm, resolve_groups
+from kernorm.nets.norms import Place, build_norm, resolve_groups
 from kernorm.nets.penalties import layer_penalties, regularizer
 from kernorm.records.record import Data
 
@@ -243,9 +243,3 @@ def _scaling(means: Sequence[float], stds: Sequence[float]) -> tuple[list[float]
     scale = [1 / std for std in stds]
     offset = [-mean / std for mean, std in zip(means, stds, strict=True)]
     return (scale[0], offset[0]) if len(scale) == 1 else (scale, offset)
-
-
-def norm_of(config: TrainConfig, layer: str) -> str:
-    """Returns the name of the norm configured at a convolution."""
-    name = layer_settings("norm_at", config.norm_at).get(layer, config.norm)
-    return name if name in NORMS else "none"

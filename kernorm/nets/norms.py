@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kernorm.config import TrainConfig
+from kernorm.config import TrainConfig, layer_settings
 from kernorm.errors import UsageError
 from kernorm.nets import layers
 
@@ -158,3 +158,9 @@ def build_norm(name: str, place: Place, config: TrainConfig, *, fused: bool = Fa
             f"Give --norm-at {place.layer}=none, or ln, there.",
         )
     return norm.build(place, config, {"name": f"{place.layer}_norm", **({"fused": fused} if norm.fusible else {})})
+
+
+def norm_of(config: TrainConfig, layer: str) -> str:
+    """Returns the name of the norm configured at a convolution."""
+    name = layer_settings("norm_at", config.norm_at).get(layer, config.norm)
+    return name if name in NORMS else "none"

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -16,7 +17,9 @@ from kernorm.parallel.grouping import WIDTHS, padded
 from kernorm.parallel.lowering import LOWERINGS, Lowering
 from kernorm.parallel.members import equal_batches, feed_of, hyper_of, sees, state_of
 from kernorm.parallel.vmap import Feed, Hyper, Memory, Programs, State, Steps, stack
-from kernorm.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from kernorm.training.trainer import Trainer
 
 # Of the device's free memory that `auto` uses.
 SHARE_OF_MEMORY = 0.8
@@ -41,7 +44,7 @@ class Placement:
 
     def __init__(
         self,
-        runs: Sequence[Trainer],
+        runs: "Sequence[Trainer]",
         done: int,
         *,
         width: int | None,
@@ -58,7 +61,7 @@ class Placement:
         self._place(runs, width)
         self._choose(runs, [lowering] if lowering else list(LOWERINGS), width)
 
-    def _place(self, runs: Sequence[Trainer], width: int | None) -> None:
+    def _place(self, runs: "Sequence[Trainer]", width: int | None) -> None:
         """Makes these runs the members, at most `width` of them."""
         self.runs = list(runs[: width or WIDTHS[-1]])
         self.count = len(self.runs)
@@ -72,7 +75,7 @@ class Placement:
         self._hyper = Hyper(*(np.stack(column).astype(np.float32) for column in columns))
         self._programs: dict[Lowering, Programs] = {}
 
-    def _choose(self, runs: Sequence[Trainer], lowerings: list[Lowering], width: int | None) -> None:
+    def _choose(self, runs: "Sequence[Trainer]", lowerings: list[Lowering], width: int | None) -> None:
         """Loads the members by the faster lowering; fewer of them where the width is free and they do not fit."""
         if not self._accelerated:
             self._load(lowerings[0])

@@ -2,17 +2,21 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
+from kernorm.datasets.batches import EVALUATION_BATCH
 from kernorm.nets.penalties import lambdas
 from kernorm.parallel.vmap import Feed, Hyper, State
-from kernorm.training.trainer import EVALUATION_BATCH, Trainer
+
+if TYPE_CHECKING:
+    from kernorm.training.trainer import Trainer
 
 
-def state_of(run: Trainer) -> State:
+def state_of(run: "Trainer") -> State:
     """Copies the state of a run."""
     model, optimizer = run.model, run.model.optimizer
     optimizer.build(model.trainable_variables)
@@ -20,7 +24,7 @@ def state_of(run: Trainer) -> State:
     return State(*([np.array(variable) for variable in variables] for variables in groups))
 
 
-def set_state(run: Trainer, state: State) -> None:
+def set_state(run: "Trainer", state: State) -> None:
     """Puts a state into a run's model and optimizer."""
     model, optimizer = run.model, run.model.optimizer
     groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
@@ -29,7 +33,7 @@ def set_state(run: Trainer, state: State) -> None:
             variable.assign(value)
 
 
-def in_order(run: Trainer, state: State, place: int) -> list[NDArray]:
+def in_order(run: "Trainer", state: State, place: int) -> list[NDArray]:
     """Returns a member's variables in the model's order, as `checkpoint.variables_of` gives them."""
     model = run.model
     variables = [*model.trainable_variables, *model.non_trainable_variables]
@@ -40,23 +44,23 @@ def in_order(run: Trainer, state: State, place: int) -> list[NDArray]:
     return [np.array(by_variable[id(variable)]) for variable in model.variables]
 
 
-def hyper_of(run: Trainer) -> Hyper:
+def hyper_of(run: "Trainer") -> Hyper:
     """Returns what may differ between members: λ's by weight, rates and momenta by step."""
     return Hyper(lambdas(run.model, run.config), *run.tables)
 
 
-def kernel_places(run: Trainer) -> list[int]:
+def kernel_places(run: "Trainer") -> list[int]:
     """Returns where the kernels are among the trainable variables."""
     kernels = {id(layer.kernel) for layer in run.model.layers if hasattr(layer, "kernel")}
     return [index for index, variable in enumerate(run.model.trainable_variables) if id(variable) in kernels]
 
 
-def sees(run: Trainer) -> tuple:
+def sees(run: "Trainer") -> tuple:
     """Returns what decides the images that a member sees; equal for arms of a study with one seed."""
     return run.config.seed, run.batches.ranges
 
 
-def feed_of(run: Trainer, indices: range, steps: int, mapped: bool) -> Feed:
+def feed_of(run: "Trainer", indices: range, steps: int, mapped: bool) -> Feed:
     """Returns what a member is fed in some steps; those that are padded are not done."""
     if mapped:
         chosen, maps = run.batches.fed(indices)
@@ -67,11 +71,13 @@ def feed_of(run: Trainer, indices: range, steps: int, mapped: bool) -> Feed:
     return Feed(np.pad(chosen.astype(np.int32), [*padding, (0, 0)]), np.pad(maps, [*padding, *[(0, 0)] * 3]))
 
 
-def equal_batches(images: NDArray[np.uint8], labels: NDArray) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+def equal_batches(
+    images: NDArray[np.uint8], labels: NDArray, size: int = EVALUATION_BATCH
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
     """Yields a split in equal batches; the last one is padded by black images of label −1."""
-    for start in range(0, len(labels), EVALUATION_BATCH):
-        part, own = images[start : start + EVALUATION_BATCH], labels[start : start + EVALUATION_BATCH]
-        missing = EVALUATION_BATCH - len(own)
+    for start in range(0, len(labels), size):
+        part, own = images[start : start + size], labels[start : start + size]
+        missing = size - len(own)
         yield (
             np.pad(part, [(0, missing), *[(0, 0)] * 3]),
             np.pad(own.astype(np.int32), (0, missing), constant_values=-1),

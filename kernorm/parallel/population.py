@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
+from kernorm.datasets.batches import EVALUATION_BATCH
 from kernorm.datasets.dataset import Split
 from kernorm.nets.penalties import check_penalty, lambdas, penalty_of
 from kernorm.parallel.capacity import Placement
@@ -29,7 +30,7 @@ from kernorm.training.run import (
     fail,
     finish,
 )
-from kernorm.training.trainer import EVALUATION_BATCH, Logits, Trainer
+from kernorm.training.trainer import Logits, Trainer
 
 # Steps a dispatch on an accelerator.
 STEPS = 32
@@ -195,7 +196,7 @@ class Population(Placement):
     def _scores(self, split: Sequence[NDArray]) -> tuple[list[float], list[float]]:
         """Returns the members' cross-entropy in nats and accuracy on a split, in inference mode."""
         sums = []
-        for images, labels in equal_batches(*split):
+        for images, labels in equal_batches(split[0], split[1], EVALUATION_BATCH):
             sums.append(self.programs.scores(self.state, self.programs.shared(images), self.programs.shared(labels)))
         entropy, right = (np.sum([np.asarray(value, np.float64) for value in part], axis=0) for part in zip(*sums))  # noqa: B905
         return (entropy / len(split[1])).tolist(), (right / len(split[1])).tolist()
@@ -261,7 +262,7 @@ class Population(Placement):
         state = self.programs.members(stacked)
         found = np.empty((self.width, len(split.labels), len(self.data.info.labels)), np.float32)
         for start, (images, _) in zip(
-            range(0, len(split.labels), EVALUATION_BATCH), equal_batches(*split), strict=True
+            range(0, len(split.labels), EVALUATION_BATCH), equal_batches(*split, EVALUATION_BATCH), strict=True
         ):
             part = found[:, start : start + EVALUATION_BATCH]
             part[:] = np.asarray(self.programs.logits(state, self.programs.shared(images)))[:, : part.shape[1]]

@@ -9,7 +9,7 @@ the program, so runs that differ in these alone share one compilation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from kernorm.datasets.augment import Interpolation
 from kernorm.parallel.lowering import Lowering, lowered, warp
 from kernorm.records.record import PERCENTILES
-from kernorm.training.diagnostics import Watch
+
+if TYPE_CHECKING:
+    from kernorm.training.diagnostics import Watch
 
 _MEMBERS = PartitionSpec("members")
 _SHARED = PartitionSpec()
@@ -89,7 +91,7 @@ class Programs:
     def __init__(
         self,
         model: keras.Model,
-        watch: Watch,
+        watch: "Watch",
         images: NDArray[np.uint8],
         labels: NDArray,
         *,
@@ -192,7 +194,7 @@ class Programs:
         return self._call(state, images, False)[0]
 
     def _percentiles(self, state: State, images: Any) -> Any:
-        """Returns what `Watch` measures of its layer."""
+        """Returns what `"Watch"` measures of its layer."""
         values = [*state.trainable, *state.fixed]
         trainable, fixed = ([values[place] for place in places] for places in self._watched)
         activations, _ = self._activations.stateless_call(trainable, fixed, images, training=False)

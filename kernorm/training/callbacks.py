@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from kernorm.records.history import write_history
 from kernorm.records.record import Epoch
 from kernorm.reporting.progress import RunProgress, split_loss
 from kernorm.training import checkpoint
-from kernorm.training.diagnostics import Watch
 from kernorm.training.schedules import Table
+
+if TYPE_CHECKING:
+    from kernorm.training.diagnostics import Watch
 
 
 class Diverged(Exception):
@@ -72,7 +75,7 @@ class RunLog(keras.callbacks.Callback):
         tables: tuple[Table, Table],
         folder: Path,
         monitored: str,
-        watch: Watch,
+        watch: "Watch",
         save: Callable[[keras.Model], None],
         progress: RunProgress,
     ) -> None:

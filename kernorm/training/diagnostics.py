@@ -6,8 +6,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
-from kernorm.nets.model import norm_of
-from kernorm.nets.norms import NORMS
+from kernorm.nets.norms import NORMS, norm_of
 from kernorm.nets.penalties import layer_penalties
 from kernorm.records.record import PERCENTILES, THRESHOLDS, Layer, Pruned, Watched
 

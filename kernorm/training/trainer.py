@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from kernorm.config import TrainConfig, with_added
-from kernorm.datasets.batches import Batches
+from kernorm.datasets.batches import EVALUATION_BATCH, Batches
 from kernorm.datasets.dataset import Dataset, Split, load
 from kernorm.errors import UsageError
 from kernorm.nets.model import build_model_for
@@ -29,8 +29,6 @@ from kernorm.training.environment import describe_environment
 from kernorm.training.optimizers import build_optimizer
 from kernorm.training.schedules import schedule_tables
 from kernorm.training.trackers import trackers
-
-EVALUATION_BATCH = 250
 
 _HISTORY = TypeAdapter(list[Epoch])
 _OPENINGS = TypeAdapter(list[Opening])

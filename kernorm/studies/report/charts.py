@@ -4,24 +4,20 @@ Behind the analysis, before the study's report. As in a run's report, the same p
 SVG inside it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median_low
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from kernorm.reporting.figures import PALETTE, Panel, plain
-from kernorm.reporting.format import name_of
-from kernorm.reporting.page import picture
 from kernorm.stats.intervals import Interval
 from kernorm.studies.report import curves
 from kernorm.studies.report.arms import Arm, readable
 from kernorm.studies.report.batch_sizes import batch_sizes
-from kernorm.studies.summary import METRICS, HardImage
+from kernorm.studies.summary import METRICS
 
 # Verdicts by colour and marker; what is not resolved is hollow.
 MARKS = {
@@ -172,42 +168,6 @@ def seeds(arms: Sequence[Arm], metric: str) -> Panel:
     means = "; ".join(f"{arm.name} {factor * arm.summary.scores[metric].mean:.4g}" for arm in arms[:20])
     title = f"{METRICS[metric].label[:1].upper()}{METRICS[metric].label[1:]} of every seed"
     return Panel(f"seeds-{metric.replace('_', '-')}", title, f"Means in {unit}: {means}.", _tall(len(arms)), draw)
-
-
-def misclassified(
-    title: str, name: str, hard: Sequence[HardImage], images: Mapping[int, NDArray[np.uint8]], labels: Sequence[str]
-) -> Panel:
-    """Images that most runs got wrong: target → most frequent prediction, and in how many of how many runs."""
-    columns = 5
-    rows = max(1, -(-len(hard) // columns))
-
-    def draw(figure: FigureBase) -> None:
-        axes = figure.subplots()
-        for place, image in enumerate(hard):
-            left, top = 1.15 * (place % columns), 1.45 * (place // columns)
-            axes.imshow(
-                picture(images[image.index]),
-                cmap="gray_r",
-                vmin=0,
-                vmax=255,
-                interpolation="nearest",
-                extent=(left, left + 1, top + 1, top),
-            )
-            axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=PALETTE["line"], linewidth=0.6))
-            words = f"{name_of(image.target, labels)} → {name_of(image.prediction, labels)}"
-            axes.text(
-                left + 0.5,
-                top + 1.04,
-                f"{plain(words)}\n{image.wrong} of {image.runs}",
-                ha="center",
-                va="top",
-                fontsize=8,
-            )
-        axes.set(xlim=(-0.05, 1.15 * columns - 0.1), ylim=(1.45 * rows - 0.03, -0.03), aspect="equal")
-        axes.set_axis_off()
-
-    words = f"{len(hard)} images with target → most frequent prediction."
-    return Panel(name, title, words, (5.7, 1.45 * rows), draw)
 
 
 def _difference(arm: Arm, metric: str) -> float | None:

@@ -5,21 +5,22 @@ Between the study's arms and its report. To show a picture is to look at the tes
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from matplotlib.figure import FigureBase
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load_test_split
 from kernorm.errors import UsageError
 from kernorm.records.record import Data
-from kernorm.reporting.figures import Panel
+from kernorm.reporting.figures import PALETTE, Panel, plain
 from kernorm.reporting.format import name_of
-from kernorm.reporting.page import mistakes_as_uris
+from kernorm.reporting.page import mistakes_as_uris, picture
 from kernorm.studies.report.arms import Arm
-from kernorm.studies.report.charts import misclassified
 from kernorm.studies.summary import ArmSummary, HardImage
 
 # Images in the grid of all arms and in an arm's own, and arms that have one of their own.
@@ -120,3 +121,39 @@ def _pictures(config: TrainConfig, data: Data, images: Sequence[HardImage]) -> d
         return {}
     test = sealed.open(purpose="pictures for the report of a study", epoch=0)
     return {image.index: test.images[image.index] for image in images}
+
+
+def misclassified(
+    title: str, name: str, hard: Sequence[HardImage], images: Mapping[int, NDArray[np.uint8]], labels: Sequence[str]
+) -> Panel:
+    """Images that most runs got wrong: target → most frequent prediction, and in how many of how many runs."""
+    columns = 5
+    rows = max(1, -(-len(hard) // columns))
+
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
+        for place, image in enumerate(hard):
+            left, top = 1.15 * (place % columns), 1.45 * (place // columns)
+            axes.imshow(
+                picture(images[image.index]),
+                cmap="gray_r",
+                vmin=0,
+                vmax=255,
+                interpolation="nearest",
+                extent=(left, left + 1, top + 1, top),
+            )
+            axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=PALETTE["line"], linewidth=0.6))
+            words = f"{name_of(image.target, labels)} → {name_of(image.prediction, labels)}"
+            axes.text(
+                left + 0.5,
+                top + 1.04,
+                f"{plain(words)}\n{image.wrong} of {image.runs}",
+                ha="center",
+                va="top",
+                fontsize=8,
+            )
+        axes.set(xlim=(-0.05, 1.15 * columns - 0.1), ylim=(1.45 * rows - 0.03, -0.03), aspect="equal")
+        axes.set_axis_off()
+
+    words = f"{len(hard)} images with target → most frequent prediction."
+    return Panel(name, title, words, (5.7, 1.45 * rows), draw)

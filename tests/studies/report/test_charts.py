@@ -11,7 +11,8 @@ from kernorm.reporting.figures import PALETTE, plain, to_png, to_svg
 from kernorm.studies.definition import load_study
 from kernorm.studies.report.arms import COLOURED, compared_groups, readable
 from kernorm.studies.report.batch_sizes import batch_lines
-from kernorm.studies.report.charts import charts, misclassified
+from kernorm.studies.report.charts import charts
+from kernorm.studies.report.mistakes import misclassified
 from tests.builders import a_study, arm_named, arms_from, drawn, lines_of, some_results
 
 ARMS = {
