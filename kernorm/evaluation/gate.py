@@ -12,11 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, with_config
-from scipy import special
 
 from kernorm.evaluation.thresholds import OVERALL, Threshold
 from kernorm.stats.intervals import Interval, wilson
-from kernorm.stats.scores import BINS
+from kernorm.stats.scores import BINS, score_images
 
 RESAMPLES = 2000
 Columns = NDArray[np.float64]
@@ -75,19 +74,12 @@ class Scored:
 
 def scored(logits: NDArray[np.float32], labels: NDArray[np.integer]) -> Scored:
     """Returns the answers (N, K) to images with labels (N,) as columns: right, −log p, Brier, calibration's bins."""
-    classes = labels.astype(np.int64)
-    rows = np.arange(len(labels))
-    log_probabilities = special.log_softmax(logits.astype(np.float64), axis=1)
-    probabilities = np.exp(log_probabilities)
-    right = (logits.argmax(axis=1) == classes).astype(np.float64)
-    one_hot = np.zeros_like(probabilities)
-    one_hot[rows, classes] = 1.0
-    confidences = probabilities.max(axis=1)
-    bins = np.digitize(confidences, np.linspace(0.0, 1.0, BINS + 1)[1:-1], right=True)
+    found = score_images(logits, labels)
+    bins = np.digitize(found.confidence, np.linspace(0.0, 1.0, BINS + 1)[1:-1], right=True)
     gaps = np.zeros((len(labels), BINS))
-    gaps[rows, bins] = right - confidences
-    brier = np.square(probabilities - one_hot).sum(axis=1)
-    return Scored(classes, np.column_stack([right, -log_probabilities[rows, classes], brier, gaps]))
+    gaps[np.arange(len(labels)), bins] = found.right - found.confidence
+    columns = [found.right.astype(np.float64), found.cross_entropy, found.brier, gaps]
+    return Scored(labels.astype(np.int64), np.column_stack(columns))
 
 
 # Each takes means (…, M) of columns; the last is Σ_b |mean of bin b's gaps| (Guo et al. 2017, arXiv:1706.04599).

@@ -80,9 +80,9 @@ class Population(Placement):
             memory=memory,
         )
         self.ended: dict[int, Record | None] = {}
-        self.monitored = first.monitored_split() if done < self.last else None
+        self.monitored = first.open_monitored_split() if done < self.last else None
         for run in self.runs[1:] if done < self.last else ():
-            run.monitored_split()
+            run.open_monitored_split()
         for run in self.runs:
             run.record = replace(run.record, environment=replace(run.record.environment, population=self.count))
         self.saved = time.monotonic()

@@ -5,6 +5,7 @@ scored by the same lines.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,36 @@ from kernorm.records.record import Bin, Evaluation, Mistake
 from kernorm.stats.intervals import wilson
 
 BINS = 15
+
+
+class ImageScores(NamedTuple):
+    """What is scored of each image, (N,) each; every score of a split is a mean of these, or a function of means.
+
+    `cross_entropy` is −log p of the target in nats, `brier` Σ_k (p_k − y_k)², `confidence` the largest probability.
+    """
+
+    prediction: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    confidence: NDArray[np.float64]
+    cross_entropy: NDArray[np.float64]
+    brier: NDArray[np.float64]
+
+
+def score_images(logits: NDArray[np.float32], labels: NDArray[np.integer]) -> ImageScores:
+    """Scores the logits (N, K) of each image against its label (N,), in float64."""
+    targets, rows = labels.astype(np.int64), np.arange(len(labels))
+    log_probabilities = special.log_softmax(logits.astype(np.float64), axis=1)
+    probabilities = np.exp(log_probabilities)
+    one_hot = np.zeros_like(probabilities)
+    one_hot[rows, targets] = 1.0
+    predictions = logits.argmax(axis=1)
+    return ImageScores(
+        prediction=predictions,
+        right=predictions == targets,
+        confidence=probabilities.max(axis=1),
+        cross_entropy=-log_probabilities[rows, targets],
+        brier=np.square(probabilities - one_hot).sum(axis=1),
+    )
 
 
 def evaluate(
@@ -31,24 +62,18 @@ def evaluate(
     _check(logits, labels, split)
     count, classes = logits.shape
     labels = labels.astype(np.int64)  # uint8 labels would wrap around in the confusion's index below
-    log_probabilities = special.log_softmax(logits.astype(np.float64), axis=1)
-    probabilities = np.exp(log_probabilities)
-    predictions = logits.argmax(axis=1)
-    confidences = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predictions != labels)
+    predictions, right, confidences, cross_entropy, brier = score_images(logits, labels)
+    wrong = np.flatnonzero(~right)
     confusion = np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
-    bins = calibration_bins(confidences, predictions == labels)
-    rows = np.arange(count)
-    one_hot = np.zeros_like(probabilities)
-    one_hot[rows, labels] = 1.0
+    bins = calibration_bins(confidences, right)
     return Evaluation(
         split=split,
         count=count,
         errors=len(wrong),
         accuracy=(count - len(wrong)) / count,
         interval=wilson(count - len(wrong), count),
-        cross_entropy=float(-log_probabilities[rows, labels].mean()),
-        brier=float(np.square(probabilities - one_hot).sum(axis=1).mean()),
+        cross_entropy=float(cross_entropy.mean()),
+        brier=float(brier.mean()),
         ece=expected_calibration_error(bins),
         bins=bins,
         confusion=tuple(tuple(row) for row in confusion.tolist()),

@@ -138,8 +138,8 @@ def _arm(
         mcnemar=comparison.mcnemar(_median_run(runs), _median_run(baseline_runs))
         if records and baseline_runs
         else None,
-        new_digits=intervals.two_level_interval(list(wrong.values()), count) if len(records) > 1 else None,
-        new_digits_difference=intervals.two_level_bootstrap(
+        generalization_interval=intervals.two_level_interval(list(wrong.values()), count) if len(records) > 1 else None,
+        generalization_difference=intervals.two_level_bootstrap(
             [wrong[seed] for seed in common], [wrong_baseline[seed] for seed in common], count, paired=True
         )
         if len(common) > 1

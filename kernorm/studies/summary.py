@@ -104,8 +104,8 @@ class ArmSummary:
         p_adjusted: Holm's, over all compared arms of the study.
         verdicts: by the same names.
         mcnemar: between the run of median accuracy and the baseline's.
-        new_digits: interval of the accuracy over runs and images, for digits that were never seen.
-        new_digits_difference: of the difference to the baseline.
+        generalization_interval: interval of the accuracy over runs and images, for digits that were never seen.
+        generalization_difference: of the difference to the baseline.
         times: runs until a target accuracy on the monitored split, by names such as `epochs to 99.0 %`.
         penalties: mean λ1·Σ|w| and λ2·Σw² at step 0 and at the end.
         claims: what the published row says, and what was on.
@@ -124,8 +124,8 @@ class ArmSummary:
     p_adjusted: dict[str, float | None]
     verdicts: dict[str, comparison.Verdict]
     mcnemar: comparison.McNemar | None
-    new_digits: tuple[float, float] | None
-    new_digits_difference: tuple[float, float] | None
+    generalization_interval: tuple[float, float] | None
+    generalization_difference: tuple[float, float] | None
     times: dict[str, intervals.TimeTo]
     penalties: tuple[tuple[float, float], tuple[float, float]] | None
     claims: tuple[Claim, ...]

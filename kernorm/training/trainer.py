@@ -162,11 +162,11 @@ class Trainer:
                     shuffle=False,
                     verbose=0,
                     callbacks=[*others, log],
-                    validation_data=self.monitored_split(),
+                    validation_data=self.open_monitored_split(),
                     validation_batch_size=EVALUATION_BATCH,
                 )
 
-    def monitored_split(self) -> tuple[NDArray, NDArray] | None:
+    def open_monitored_split(self) -> tuple[NDArray, NDArray] | None:
         """Returns images and labels of the split that every epoch ends with, or None; of test, the access is logged."""
         if self.monitored == "test":
             return self._open_test("selection", self.reached.history[-1].epoch + 1)

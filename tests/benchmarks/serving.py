@@ -21,7 +21,7 @@ import numpy as np
 from kernorm.evaluation.evaluator import write_report
 from kernorm.evaluation.latency import Latency, Timed, write_latency
 from kernorm.saved_model.formats import load_onnx, load_openvino, write_onnx
-from kernorm.saved_model.inference import rebuild, saved_model
+from kernorm.saved_model.inference import load_saved_model, rebuild
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.warmup import recorded_images
 
@@ -74,7 +74,7 @@ def main(path):
         onnx = load_onnx(Path(folder) / "model.onnx")
     asks = {
         "keras.predict": lambda images: net.predict(images, batch_size=len(images), verbose=0),
-        "SavedModel, TensorFlow": saved_model(path),
+        "SavedModel, TensorFlow": load_saved_model(path),
         "OpenVINO": load_openvino(path),
         "ONNX Runtime": onnx,
     }

@@ -72,9 +72,9 @@ def test_median_runs_hard_images_and_new_digits():
     assert counted == {8: 3, 9: 3, 1: 2, 2: 2, 7: 2, 10: 2, 3: 1, 4: 1, 5: 1, 6: 1, 11: 1}
     assert [image.index for image in ln.hard][:3] == [8, 9, 1]
     assert (ln.hard[0].target, ln.hard[0].prediction, ln.hard[0].runs) == (8, 9, 3)
-    low, high = ln.new_digits_difference
+    low, high = ln.generalization_difference
     assert low < ln.comparisons["accuracy"].difference < high
-    assert bn.new_digits[0] < bn.scores["accuracy"].mean < bn.new_digits[1]
+    assert bn.generalization_interval[0] < bn.scores["accuracy"].mean < bn.generalization_interval[1]
 
 
 def test_what_is_missing_or_did_not_finish_is_counted_and_told():
@@ -91,7 +91,7 @@ def test_what_is_missing_or_did_not_finish_is_counted_and_told():
     assert gn.states == {"finished": 0, "diverged": 1, "failed": 1, "missing": 1}
     assert gn.troubles == ("seed 0: diverged at step 3", "seed 1: no room")
     assert gn.scores == {}
-    assert gn.new_digits is None
+    assert gn.generalization_interval is None
     assert gn.verdicts["accuracy"].name == "no verdict"
     assert ln.states["missing"] == 2
     assert ln.scores["accuracy"].interval is None

@@ -74,7 +74,7 @@ def _forest(arms: Sequence[Arm], metric: str) -> Panel | None:
         for row, arm in enumerate(rows):
             comparison, verdict = arm.summary.comparisons[metric], arm.summary.verdicts[metric].name
             colour, marker = MARKS[verdict]
-            new = arm.summary.new_digits_difference if metric == "accuracy" else None
+            new = arm.summary.generalization_difference if metric == "accuracy" else None
             for ends, below, width, ink, name in (
                 (new, 0.22, 1.2, "muted", "new digits"),
                 (comparison.interval, 0, 3.0, colour, "interval"),
@@ -177,7 +177,7 @@ def _difference(arm: Arm, metric: str) -> float | None:
 def _ends(arm: Arm, metric: str) -> list[float]:
     """Returns what an arm's row of the forest has to hold."""
     ends = [_difference(arm, metric) or 0.0, *(arm.summary.comparisons[metric].interval or ())]
-    return ends + list(arm.summary.new_digits_difference or ()) if metric == "accuracy" else ends
+    return ends + list(arm.summary.generalization_difference or ()) if metric == "accuracy" else ends
 
 
 def _reach(rows: Sequence[Sequence[float]], margin: float) -> Interval:

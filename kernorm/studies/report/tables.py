@@ -69,7 +69,10 @@ def _of_arm(arm: Arm) -> Iterator[Row]:
             yield from rows(metric, [("baseline", found.baseline), ("p_holm", found.p_adjusted[metric])])
             yield from rows(metric, _flat(comparison, "difference_"))
             yield from rows(metric, _flat(found.verdicts[metric], "verdict_"))
-    new = {"new_digits": found.new_digits, "difference_new_digits": found.new_digits_difference}
+    new = {
+        "generalization_interval": found.generalization_interval,
+        "difference_new_digits": found.generalization_difference,
+    }
     yield from rows("accuracy", _flat(new))
     if found.mcnemar:
         yield from rows("mcnemar", _flat(found.mcnemar))

@@ -172,8 +172,8 @@ def test_every_metric_has_its_table(page, summary, metric):
 def test_new_digits_mcnemar_times_and_sparsity(page, summary):
     for arm in summary.arms[1:4]:
         (row,) = [row for row in rows_of(page, arm.name) if len(row) == 6 and "to" in row[1]]
-        assert row[1] == " to ".join(f"{100 * end:.2f}" for end in arm.new_digits)
-        assert row[2] == " to ".join(signed(end) for end in arm.new_digits_difference)
+        assert row[1] == " to ".join(f"{100 * end:.2f}" for end in arm.generalization_interval)
+        assert row[2] == " to ".join(signed(end) for end in arm.generalization_difference)
         assert row[3:] == [str(arm.mcnemar.only_a), str(arm.mcnemar.only_b), p_value(arm.mcnemar.p)]
     (row,) = [row for row in rows_of(page, "l1_l2") if "not reached" in row[1]]
     assert row[1:] == ["not reached in 3 of 3"] * 4
@@ -326,8 +326,8 @@ def test_tables_csv_holds_the_numbers_of_the_summary(folder, summary, results):
                     score = value(arm.name, metric, "score", seed=str(result.seed))
                     assert score == of_metric.value(result.record)
         assert value(arm.name, "runs", "openings") == arm.openings
-        if arm.new_digits:
-            assert value(arm.name, "accuracy", "new_digits_low") == arm.new_digits[0]
+        if arm.generalization_interval:
+            assert value(arm.name, "accuracy", "new_digits_low") == arm.generalization_interval[0]
     assert value("l1", "lambda1", "stated") == 5e-4
     assert value("l1", "lambda1", "kept") == 0
     history = [result.record.history[6] for result in results.values() if result.arm == "l1_l2"]
