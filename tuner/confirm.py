@@ -1,6 +1,6 @@
 """Trains the best trials again on fresh seeds, compares them by the study's statistics, and exports the confirmed best.
 
-The best of many scores is too good by chance (the winner's curse); fresh seeds show by how much. Chosen is the arm of
+The best of many scores is biased upward (the winner's curse); fresh seeds show by how much. Chosen is the arm of
 the lowest mean validation cross-entropy; the test split, opened once a run, only reports.
 """
 

@@ -182,7 +182,7 @@ def _limits(record: Record) -> tuple[str, ...]:
         "Not made for decisions about people, such as on cheques, votes or exams, without a check of their own.",
     ]
     if record.config.select == "test":
-        limits.append("The epoch was chosen by test accuracy, so its test scores are too good to expect elsewhere.")
+        limits.append("The epoch was chosen by test accuracy, so its test scores are biased upward.")
     if record.test is None:
         limits.append("Never measured on the test split.")
     return tuple(limits)

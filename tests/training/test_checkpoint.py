@@ -63,7 +63,7 @@ def test_a_run_begun_before_a_setting_existed_goes_on(tmp_path, boxes_cache, mon
     state = checkpoint.load(folder / "checkpoint.npz")
     identity = {name: value for name, value in state.notes["identity"].items() if name != "shear"}
     rewrite(folder / "checkpoint.npz", state, identity)
-    with pytest.raises(UsageError, match=r"^A run goes on with the config it began with\. Received: "):
+    with pytest.raises(UsageError, match=r"^A run is resumed with the config that it started with\. Received: "):
         start_or_resume(given, folder)
     monkeypatch.setattr(config, "ADDED", {"shear": 0.0})
     run, done = start_or_resume(given, folder)
@@ -133,7 +133,7 @@ def test_the_state_of_another_net_is_refused_and_changes_nothing(make, tmp_path)
     checkpoint.save(tmp_path / "state", make(), [], NOTES)
     for other in (make(net="eva4"), make(norm="frn")):
         before = checkpoint.variables_of(other)
-        with pytest.raises(UsageError, match=r"A checkpoint must fit the net\. Received: \d+ variables.*Go on with"):
+        with pytest.raises(UsageError, match=r"A checkpoint must fit the net\. Received: \d+ variables.*Resume with"):
             checkpoint.restore(checkpoint.load(tmp_path / "state"), other)
         assert_equal(checkpoint.variables_of(other), before)
 

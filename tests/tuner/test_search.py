@@ -180,7 +180,7 @@ def test_a_worker_killed_under_ray_costs_no_trial(tmp_path, boxes, start):
 def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, boxes_cache, capsys):
     root, _ = done
     assert main(search_words(root)) == 2
-    assert "A search is begun once. Received: " in capsys.readouterr().err
+    assert "A search of this name exists. Received: " in capsys.readouterr().err
     assert main(search_words(root, "--resume", "--l1=1e-5:1e-4")) == 2
     assert "A resumed search keeps its settings. Received: space=" in capsys.readouterr().err
     before = (search_folder(root) / "trials.jsonl").read_bytes()
@@ -224,7 +224,7 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path, boxes, start):
     process.send_signal(signal.SIGTERM)
     text = process.stdout.read()
     assert process.wait() == 143
-    assert "Interrupted. Ended trials and finished epochs are kept; the same command with --resume goes on" in text
+    assert "Interrupted. Ended trials and finished epochs are kept; run the same command with --resume" in text
     assert "Traceback" not in text
     assert Trials(search_folder(tmp_path)).ended
 

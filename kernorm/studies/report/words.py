@@ -155,7 +155,7 @@ def _selection(summary: StudySummary) -> Iterable[Notice]:
         looks = sorted({arm.config.epochs for arm in by_test})
         many = str(looks[0]) if len(looks) == 1 else f"{looks[0]} to {looks[-1]}"
         text = (
-            f"{who} accuracy is the best of {many} looks at the test split, one an epoch, and too good by that. "
+            f"{who} accuracy is the best of {many} looks at the test split, one an epoch, hence biased upward. "
             "Compare it only with results that were selected so too, as the published ones were."
         )
         yield Notice("warning", "The test split selected the weights", text)

@@ -199,7 +199,7 @@ def test_penalties_that_were_not_as_stated_cannot_be_overlooked(page, html):
 
 
 def test_selection_by_test_and_the_openings_are_told(page, summary, results):
-    assert "Each accuracy is the best of 6 looks at the test split, one an epoch, and too good by that." in page.text
+    assert "Each accuracy is the best of 6 looks at the test split, one an epoch, hence biased upward." in page.text
     looks = sum(len(result.record.openings) for result in results.values())
     assert looks == summary.openings == 12 * 7 + 6
     assert (
