@@ -21,7 +21,8 @@ def cost(config: TrainConfig) -> float:
     """Returns about how many CPU-seconds a run takes; within a factor of two, as machines differ more."""
     images = config.train_size or 60_000 - config.validation_size
     steps = -(-images // config.batch_size)
-    return AROUND + config.epochs * (IMAGE_MS[config.net] * images + STEP_MS * steps) / 1000
+    image = IMAGE_MS.get(config.net, max(IMAGE_MS.values()))  # a net that was not measured
+    return AROUND + config.epochs * (image * images + STEP_MS * steps) / 1000
 
 
 def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
