@@ -200,12 +200,14 @@ def damage(path, image):
     path.write_bytes(content[:pixel] + b"\xff" + content[pixel + 1 :])
 
 
-def test_a_set_is_prepared_once(prepared, cache_folder, capsys):
+def test_a_set_is_prepared_once(prepared, cache_folder, caplog, capsys):
+    caplog.set_level("INFO", "kernorm")
     first = load_arrays("tiny_set", data_dir=prepared)
-    assert capsys.readouterr().err == "Preparing tiny_set with tensorflow-datasets (once) ...\n"
+    assert caplog.messages == ["Preparing tiny_set with tensorflow-datasets (once) ..."]
     assert (len(first.train_labels), first.labels) == (9, ("0", "1"))
     assert load_arrays("tiny_set").sha256 == first.sha256
-    assert capsys.readouterr().err == ""
+    assert len(caplog.messages) == 1
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.slow
