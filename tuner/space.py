@@ -184,7 +184,7 @@ def point(space: Space, given: Mapping[str, Any]) -> dict[str, Value]:
             raise UsageError(
                 "A point lies in the space.",
                 f"{name}={value!r}, searched: {known[name]}",
-                "Widen the space, or leave the point away.",
+                "Widen the space, or remove the point.",
             )
         values[name] = value
     return values

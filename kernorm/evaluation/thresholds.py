@@ -78,7 +78,7 @@ def read_thresholds(name: str | Path, labels: tuple[str, ...]) -> tuple[Threshol
         ) from None
     if not found:
         raise UsageError(
-            "A file of thresholds holds at least one.", f"{path} with none", "Leave --thresholds away to measure."
+            "A file of thresholds holds at least one.", f"{path} with none", "Remove --thresholds to measure."
         )
     return found
 

@@ -79,11 +79,9 @@ class RayEngine(Engine[JobT, ResultT]):
             held = self._ray.cluster_resources()
             raise UsageError(
                 "A job must fit one node of the cluster.",
-                (
-                    f"{', '.join((f'{need:g} {name} a job' for name, need in self._needs.items() if need))} "
-                    f"with {held.get('CPU', 0):g}"
-                ),
-                f"CPU and {held.get('GPU', 0):g} GPU in all. Ask for less a job.",
+                f"{', '.join(f'{need:g} {name} a job' for name, need in self._needs.items() if need)} "
+                f"with {held.get('CPU', 0):g} CPU and {held.get('GPU', 0):g} GPU in all",
+                "Ask for less a job.",
             )
 
     @property

@@ -95,7 +95,7 @@ def test_the_exported_one_is_handed_over_to_be_published(done, boxes_cache, monk
     root, _ = done
     monkeypatch.setattr("kernorm.evaluation.evaluator.ROBUSTNESS_IMAGES", 50)
     assert main(search_words(root, "--report-only", "--push")) == 1
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert "not passed: accuracy overall" in told  # of one epoch on 600 images
     assert "NOT_BLESSED" in told
     (exported,) = (root / "saved_models").glob("*/*/saved_model.pb")
