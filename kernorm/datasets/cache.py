@@ -4,7 +4,6 @@ It lies under $KERNORM_CACHE_DIR, else $XDG_CACHE_HOME/kernorm, else ~/.cache/ke
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from kernorm.errors import UsageError
 from kernorm.system.files import sync_folder
@@ -175,18 +175,20 @@ def exclusive(name: str) -> Iterator[None]:
     folder, stem = cache_dir(), parse_name(name)[0].replace("/", "+")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / f"{stem}.lock").open("a")
+        lock = FileLock(folder / f"{stem}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _LOG.info("Waiting for the process that prepares %s ...", name)
+            lock.acquire()
     except OSError as error:
         raise _unwritable(folder, error) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _LOG.info("Waiting for the process that prepares %s ...", name)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         for left in folder.glob(f".{stem}-*.tmp"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         yield
+    finally:
+        lock.release()
 
 
 def _parse(file: Any, path: Path) -> Arrays:

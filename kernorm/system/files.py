@@ -8,7 +8,8 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from kernorm.errors import UsageError
 
@@ -77,28 +78,16 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
     Raises:
         UsageError: another process holds it; `purpose` says what for.
     """
-    with _held(path, purpose):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _held(path: Path, purpose: str) -> IO[str]:
-    """Opens and locks the file of that name; once more if the one that it opened was removed meanwhile."""
-    while True:
-        file = path.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    return file
-        except BlockingIOError:
-            file.close()
-            raise UsageError(
-                f"Only one process at a time may {purpose}.", f"{path} held by another one", "Wait for it, or end it."
-            ) from None
-        file.close()
+    try:
+        with FileLock(path, timeout=0):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    except Timeout:
+        raise UsageError(
+            f"Only one process at a time may {purpose}.", f"{path} held by another one", "Wait for it, or end it."
+        ) from None
 
 
 def require_folder(path: Path, flag: str) -> None:
