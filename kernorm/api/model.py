@@ -22,6 +22,8 @@ def build_model(
 ) -> "keras.Model":
     """Builds a net with its norms and penalties, untrained: a plain functional `keras.Model`.
 
+    It is in float32 and has channels last, whatever Keras' global settings say.
+
     Args:
         config: all settings at once; else the default ones.
         image_shape: (H, W, C) of the images.

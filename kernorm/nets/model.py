@@ -12,6 +12,7 @@ from kernorm.nets.layers import Dropout, StandardizedConv2D
 from kernorm.nets.norms import Place, build_norm, resolve_groups
 from kernorm.nets.penalties import layer_penalties, regularizer
 from kernorm.records.record import Data
+from kernorm.system.backend import keras_settings
 
 Order = Literal["norm-relu", "relu-norm", "bare"]
 
@@ -173,6 +174,7 @@ class _Builder:
         return Dropout(rate=self.config.dropout, seed=seed, name=name, fused=self.fused)(x)
 
 
+@keras_settings()
 def build_model(
     config: TrainConfig,
     *,
@@ -182,7 +184,7 @@ def build_model(
     std: Sequence[float] = (255.0,),
     fused: bool = False,
 ) -> keras.Model:
-    """Builds a net.
+    """Builds a net, in float32 and with channels last whatever Keras' global settings say.
 
     Args:
         config: names the net, its norms and penalties; the batch size is used to refuse a degenerate norm.

@@ -13,6 +13,7 @@ from keras import ops
 from kernorm.errors import UsageError
 from kernorm.nets.model import build_model_for
 from kernorm.records.record import Record
+from kernorm.system.backend import keras_settings
 from kernorm.system.files import write_atomically
 
 
@@ -32,6 +33,7 @@ def save_weights(model: keras.Model, path: Path) -> None:
         write_atomically(path, draft.read_bytes())
 
 
+@keras_settings()
 def load_model(record: Record, weights: Path) -> keras.Model:
     """Builds the net of a record and loads its weights from a file of Keras' save_weights.
 

@@ -21,7 +21,7 @@ from kernorm.parallel.lowering import Lowering
 from kernorm.parallel.members import Failed, passing_errors
 from kernorm.parallel.population import Population
 from kernorm.records.record import Record
-from kernorm.system.backend import require_jax
+from kernorm.system.backend import keras_settings, require_jax
 from kernorm.training.run import (
     check_config,
     complete_if_trained,
@@ -32,6 +32,7 @@ from kernorm.training.run import (
 from kernorm.training.trainer import Trainer
 
 
+@keras_settings()
 def train_population(
     configs: Sequence[TrainConfig],
     *,

@@ -17,6 +17,7 @@ from kernorm.records.record import RECORD, WEIGHTS, Export, Record, read_record,
 from kernorm.saved_model.card import FOLDER, make_card, write_card
 from kernorm.saved_model.integrity import tree_sha256
 from kernorm.saved_model.versions import Version, new_version
+from kernorm.system.backend import keras_settings
 from kernorm.system.files import disk_errors
 from kernorm.system.machine import installed_versions
 
@@ -59,6 +60,7 @@ def export_run(run_folder: Path, saved_models_dir: Path | None = None) -> Export
     return _record_export(run_folder, export_model(load_model(record, weights), record, root, _samples(record)))
 
 
+@keras_settings()
 def export_model(model: "keras.Model", record: Record, root: Path, samples: NDArray[np.uint8]) -> Export:
     """Writes root/<run id>/<version>/, a SavedModel that has answered as the model does.
 

@@ -15,6 +15,7 @@ from kernorm.errors import UsageError
 from kernorm.saved_model.inference import SIGNATURE, load_saved_model, rebuild
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Images, PredictLogits, largest_difference, largest_tolerated
+from kernorm.system.backend import keras_settings
 from kernorm.system.files import sync_folder
 
 OPSET = 18
@@ -114,6 +115,7 @@ def load_openvino(file: Path) -> PredictLogits:
     return lambda images: compiled({"image": images})["logits"]
 
 
+@keras_settings()
 def write_litert(path: Path, target: Path) -> None:
     """Writes the net of a SavedModel as a LiteRT file in float32, with the outputs of `serving_default`.
 

@@ -13,6 +13,7 @@ from kernorm.config import TrainConfig, with_added
 from kernorm.errors import UsageError
 from kernorm.saved_model.card import read_card
 from kernorm.saved_model.parity import Images, Logits, PredictLogits
+from kernorm.system.backend import keras_settings
 
 if TYPE_CHECKING:
     import keras
@@ -51,6 +52,7 @@ def load_in_batches(path: Path) -> PredictLogits:
     return predict_logits
 
 
+@keras_settings()
 def rebuild(path: Path) -> "keras.Model":
     """Builds the net of the exported model in `path`, with the weights that are in its SavedModel; under TensorFlow.
 

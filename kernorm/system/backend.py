@@ -7,6 +7,8 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
@@ -15,6 +17,17 @@ from kernorm.system.processes import silenced_stderr
 
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+# Keras' global settings in their order, with the values that nets, losses, metrics and loops are made for. The dtype
+# policy comes last, since one that is not set follows floatx.
+_KERAS_SETTINGS: dict[str, Any] = {
+    "image_data_format": "channels_last",
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "max_epochs": None,
+    "max_steps_per_epoch": None,
+    "dtype_policy": "float32",
+}
 
 
 def choose_backend() -> str:
@@ -53,6 +66,25 @@ def _checked(backend: str) -> str:
             f"pip install {backend}, or choose the other one of tensorflow and jax.",
         )
     return backend
+
+
+@contextlib.contextmanager
+def keras_settings() -> Iterator[None]:
+    """Sets Keras' global settings to its own defaults inside the context, or while a decorated function runs.
+
+    A notebook or ~/.keras/keras.json may hold others, such as channels_first or a policy of mixed precision; what they
+    say is put back. Imports Keras, whose backend must be chosen.
+    """
+    import keras
+
+    before = {name: getattr(keras.config, name)() for name in _KERAS_SETTINGS}
+    try:
+        for name, value in _KERAS_SETTINGS.items():
+            getattr(keras.config, f"set_{name}")(value)
+        yield
+    finally:
+        for name, value in before.items():
+            getattr(keras.config, f"set_{name}")(value)
 
 
 def use_tensorflow_on_cpu() -> None:

@@ -22,7 +22,7 @@ from kernorm.errors import UsageError
 from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, Export, Record, read_record, write_record
 from kernorm.saved_model.export import export_in_subprocess, export_run
 from kernorm.saved_model.formats import require_format
-from kernorm.system.backend import choose_backend
+from kernorm.system.backend import choose_backend, keras_settings
 from kernorm.system.files import locked, make_folder, require_folder, write_json
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def _write_missing_report(record: Record, folder: Path) -> Record:
     return record
 
 
+@keras_settings()
 def _train(config: TrainConfig, folder: Path) -> Record:
     from kernorm.training.trainer import Diverged  # Keras
 
