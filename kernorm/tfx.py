@@ -126,12 +126,17 @@ def examples(fn_args: Any) -> "Iterator[int]":
             os.environ["KERNORM_CACHE_DIR"] = before
 
 
+def _matching(pattern: str) -> list[str]:
+    """Returns the files of a pattern; the name of a file that is there stands for itself, whatever signs it holds."""
+    return [pattern] if os.path.isfile(pattern) else glob.glob(pattern)
+
+
 def _decoded(part: str, patterns: Sequence[str]) -> "tuple[NDArray[np.uint8], NDArray[np.int32]]":
     """Returns images uint8 (N, H, W, C) and labels int32 (N,) of all record files that the patterns name."""
     import numpy as np
     import tensorflow as tf
 
-    found = sorted({path for pattern in patterns for path in glob.glob(str(pattern))})
+    found = sorted({path for pattern in map(str, patterns) for path in _matching(pattern)})
     layout = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
     images, labels = [], []
     try:

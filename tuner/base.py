@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras_tuner
 from keras_tuner import Oracle
 from keras_tuner.src.engine import oracle as engine
+from keras_tuner.src.engine.stateful import Stateful
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from kernorm.system.files import write_atomically
@@ -42,6 +43,7 @@ class ResumableOracle(Oracle):
     points: list[dict[str, Value]]
     deadline: float
     trials: dict[str, Trial]
+    ongoing_trials: dict[str, Trial]
     start_order: list[str]
     end_order: list[str]
     _retry_queue: list[str]
@@ -107,7 +109,12 @@ class ResumableOracle(Oracle):
         """Reads the state back; what was under way will be handed out again, what has ended will not."""
         if not Path(self._get_oracle_fname()).exists():
             return
-        super().reload()
+        # KerasTuner's own way takes the folder's path for a pattern.
+        found = sorted(Path(self._project_dir).glob("trial_*/trial.json"))
+        self.trials = {trial.trial_id: trial for trial in (Trial.load(str(path)) for path in found)}
+        Stateful.reload(self, self._get_oracle_fname())
+        self._retry_queue += [trial.trial_id for trial in self.ongoing_trials.values()]
+        self.ongoing_trials = {}
         # Written before the oracle's file: with it gone, the same number gets the same values again.
         self.trials = {name: self.trials[name] for name in self.start_order}
         for name in self.start_order:

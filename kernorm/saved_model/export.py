@@ -16,6 +16,7 @@ from kernorm.errors import UsageError
 from kernorm.records.record import RECORD, WEIGHTS, Export, Record, read_record, write_record
 from kernorm.saved_model.card import FOLDER, make_card, write_card
 from kernorm.saved_model.integrity import tree_sha256
+from kernorm.saved_model.paths import literal_path
 from kernorm.saved_model.versions import Version, new_version
 from kernorm.system.backend import keras_settings
 from kernorm.system.files import disk_errors
@@ -156,7 +157,8 @@ def _fill(version: Version, model: "keras.Model", record: Record, samples: NDArr
     from kernorm.saved_model.warmup import write_warmup
 
     write_saved_model(model, record.data.labels, version.folder)
-    signatures = tf.saved_model.load(str(version.folder)).signatures
+    with literal_path(version.folder) as literal:
+        signatures = tf.saved_model.load(str(literal)).signatures
     check_graph(version.folder, signatures)
     check_answers(model, signatures, record.data.labels, samples)
     write_warmup(version.folder, record.run_id, samples, signatures)

@@ -15,6 +15,7 @@ from kernorm.errors import UsageError
 from kernorm.saved_model.inference import SIGNATURE, load_saved_model, rebuild
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Images, PredictLogits, largest_difference, largest_tolerated
+from kernorm.saved_model.paths import literal_path
 from kernorm.system.backend import keras_settings
 from kernorm.system.files import sync_folder
 
@@ -48,7 +49,8 @@ def convert(path: Path, name: FormatName) -> Path:
     images = recorded_images(path, max(BATCHES))
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:
         made = Path(folder) / f"{path.name}{kind.suffixes[0]}"
-        kind.write(path, made)
+        with literal_path(path) as literal:
+            kind.write(literal, made)
         _require_parity(name, load_saved_model(path), kind.load(made), [images[:size] for size in kind.batches])
         for suffix in reversed(kind.suffixes):
             with made.with_suffix(suffix).open("rb") as file:

@@ -13,6 +13,7 @@ from kernorm.config import TrainConfig, with_added
 from kernorm.errors import UsageError
 from kernorm.saved_model.card import read_card
 from kernorm.saved_model.parity import Images, Logits, PredictLogits
+from kernorm.saved_model.paths import literal_path
 from kernorm.system.backend import keras_settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def load_saved_model(path: Path) -> PredictLogits:
     """
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))
+    with literal_path(path) as literal:
+        loaded = tf.saved_model.load(str(literal))
     if SIGNATURE not in loaded.signatures:
         there = ", ".join(loaded.signatures) or "no signature"
         raise UsageError(f"A model answers {SIGNATURE}.", f"{path} with {there}", "Export the run again.")
@@ -65,7 +67,8 @@ def rebuild(path: Path) -> "keras.Model":
 
     card = read_card(path)
     model = build_model_for(TypeAdapter(TrainConfig).validate_python(with_added(card.config)), card.data)
-    stored = tf.saved_model.load(str(path)).variables
+    with literal_path(path) as literal:
+        stored = tf.saved_model.load(str(literal)).variables
     shapes = [[tuple(variable.shape) for variable in variables] for variables in (model.variables, stored)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"the variables of the net are {shapes[0]}, those in the SavedModel {shapes[1]}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kernorm.errors import UsageError
+from kernorm.saved_model.paths import literal_path
 from kernorm.saved_model.versions import PUBLISHED
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -152,7 +153,8 @@ def _local(path: Path) -> Ask:
             f"{path}, which has no saved_model.pb",
             "Give saved_models/<name>/<version>.",
         )
-    loaded = tf.saved_model.load(str(path))
+    with literal_path(path) as literal:
+        loaded = tf.saved_model.load(str(literal))
     if "serving_png" not in loaded.signatures:
         raise UsageError(
             "A model answers serving_png.",

@@ -19,6 +19,7 @@ from kernorm.saved_model.card import read_card
 from kernorm.saved_model.formats import load_onnx, load_openvino, write_onnx
 from kernorm.saved_model.inference import SIGNATURE, rebuild
 from kernorm.saved_model.parity import BATCHES, Logits, PredictLogits, require_ranked
+from kernorm.saved_model.paths import literal_path
 from kernorm.serving import tfserving
 
 Found: TypeAlias = dict[str, Logits]
@@ -184,7 +185,8 @@ def main(words: list[str]) -> int:
 
     name, path, folder = words[0], Path(words[1]), Path(words[2])
     try:
-        logits, version = RUNTIMES[name](path, folder)
+        with literal_path(path) as literal:
+            logits, version = RUNTIMES[name](literal, folder)
     except tfserving.NotServed as reason:
         print(reason, file=sys.stderr)
         return NOT_RUN

@@ -257,3 +257,12 @@ def test_between_chief_and_worker_nothing_is_printed_and_nothing_lost(tmp_path, 
         assert copied.trial_id == trial.trial_id
         end_trial(oracle, trial)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["[ab]", "a*", "a\\b"])
+def test_a_search_is_resumed_from_any_folder(tmp_path, name):
+    other, here = tmp_path / "ab" / "s", tmp_path / name / "s"
+    run(open_oracle(other, "random", seed=5), most=3)
+    values = run(open_oracle(here, "random"), most=3)
+    found = open_oracle(here, "random")
+    assert [found.trials[trial].hyperparameters.values for trial in found.end_order] == values

@@ -105,6 +105,13 @@ def test_gzipped_records_are_read(fn_args, files, tmp_path):
     assert zipped[0].shape == (200, 28, 28, 1)
 
 
+def test_a_file_in_any_folder_stands_for_itself(files, tmp_path):
+    path = tmp_path / "[ab]" / "test"
+    path.parent.mkdir()
+    path.write_bytes(files[0]["test"].read_bytes())
+    assert len(tfx._decoded("test", [path])[1]) == 200
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
