@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 
 from kernorm.config import FormatName
+from kernorm.limits import check_settings
 from kernorm.system import cli
 from kernorm.system.backend import use_tensorflow_on_cpu
 
@@ -32,6 +33,10 @@ class ConvertConfig:
 
     format: tuple[FormatName, ...] = ("onnx", "openvino", "litert")
     """onnx (ONNX, opset 18), openvino (OpenVINO IR, float32), litert (LiteRT, once TensorFlow Lite)."""
+
+    def __post_init__(self) -> None:
+        """Refuses values of another type."""
+        check_settings(self)
 
 
 def main(config: ConvertConfig) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from kernorm.limits import check_settings
 from kernorm.system import cli
 
 PROG = "python -m kernorm.data"
@@ -31,6 +32,10 @@ class DataConfig:
 
     data_dir: Path | None = None
     """tensorflow-datasets' own folder. None: its default, ~/tensorflow_datasets."""
+
+    def __post_init__(self) -> None:
+        """Refuses values of another type."""
+        check_settings(self)
 
 
 def main(config: DataConfig) -> None:

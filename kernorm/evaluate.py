@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tyro
 
+from kernorm.limits import check_settings
 from kernorm.saved_model.versions import PUBLISHED
 from kernorm.system import cli
 from kernorm.system.backend import use_tensorflow_on_cpu
@@ -53,6 +54,10 @@ class EvaluateConfig:
 
     data_dir: Path | None = None
     """Where tensorflow-datasets keeps its sets."""
+
+    def __post_init__(self) -> None:
+        """Refuses values of another type."""
+        check_settings(self)
 
 
 def main(config: EvaluateConfig) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import tyro
 
 from kernorm.config import FormatName
+from kernorm.limits import check_settings
 from kernorm.system import cli
 from kernorm.system.backend import use_tensorflow_on_cpu
 
@@ -35,6 +36,10 @@ class ExportConfig:
 
     saved_models_dir: Path | None = None
     """Where <run id>/<version>/ is written. None: where the run's own settings say."""
+
+    def __post_init__(self) -> None:
+        """Refuses values of another type."""
+        check_settings(self)
 
 
 def main(config: ExportConfig) -> None:

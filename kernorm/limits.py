@@ -1,8 +1,15 @@
-"""The choices and limits of settings, read from their types: `Literal` names the choices, `Limit` the range."""
+"""The types, choices and limits of settings, read from their types: `Literal` names the choices, `Limit` the range.
 
+Every settings dataclass calls `check_settings` in its `__post_init__`.
+"""
+
+import contextlib
 import dataclasses
 import functools
 import math
+import numbers
+import operator
+import os
 import types
 import typing
 from pathlib import Path
@@ -28,52 +35,129 @@ class _Kind(NamedTuple):
     choices: tuple[str, ...]
     limit: Limit | None
 
+    @property
+    def rule(self) -> str:
+        """What a value must be, in words."""
+        words = self.limit.rule if self.limit else ""
+        if int in self.types and float not in self.types:
+            return f"a whole number, {words}" if words else "a whole number"
+        return words or next((_WORDS[one] for one in self.types if one in _WORDS), "of its type")
+
+
+_WORDS = {bool: "True or False", float: "a number", str: "text", Path: "a path"}
+_NOT_OF_TYPE = object()
+_FIX = "Give a value in that range."
+# Characters of a wrong value that a message shows.
+_SHOWN = 100
+
 
 @functools.cache
 def _kinds(settings: type) -> dict[str, _Kind]:
     found = {}
     for name, hint in typing.get_type_hints(settings, include_extras=True).items():
         marks = getattr(hint, "__metadata__", ())
-        base = getattr(hint, "__origin__", hint) if marks else hint
-        kinds = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
-        choices = tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
         # A command may name the flag otherwise, by an argument of tyro.
         named = next((mark.name for mark in marks if isinstance(getattr(mark, "name", None), str)), name)
-        flag = "--" + named.replace("_", "-")
-        found[name] = _Kind(flag, kinds, choices, next((mark for mark in marks if isinstance(mark, Limit)), None))
+        found[name] = _kind("--" + (named or name).replace("_", "-"), hint)
     return found
 
 
-def check_settings(settings: Any) -> None:
-    """Brings a settings dataclass into form and refuses values outside its choices and limits.
+@functools.cache
+def _kind(flag: str, hint: Any) -> _Kind:
+    marks = getattr(hint, "__metadata__", ())
+    base = getattr(hint, "__origin__", hint) if marks else hint
+    kinds = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
+    choices = tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
+    return _Kind(flag, kinds, choices, next((mark for mark in marks if isinstance(mark, Limit)), None))
 
-    A whole number for a float becomes a float, so that 1 and 1.0 are the same setting; text for a path a Path.
+
+def check_settings(settings: Any) -> None:
+    """Brings the values of a settings dataclass into form by their types and refuses those outside their limits.
+
+    A number of NumPy becomes Python's, a whole number for a float becomes a float, so that 1 and 1.0 are the same
+    setting; text for a path becomes a Path, its ~ expanded; a list becomes a tuple.
 
     Raises:
-        UsageError: with the flag's rule, what was received, and the fix.
+        UsageError: with the flag's rule, what was received, with its type where that is wrong, and the fix.
     """
     settings_class: type = type(settings)
+    kinds = _kinds(settings_class)
     for field in dataclasses.fields(settings):
-        name, kind = field.name, _kinds(settings_class)[field.name]
-        value, flag = getattr(settings, name), kind.flag
-        if type(value) is int and float in kind.types:
-            object.__setattr__(settings, name, float(value))
-        elif isinstance(value, str) and Path in kind.types:
-            object.__setattr__(settings, name, Path(value))
-        if value is None or value in kind.choices:
-            continue
-        if kind.choices and not kind.limit and len(kind.types) == 1:
-            raise UsageError(f"{flag} takes a known name.", f"{value!r}", nearest(str(value), kind.choices))
-        if limit := kind.limit:
-            whole = float in kind.types or not isinstance(value, float)
-            if not (is_number(value) and whole and limit.low <= value <= limit.high):
-                number = limit.rule if whole or float in kind.types else f"a whole number, {limit.rule}"
-                raise UsageError(f"{flag} must be {number}.", f"{name}={value!r}", "Give a value in that range.")
+        name, value = field.name, getattr(settings, field.name)
+        formed = _formed(value, kinds[name], name)
+        if formed is not value:
+            object.__setattr__(settings, name, formed)
+
+
+def _formed(value: Any, kind: _Kind, name: str) -> Any:
+    """Returns a value in the form of its type, within its limits."""
+    items = next((get_args(one)[0] for one in kind.types if get_origin(one) is tuple), None)
+    if items is not None and isinstance(value, list | tuple):
+        return tuple(_formed(item, _kind(kind.flag, items), name) for item in value)
+    if items is not None:
+        raise UsageError(f"{kind.flag} takes a list.", _typed(name, value), "Give a list or a tuple.")
+    found = _of_type(value, kind)
+    if found is _NOT_OF_TYPE:
+        if kind.choices and not kind.limit:
+            raise UsageError(f"{kind.flag} takes a known name.", f"{value!r}", nearest(str(value), kind.choices))
+        raise UsageError(f"{kind.flag} must be {kind.rule}.", _typed(name, value), _FIX if kind.limit else "Give one.")
+    limit = kind.limit
+    if limit and isinstance(found, int | float) and not (is_number(found) and limit.low <= found <= limit.high):
+        raise UsageError(f"{kind.flag} must be {limit.rule}.", f"{name}={found!r}", _FIX)
+    return found
+
+
+def _of_type(value: Any, kind: _Kind) -> Any:
+    """Returns a value as one of the types of its setting, or _NOT_OF_TYPE."""
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()  # a number or truth value of NumPy, JAX or PyTorch
+    if value is None or isinstance(value, bool):
+        return value if type(value) in kind.types else _NOT_OF_TYPE
+    if isinstance(value, str):
+        if value in kind.choices or str in kind.types:
+            return str(value)
+        return expanded(value) if Path in kind.types else _NOT_OF_TYPE
+    if isinstance(value, os.PathLike) and Path in kind.types:
+        return expanded(value)
+    if isinstance(value, numbers.Real) and float in kind.types:
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+    if int in kind.types:
+        with contextlib.suppress(TypeError):
+            return operator.index(value)
+    return value if dataclasses.is_dataclass(value) and type(value) in kind.types else _NOT_OF_TYPE
+
+
+def _typed(name: str, value: Any) -> str:
+    shown = repr(value)
+    return f"{name}={shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'} ({type(value).__name__})"
+
+
+def whole_number(value: Any) -> int | None:
+    """Returns a whole number as Python's, whoever's type it has; None for anything else, truth values included."""
+    found = _of_type(value, _Kind("", (int,), (), None))
+    return None if found is _NOT_OF_TYPE else found
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns a user's path, ~ at its beginning replaced by the home folder, as a shell does only before a word.
+
+    Raises:
+        UsageError: there is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            "A path that begins with ~ needs a home folder.", f"{os.fspath(path)!r}", "Give the whole path."
+        ) from None
 
 
 def is_number(value: object) -> bool:
     """Tells whether a value is a finite number, and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is not bool and (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)))
 
 
 if __name__ == "__main__":

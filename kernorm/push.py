@@ -13,6 +13,7 @@ from pathlib import Path
 import tyro
 
 from kernorm.errors import UsageError
+from kernorm.limits import check_settings
 from kernorm.saved_model.versions import PUBLISHED
 from kernorm.system import cli
 from kernorm.system.backend import use_tensorflow_on_cpu
@@ -50,6 +51,7 @@ class PushConfig:
 
     def __post_init__(self) -> None:
         """Refuses more or less than one thing to do."""
+        check_settings(self)
         given = [name for name in ("path", "rollback", "pin", "label", "list") if getattr(self, name)]
         if len(given) != 1:
             raise UsageError(

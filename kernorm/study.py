@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import tyro
 
 from kernorm.errors import UsageError
+from kernorm.limits import check_settings
 from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
 from kernorm.system import cli
 
@@ -82,6 +83,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         """Refuses values outside their limits."""
+        check_settings(self)
         if self.name is not None and (
             not self.name.strip() or {"/", "\0"} & set(self.name) or self.name in (".", "..")
         ):

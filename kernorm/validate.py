@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tyro
 
+from kernorm.limits import check_settings
 from kernorm.system import cli
 from kernorm.system.backend import use_tensorflow_on_cpu
 
@@ -33,6 +34,10 @@ class ValidateConfig:
 
     data_dir: Path | None = None
     """Where tensorflow-datasets keeps its sets, for their record files. None: its default."""
+
+    def __post_init__(self) -> None:
+        """Refuses values of another type."""
+        check_settings(self)
 
 
 def main(config: ValidateConfig) -> int:

@@ -1,9 +1,11 @@
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
@@ -54,6 +56,13 @@ REFUSED = [
     ({"penalty_at": ("conv1=1",)}, r"--penalty-at takes LAYER=L1,L2.*conv1=0,0\.001"),
     ({"penalty_at": ("conv1=0,-1",)}, "--penalty-at takes LAYER=L1,L2"),
     ({"penalty_at": ("conv1=a,b",)}, "--penalty-at takes LAYER=L1,L2"),
+    ({"batch_size": 64.0}, r"--batch-size must be a whole number, at least 1\. Received: batch_size=64\.0 \(float\)\."),
+    ({"epochs": 1.5}, r"--epochs must be a whole number, from 1 to 100000\. Received: epochs=1\.5 \(float\)\."),
+    ({"nesterov": "no"}, r"--nesterov must be True or False\. Received: nesterov='no' \(str\)\."),
+    ({"reports_dir": 5}, r"--reports-dir must be a path\. Received: reports_dir=5 \(int\)\."),
+    ({"dataset": 5}, r"--dataset must be text\. Received: dataset=5 \(int\)\."),
+    ({"norm_at": "conv1=ln"}, r"--norm-at takes a list\. Received: norm_at='conv1=ln' \(str\)\."),
+    ({"format": ("onxx",)}, r"--format takes a known name\. Received: 'onxx'\. Did you mean 'onnx'\?"),
 ]
 
 
@@ -184,3 +193,49 @@ def test_a_whole_number_is_the_same_setting_as_a_decimal_one():
     assert config.run_id == TrainConfig(learning_rate=1.0, l2=0.0, clip_ratio=1.0, base_momentum=0.0).run_id
     assert [type(value) for value in (config.learning_rate, config.l2, config.clip_ratio)] == [float] * 3
     assert type(config.epochs) is int
+
+
+def test_numbers_of_numpy_give_the_run_id_of_plain_ones():
+    given = {
+        "seed": np.int64(3),
+        "batch_size": np.int32(32),
+        "l1": np.float64(1e-4),
+        "l2": np.float32(0.25),
+        "nesterov": np.bool_(False),
+        "norm": np.str_("ln"),
+        "groups": np.int8(2),
+        "norm_at": [np.str_("conv1=bn")],
+    }
+    plain = {"seed": 3, "batch_size": 32, "l1": 1e-4, "l2": 0.25, "nesterov": False, "norm": "ln", "groups": 2}
+    found, wanted = TrainConfig(**given), TrainConfig(**plain, norm_at=("conv1=bn",))
+    assert (found, found.run_id) == (wanted, wanted.run_id)
+    json.dumps(to_json(found))
+
+
+COMMANDS = {
+    "train": ("TrainConfig", {"reports_dir": "~/a", "saved_models_dir": "~/b", "manual_dir": "~/c", "data_dir": "~/d"}),
+    "study": ("StudyConfig", {"study": "eva6", "reports_dir": "~/a", "saved_models_dir": "~/b"}),
+    "export": ("ExportConfig", {"run_folder": "~/a", "saved_models_dir": "~/b"}),
+    "convert": ("ConvertConfig", {"path": "~/a"}),
+    "evaluate": ("EvaluateConfig", {"path": "~/a", "beside": ["~/b"], "saved_models_dir": "~/c", "data_dir": "~/d"}),
+    "validate": ("ValidateConfig", {"path": "~/a", "data_dir": "~/b"}),
+    "push": ("PushConfig", {"path": "~/a", "saved_models_dir": "~/b"}),
+    "predict": ("PredictConfig", {"images": ["~/a"], "model_path": "~/b"}),
+    "data": ("DataConfig", {"manual_dir": "~/a", "data_dir": "~/b"}),
+    "search": ("SearchConfig", {"reports_dir": "~/a", "saved_models_dir": "~/b"}),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_expands_the_home_folder_in_its_paths(command, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    name, values = COMMANDS[command]
+    module = importlib.import_module("tuner.config" if command == "search" else f"kernorm.{command}")
+    found = getattr(module, name)(**values)
+    for field, given in values.items():
+        value = getattr(found, field)
+        for path, text in zip(value if isinstance(value, tuple) else [value], np.atleast_1d(given), strict=True):
+            if isinstance(path, Path):
+                assert path == Path("/home/me") / text[2:]
+            else:
+                assert field == "study"

@@ -2,10 +2,10 @@
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernorm.errors import UsageError
+from kernorm.limits import expanded
 from tuner.config import SearchConfig
 from tuner.space import point
 
@@ -20,7 +20,7 @@ def first_points(config: SearchConfig) -> list[dict]:
     if config.enqueue == "published":
         return published_points(config)
     try:
-        given = json.loads(Path(config.enqueue).read_bytes())
+        given = json.loads(expanded(config.enqueue).read_bytes())
     except OSError as error:
         raise UsageError(
             "--enqueue takes 'published' or a file.",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kernorm.limits import expanded
 from kernorm.reporting.figures import PALETTE, Panel, to_png, to_svg
 from kernorm.system.files import write_atomically
 
@@ -28,8 +29,9 @@ class Chart:
         Raises:
             OSError: the file cannot be written.
         """
-        write_atomically(Path(path), to_png(self.panels, self.caption))
-        return Path(path)
+        path = expanded(path)
+        write_atomically(path, to_png(self.panels, self.caption))
+        return path
 
     def __repr__(self) -> str:
         return f"Chart({', '.join(panel.name for panel in self.panels)} of {self.caption})"

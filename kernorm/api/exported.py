@@ -11,6 +11,7 @@ from kernorm.config import FormatName
 from kernorm.errors import UsageError
 from kernorm.evaluation.evaluator import evaluate_model
 from kernorm.evaluation.result import ModelEvaluation, read_evaluation
+from kernorm.limits import expanded
 from kernorm.saved_model.card import Card
 from kernorm.saved_model.formats import convert
 from kernorm.saved_model.inference import load_in_batches
@@ -103,7 +104,7 @@ class Exported:
             Refused: it is not blessed, or fails in a runtime.
             UsageError: see `kernorm.serving.publish.publish`.
         """
-        return publish(self.path, saved_models_dir=Path(saved_models_dir))
+        return publish(self.path, saved_models_dir=expanded(saved_models_dir))
 
     def __repr__(self) -> str:
         return f"Exported({self._headline()})"
@@ -127,4 +128,4 @@ def load_exported(path: str | Path) -> Exported:
     Raises:
         UsageError: there is none of kernorm's, or it was changed after its export.
     """
-    return Exported(Path(path))
+    return Exported(expanded(path))

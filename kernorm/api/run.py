@@ -13,6 +13,7 @@ from kernorm.api.exported import Exported
 from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load, load_test_split
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import expanded
 from kernorm.recipes import recipe
 from kernorm.records.history import flat_row
 from kernorm.records.record import RECORD, SHOWN, WEIGHTS, Evaluation, Record, read_record, write_record
@@ -133,7 +134,7 @@ class Run:
         if saved_models_dir is None and there and Path(there).exists():
             return Exported(Path(there))
         choose_backend()
-        export = export_run(self.folder, Path(saved_models_dir) if saved_models_dir else None)
+        export = export_run(self.folder, expanded(saved_models_dir) if saved_models_dir else None)
         self.record = read_record(self.folder / RECORD)
         if export.path is None:
             raise UsageError("A run is exported by TensorFlow.", export.reason)
@@ -212,14 +213,14 @@ def load_run(path: str | Path) -> Run:
     Raises:
         UsageError: there is no record, or it is damaged.
     """
-    folder = Path(path)
+    folder = expanded(path)
     return Run(folder, read_record(folder / RECORD))
 
 
 def list_runs(reports_dir: str | Path = "reports") -> pd.DataFrame:
     """Returns a row a run under `reports_dir`/runs: settings, status, test accuracy and cross-entropy, folder."""
     rows = {}
-    for path in sorted(Path(reports_dir).glob(f"runs/*/{RECORD}")):
+    for path in sorted(expanded(reports_dir).glob(f"runs/*/{RECORD}")):
         record = read_record(path)
         rows[path.parent.name] = {
             **{name: getattr(record.config, name) for name in _SETTINGS},

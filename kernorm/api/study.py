@@ -10,6 +10,7 @@ import pandas as pd
 from kernorm.api.display import Chart, page
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import expanded
 from kernorm.parallel.settings import EngineConfig
 from kernorm.stats.comparison import Comparison, holm, percentage_points, verdict
 from kernorm.stats.comparison import compare as compare_values
@@ -119,7 +120,7 @@ def run_study(
     Raises:
         UsageError: an arm, a name, a number, the data or the engine is wrong.
     """
-    reports_dir, engine = Path(reports_dir), engine or EngineConfig()
+    reports_dir, engine = expanded(reports_dir), engine or EngineConfig()
     if isinstance(study, Mapping):
         planned = study_of(
             name or "arms",

@@ -29,6 +29,7 @@ from kernorm.evaluation.result import (
 )
 from kernorm.evaluation.robustness import corrupted
 from kernorm.evaluation.thresholds import read_thresholds
+from kernorm.limits import expanded
 from kernorm.saved_model.card import FOLDER, Card, read_card
 from kernorm.saved_model.inference import load_in_batches
 from kernorm.saved_model.integrity import verify_integrity
@@ -111,7 +112,7 @@ def _baseline_path(baseline: str | Path | None, published: Path) -> Path | None:
     if baseline is None:
         return None
     if str(baseline) != "latest":
-        return Path(baseline)
+        return expanded(baseline)
     found = latest_blessed(published)
     if found is None:
         _LOG.info("baseline: none; no version under %s is blessed", published)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import expanded
 
 # TFMA's class names (Keras' metrics; the last two are kernorm's own) to the names that kernorm uses.
 METRICS = {
@@ -57,7 +58,7 @@ def read_thresholds(name: str | Path, labels: tuple[str, ...]) -> tuple[Threshol
         UsageError: the file cannot be read, is no such JSON, or names metrics, slices or fields that kernorm does not
             know.
     """
-    path = packaged_thresholds().get(str(name)) or Path(name)
+    path = packaged_thresholds().get(str(name)) or expanded(name)
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

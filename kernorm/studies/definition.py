@@ -21,6 +21,7 @@ from typing import Any
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import expanded, whole_number
 
 SEEDS = 5
 
@@ -102,7 +103,7 @@ def load_study(name: str) -> Study:
         UsageError: there is none of that name, or the file is not a study; it says what is wrong and where.
     """
     known = packaged()
-    path = known.get(name) or Path(name)
+    path = known.get(name) or expanded(name)
     if name not in known and path.suffix != ".py":
         raise UsageError("A study is a known name or a Python file.", f"{name!r}", nearest(name, known))
     if not path.is_file():
@@ -125,7 +126,8 @@ def with_overrides(
     Raises:
         UsageError: a pattern matches no arm, or a number is refused.
     """
-    if seeds is not None and seeds < 1:
+    count = None if seeds is None else whole_number(seeds)
+    if seeds is not None and (count is None or count < 1):
         raise UsageError("--seeds must be at least 1.", f"seeds={seeds}", "Give 5, or at least 2 for a verdict.")
     patterns = list(only)
     for pattern in patterns:
@@ -138,14 +140,14 @@ def with_overrides(
         for arm, config in study.arms.items()
         if arm in kept
     }
-    return replace(study, arms=arms, seeds=study.seeds if seeds is None else tuple(range(seeds)))
+    return replace(study, arms=arms, seeds=study.seeds if count is None else tuple(range(count)))
 
 
 def shortened(config: TrainConfig, epochs: int | None) -> dict[str, Any]:
     """Returns the fields that give a config another number of epochs; a step schedule shrinks or grows with it."""
     if epochs is None:
         return {}
-    if config.schedule != "step":
+    if config.schedule != "step" or whole_number(epochs) is None:
         return {"epochs": epochs}
     share = epochs / config.epochs
     return {
@@ -220,9 +222,10 @@ def study_of(
     published = published or {}
     if stray := next((arm for arm in published if arm not in arms), None):
         raise UsageError("PUBLISHED names arms.", f"{stray!r} in {source}", nearest(stray, arms))
-    if not (isinstance(seeds, int) and seeds >= 1):
+    count = whole_number(seeds)
+    if count is None or count < 1:
         raise UsageError("SEEDS is a number of at least 1.", f"{seeds!r} in {source}", "Give 5.")
-    return Study(name=name, text=text, arms=arms, seeds=tuple(range(seeds)), baselines=baselines, published=published)
+    return Study(name=name, text=text, arms=arms, seeds=tuple(range(count)), baselines=baselines, published=published)
 
 
 def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:

@@ -30,6 +30,12 @@ def test_the_file_that_comes_with_the_package_asks_for_the_whole_and_for_each_di
     assert len(found) == 2 + 2 * 10 + 1
 
 
+def test_a_file_lies_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    content = (resources.files("kernorm.evaluation") / "limits" / "mnist.json").read_text()
+    assert read(tmp_path, content) == read_thresholds("~/thresholds.json", LABELS)
+
+
 @pytest.mark.parametrize("names", ["camel", "snake"])
 def test_a_threshold_goes_to_every_slice_as_in_tfma(tmp_path, names):
     camel = {

@@ -55,6 +55,20 @@ def test_narrowed_keeps_what_is_asked_for_and_its_baseline(tmp_path):
     assert with_overrides(study).arms == study.arms
 
 
+def test_numbers_of_numpy_are_numbers_of_seeds_and_epochs(tmp_path):
+    study = load_study(write(tmp_path, GOOD.replace("SEEDS = 3", "import numpy\nSEEDS = numpy.int64(2)")))
+    assert study.seeds == (0, 1)
+    assert with_overrides(study, seeds=np.int64(3), epochs=np.int64(4)).seeds == (0, 1, 2)
+    eva6 = load_study("eva6")
+    assert with_overrides(eva6, epochs=np.int64(5)).arms == with_overrides(eva6, epochs=5).arms
+
+
+def test_a_study_lies_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = write(tmp_path, GOOD)
+    assert load_study(f"~/{name.rpartition('/')[2]}").question == "Is it better?"
+
+
 def test_a_shortened_step_schedule_keeps_its_shape():
     config = with_overrides(load_study("eva6"), epochs=5).arms["bn"]
     # 25 epochs: full rate for 14, then a drop every 2. Of 5: for 3, then a drop every epoch.
@@ -70,6 +84,8 @@ def test_a_shortened_step_schedule_keeps_its_shape():
         ({"only": ["lm"]}, "--only takes names of arms. Received: 'lm'. Did you mean 'ln'? Known: bn, ln, ln-l2."),
         ({"only": ["gn-*"]}, "--only takes names of arms. Received: 'gn-*'."),
         ({"epochs": 0}, "--epochs must be from 1 to 100000. Received: epochs=0."),
+        ({"epochs": 1.5}, "--epochs must be a whole number, from 1 to 100000. Received: epochs=1.5 (float)."),
+        ({"seeds": 2.5}, "--seeds must be at least 1. Received: seeds=2.5."),
     ],
 )
 def test_narrowed_refuses(tmp_path, words, message):
