@@ -1,4 +1,7 @@
-"""The layers that Keras does not have, or has with other axes. Inputs are (N, H, W, C), channels last."""
+"""The layers that Keras does not have, or has with other axes. Inputs are (N, H, W, C), channels last.
+
+Those named as Keras' take its arguments, also by position.
+"""
 
 from typing import Any
 
@@ -14,8 +17,8 @@ class _Fusible(keras.layers.Layer):
     `fused` says whether compiling is worth it; it costs seconds and pays after some ten thousand images.
     """
 
-    def __init__(self, *, fused: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *args: Any, fused: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.fused = fused
 
     def _fuses(self, inputs: Any, training: bool | None) -> bool:
@@ -30,13 +33,27 @@ class _Fusible(keras.layers.Layer):
         return {**super().get_config(), "fused": self.fused}
 
 
+def _scaled_last(layer: Any, inputs: Any) -> bool:
+    """Tells whether a norm has a scale and an offset a channel, the last axis: what the compiled blocks compute."""
+    axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+    return layer.center and layer.scale and [axis % len(inputs.shape) for axis in axes] == [len(inputs.shape) - 1]
+
+
+def _transformed(layer: Any, centred: Any, variance: Any) -> Any:
+    """Divides centred values by their deviation; scales and shifts them where the layer does."""
+    factor = ops.rsqrt(variance + layer.epsilon)
+    scaled = centred * (factor * layer.gamma if layer.scale else factor)
+    return scaled + layer.beta if layer.center else scaled
+
+
 @_register
 class BatchNormalization(_Fusible, keras.layers.BatchNormalization):
     """Batch normalization over N, H and W; fused in training where that pays."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalizes (N, H, W, C)."""
-        if not self._fuses(inputs, training):
+        plain = self.trainable and mask is None and not self.renorm and _scaled_last(self, inputs)
+        if not (plain and self._fuses(inputs, training)):
             return super().call(inputs, training=training, mask=mask)
         from kernorm.nets.fused import normalize, over_batch
 
@@ -52,7 +69,7 @@ class GroupNormalization(_Fusible, keras.layers.GroupNormalization):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Normalizes (N, H, W, C)."""
-        if not self._fuses(inputs, training):
+        if not (_scaled_last(self, inputs) and self._fuses(inputs, training)):
             return super().call(inputs)
         from kernorm.nets.fused import normalize, over_groups
 
@@ -65,7 +82,7 @@ class Dropout(_Fusible, keras.layers.Dropout):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Drops elements of (N, H, W, C)."""
-        if not (self.rate and self._fuses(inputs, training)):
+        if not (0 < self.rate < 1 and self.noise_shape is None and self._fuses(inputs, training)):
             return super().call(inputs, training=training)
         from kernorm.nets.fused import dropout
 
@@ -80,13 +97,13 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     statistics are the whole batch's, and inference uses them as ordinary batch normalization does, at any batch size.
     """
 
-    def __init__(self, *, ghost_batch_size: int = 32, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *args: Any, ghost_batch_size: int = 32, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.ghost_batch_size = ghost_batch_size
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalizes (N, H, W, C)."""
-        if not training:
+        if not (training and self.trainable):
             return super().call(inputs, training=False)
         mean, variance = ops.moments(inputs, axes=(0, 1, 2))
         self.moving_mean.assign(self.momentum * self.moving_mean + (1 - self.momentum) * mean)
@@ -95,7 +112,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         ghost_mean = ops.matmul(share, ops.mean(inputs, axis=(1, 2)))[:, None, None, :]
         centred = inputs - ghost_mean
         ghost_variance = ops.matmul(share, ops.mean(ops.square(centred), axis=(1, 2)))[:, None, None, :]
-        return centred * (ops.rsqrt(ghost_variance + self.epsilon) * self.gamma) + self.beta
+        return _transformed(self, centred, ghost_variance)
 
     def _share_of_ghost_batch(self, count: Any) -> Any:
         """Returns (N, N): row i averages over the images of i's ghost batch."""
@@ -123,12 +140,12 @@ class LayerNormalization(_Fusible, keras.layers.LayerNormalization):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Normalizes (N, H, W, C)."""
-        if self._fuses(inputs, training):
+        if _scaled_last(self, inputs) and self._fuses(inputs, training):
             from kernorm.nets.fused import normalize, over_groups
 
             return normalize(inputs, self.gamma, self.beta, over_groups(1), self.epsilon)[0]
         mean, variance = ops.moments(inputs, axes=(1, 2, 3), keepdims=True)
-        return (inputs - mean) * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
+        return _transformed(self, inputs - mean, variance)
 
 
 @_register
@@ -138,7 +155,7 @@ class FilterResponseNormalization(keras.layers.Layer):
     Singh & Krishnan 2020 (arXiv:1911.09737), equations 1 to 3, with a fixed ε.
     """
 
-    def __init__(self, *, epsilon: float = 1e-5, **kwargs: Any) -> None:
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
