@@ -121,12 +121,11 @@ def main(config: StudyConfig) -> int:
     from kernorm.studies.runner import missing_runs, run_study
     from kernorm.studies.terminal import show_plan, show_verdicts
     from kernorm.system.files import require_folder
-    from kernorm.system.machine import cores
 
     study = plan(config)
     require_folder(config.folder, "--reports-dir")
     if config.dry_run:
-        show_plan(study, missing_runs(study, config.folder), config.engine.workers or cores())
+        show_plan(study, missing_runs(study, config.folder), config.engine.local_workers)
         return 0
     summary = run_study(study, config.folder, config.engine, command=command(config), train=not config.report_only)
     show_verdicts(summary)

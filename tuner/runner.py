@@ -18,7 +18,6 @@ from kernorm.records.record import REVISION
 from kernorm.reporting.progress import StudyProgress
 from kernorm.system.backend import choose_backend
 from kernorm.system.files import locked, make_folder, require_folder, write_json
-from kernorm.system.machine import cores
 from tuner import distributed
 from tuner.config import SearchConfig
 from tuner.confirm import Confirmed, confirm
@@ -98,7 +97,7 @@ def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
         _LOG.info(f"chief at {distributed.address()}: waiting for workers")
         distributed.serve(oracle)
         return
-    slots = config.asked if config.engine.population else config.engine.workers or cores()
+    slots = config.asked if config.engine.population else config.engine.local_workers
     with StudyProgress(total=oracle.most_trials(), done=len(trials.ended), slots=slots, what="trials") as progress:
 
         def ended(trial: Trial) -> None:

@@ -14,7 +14,6 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.recipes import recipe, recipe_named
 from kernorm.system import cli
-from kernorm.system.machine import cores
 from tuner.config import TRIAL, SearchConfig
 from tuner.points import first_points
 from tuner.space import check_batches
@@ -65,7 +64,7 @@ def _show_plan(config: SearchConfig) -> None:
 
     for name, values in config.space.described():
         print(f"{name:14} {values}")
-    workers = config.engine.workers or cores()
+    workers = config.engine.local_workers
     trial = cost(config.base) * config.repeats
     arms = config.top_k + 1 if config.top_k else 0
     confirm = cost(config.base) * arms * config.confirm_seeds
@@ -73,7 +72,7 @@ def _show_plan(config: SearchConfig) -> None:
     print(f"{config.oracle}: up to {config.max_trials} trials of {trial:.0f} CPU-seconds")
     print(
         f"about {config.max_trials * trial / workers / 60:.0f} minutes of search, {confirm / workers / 60:.0f} of "
-        f"confirmation and {final / workers / 60:.0f} of final training, {workers} runs at a time"
+        f"confirmation and {final / workers / 60:.0f} of final training, with {workers} workers"
     )
 
 

@@ -16,7 +16,6 @@ from kernorm.parallel.jobs import ConfiguredT, Members, train_job, train_members
 from kernorm.parallel.local import LocalEngine
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import Record
-from kernorm.system.machine import cores
 
 _LOG = logging.getLogger("kernorm")
 
@@ -52,8 +51,7 @@ def open_engine(
             log_dir=log_dir,
             jobs_per_worker=jobs_per_worker,
         )
-    workers = config.workers or max(cores() // config.threads, 1)
-    return LocalEngine(work, workers=workers, log_dir=log_dir, jobs_per_worker=jobs_per_worker)
+    return LocalEngine(work, workers=config.local_workers, log_dir=log_dir, jobs_per_worker=jobs_per_worker)
 
 
 def open_training(

@@ -12,7 +12,7 @@ from typing import Any
 
 from kernorm.errors import UsageError, one_line
 from kernorm.parallel.engine import Engine, JobT, ResultT, Returned, Workplace, do_job
-from kernorm.system.machine import cores
+from kernorm.system.machine import default_workers
 from kernorm.system.processes import import_path, silenced_stderr
 
 # Read by Ray when it is imported or started. It would try for 14 minutes to reach what is not a cluster.
@@ -121,7 +121,8 @@ def _import_ray() -> Any:
 def _connect(ray: Any, address: str, workers: int | None, cpus_per_job: int) -> None:
     own = {}
     if address == "local":
-        own = {"num_cpus": workers * cpus_per_job if workers else cores(), "object_store_memory": _STORE_BYTES}
+        count = workers or default_workers(cpus_per_job)
+        own = {"num_cpus": count * cpus_per_job, "object_store_memory": _STORE_BYTES}
     else:
         _require_listener(address)
     with _handler_kept(), _found_by_workers() if own else silenced_stderr():

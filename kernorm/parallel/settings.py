@@ -22,7 +22,8 @@ class EngineConfig:
     """local: processes on this machine. ray: Ray tasks, here or on the cluster at --address (extra ray)."""
 
     workers: Annotated[int | None, Limit(1, math.inf, "at least 1")] = None
-    """Runs at a time. None: one a CPU core, or what the Ray cluster has room for."""
+    """Runs at a time. None: one a CPU core, no more than memory or a container's limits hold, or what the Ray cluster
+    has room for."""
 
     address: str | None = None
     """Of a Ray cluster; None starts Ray on this machine."""
@@ -60,6 +61,13 @@ class EngineConfig:
         from kernorm.system.backend import require_jax  # only where it is asked for: --help needs none of it
 
         require_jax()
+
+    @property
+    def local_workers(self) -> int:
+        """Runs at a time on this machine, without a population."""
+        from kernorm.system.machine import default_workers
+
+        return self.workers or default_workers(self.threads)
 
 
 # Their title in a command's help.

@@ -53,7 +53,7 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
     console.print(table)
     seconds = sum(cost(run.config) for run in missing) / workers
     time = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-    console.print(f"\n{len(missing)} of {len(study.runs())} runs to do, about {time} with {workers} at a time")
+    console.print(f"\n{len(missing)} of {len(study.runs())} runs to do, about {time} with {workers} workers")
 
 
 def format_result(result: Result) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.system.machine import cores
+from kernorm.system.machine import cores, require_posix, visible_cores
 from kernorm.system.processes import silenced_stderr
 
 # malloc.h of glibc.
@@ -36,8 +36,10 @@ def choose_backend() -> str:
     That is the one of KERAS_BACKEND, else of a Keras that is imported already, as in a notebook, else TensorFlow.
 
     Raises:
-        UsageError: the backend is not one that kernorm trains with, is not installed, or Keras runs on another one.
+        UsageError: the backend is not one that kernorm trains with, is not installed, or Keras runs on another one; or
+            the system is Windows.
     """
+    require_posix()
     imported = sys.modules["keras"].config.backend() if "keras" in sys.modules else None
     backend = _checked(os.environ.get("KERAS_BACKEND", imported or "tensorflow"))
     os.environ["KERAS_BACKEND"] = backend
@@ -127,7 +129,8 @@ def prepare_backend(config: TrainConfig) -> None:
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
-    threads = config.threads or 0
+    # A thread for every core of the machine would wait for a container's quota.
+    threads = config.threads or (cores() if cores() < visible_cores() else 0)
     # With a single inter-op thread a step can wait for ever for the batch that it is itself to make
     # (tensorflow/tensorflow issues 38969 and 48418); 0 is one a core.
     between = max(2, threads) if threads or cores() == 1 else 0
@@ -136,6 +139,8 @@ def prepare_backend(config: TrainConfig) -> None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(between)
         except RuntimeError:
+            if config.threads is None:
+                return
             raise UsageError(
                 "The number of threads is fixed at the first operation of a process.",
                 f"threads={config.threads} after TensorFlow had begun with another",

@@ -21,6 +21,7 @@ import tyro
 
 from kernorm.errors import Refused, UsageError, nearest
 from kernorm.system.help import grouped_help
+from kernorm.system.machine import require_posix
 from kernorm.system.processes import log_to_stderr
 
 Config = TypeVar("Config")
@@ -155,6 +156,7 @@ def run(
     log_to_stderr(level)
     try:
         try:
+            require_posix()
             with _terminable():
                 first, words = default(words) if default else (None, words)
                 return main(parse(config_class, prog=prog, argv=words, default=first)) or 0

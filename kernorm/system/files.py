@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import stat
@@ -36,6 +35,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def append_whole(path: Path, content: bytes) -> None:
     """Appends to a file in one write, flushed to disk; one that a full disk cuts short is taken back."""
+    import fcntl  # which Windows lacks
+
     with path.open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         before = os.fstat(file.fileno()).st_size

@@ -1,18 +1,56 @@
 """The machine and the software that a run is computed with."""
 
+import contextlib
 import importlib.metadata
+import importlib.util
+import math
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from kernorm.errors import UsageError
+from kernorm.system import container
+
+# What a process that trains one run after another holds, with room for what TensorFlow keeps of each.
+WORKER_BYTES = 1_400_000_000
+
+
+def require_posix() -> None:
+    """Makes sure that the system has what kernorm locks files with.
+
+    Raises:
+        UsageError: it is Windows.
+    """
+    if importlib.util.find_spec("fcntl") is None:
+        raise UsageError("kernorm runs on Linux, macOS or WSL.", sys.platform, "On Windows, install WSL and use it.")
+
 
 def cores() -> int:
-    """Returns the number of cores this process may use."""
+    """Returns the number of cores this process may use: those it may run on, as far as its container's quota goes."""
+    quota = container.cpu_quota()
+    return max(1, min(visible_cores(), math.ceil(quota) if quota else sys.maxsize))
+
+
+def visible_cores() -> int:
+    """Returns the number of cores this process may run on, which libraries start a thread for."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int | None:
+    """Returns the bytes of memory that this process and those with it may use; None where the system does not say."""
+    found = [container.memory_limit()]
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((one for one in found if one), default=None)
+
+
+def default_workers(threads: int = 1) -> int:
+    """Returns how many processes of so many threads train at once: as many as cores and memory hold, at least one."""
+    held = memory()
+    return max(1, min(cores() // threads, held // WORKER_BYTES if held else sys.maxsize))
 
 
 def processor() -> str:
@@ -25,6 +63,8 @@ def processor() -> str:
 
 def peak_memory() -> int:
     """Returns the most memory this process has held so far, in bytes."""
+    import resource  # which Windows lacks
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

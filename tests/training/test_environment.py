@@ -3,6 +3,7 @@ import os
 import platform
 
 from kernorm.config import TrainConfig
+from kernorm.system.machine import cores
 from kernorm.training.environment import describe_environment
 
 
@@ -13,4 +14,4 @@ def test_the_environment_names_what_computes():
     for package in ("keras", "tensorflow", "numpy"):
         assert found.versions[package] == importlib.metadata.version(package)
     assert found.device.endswith(f"{os.cpu_count()} cores")
-    assert describe_environment(TrainConfig()).threads == len(os.sched_getaffinity(0))
+    assert describe_environment(TrainConfig()).threads == cores()
