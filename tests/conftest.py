@@ -117,6 +117,18 @@ def start():
 
 
 @pytest.fixture
+def homeless(monkeypatch):
+    """A user id that the system does not know, as a container may be started with, and no variable that helps."""
+
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "KERNORM_CACHE_DIR", "TFDS_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(7)
 

@@ -19,7 +19,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from kernorm.errors import UsageError
+from kernorm.limits import expanded
 from kernorm.system.files import sync_folder
+from kernorm.system.machine import home
 
 SCHEMA = 1
 _NAME = re.compile(r"(?P<base>[A-Za-z_]\w*(/\w[\w.-]*)?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
@@ -65,10 +67,29 @@ def content_sha256(labels: tuple[str, ...], arrays: Mapping[str, np.ndarray]) ->
 
 
 def cache_dir() -> Path:
-    """Returns the folder of the cache, which need not exist."""
+    """Returns the folder of the cache, which need not exist.
+
+    Raises:
+        UsageError: no variable names it, and there is no home folder.
+    """
     if chosen := os.environ.get("KERNORM_CACHE_DIR"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kernorm"
+        return expanded(chosen)
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "kernorm"
+    if there := home():
+        return there / ".cache" / "kernorm"
+    raise UsageError("Prepared sets need a folder.", "a user without a home", "Set KERNORM_CACHE_DIR to a folder.")
+
+
+def tfds_dir() -> Path:
+    """Returns tensorflow-datasets' own folder: its default, or one in the cache where there is no home folder.
+
+    Raises:
+        UsageError: as `cache_dir`.
+    """
+    if chosen := os.environ.get("TFDS_DATA_DIR"):
+        return expanded(chosen)
+    return (home() or cache_dir()) / "tensorflow_datasets"
 
 
 def parse_name(name: str) -> tuple[str, str | None]:

@@ -29,7 +29,8 @@ def prepare_in_child(name: str, manual_dir: Path | None, data_dir: Path | None) 
     once = "once, about 30 s" if name.partition(":")[0] == "mnist" else "once"
     _LOG.info("Preparing %s with tensorflow-datasets (%s) ...", name, once)
     arguments = [name, *(str(folder.absolute()) if folder else "" for folder in (manual_dir, data_dir))]
-    environment = {**os.environ, **_QUIET, "PYTHONPATH": import_path()}
+    # Without a home, tensorflow-datasets would make a folder of the name ~.
+    environment = {**os.environ, **_QUIET, "PYTHONPATH": import_path(), "TFDS_DATA_DIR": str(cache.tfds_dir())}
     child = subprocess.run(
         [sys.executable, "-m", "kernorm.datasets.prepare", *arguments],
         env=environment,

@@ -6,7 +6,6 @@ those of the warm-up file, and those of a record file of tensorflow-datasets whe
 
 import datetime
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from kernorm.datasets.cache import tfds_dir
 from kernorm.errors import UsageError
 from kernorm.records.schema import Schema, strict
 from kernorm.saved_model.card import FOLDER, Card
@@ -124,7 +124,10 @@ def format_validation(found: Validation) -> list[str]:
 
 def _record_file(card: Card, data_dir: Path | None) -> Path | None:
     """Returns a record file that tensorflow-datasets has prepared of the model's data; None if there is none."""
-    base = data_dir or Path(os.environ.get("TFDS_DATA_DIR", Path.home() / "tensorflow_datasets"))
+    try:
+        base = data_dir or tfds_dir()
+    except UsageError:  # no folder is named, and there is no home
+        return None
     return next(iter(sorted((base / card.data.name / card.data.version).glob("*-train.tfrecord*"))), None)
 
 

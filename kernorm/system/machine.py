@@ -53,6 +53,14 @@ def default_workers(threads: int = 1) -> int:
     return max(1, min(cores() // threads, held // WORKER_BYTES if held else sys.maxsize))
 
 
+def home() -> Path | None:
+    """Returns the user's home folder; None where there is none, as for a bare user id in a container."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
 def processor() -> str:
     """Returns the processor's model and how many cores the machine has."""
     cpuinfo = Path("/proc/cpuinfo")

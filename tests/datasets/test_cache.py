@@ -2,16 +2,20 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from kernorm.datasets import cache
+from kernorm import data
+from kernorm.datasets import cache, prepare
 from kernorm.datasets.cache import Arrays, DamagedError
 from kernorm.errors import UsageError
+from kernorm.system import cli
 
 
 @pytest.fixture(autouse=True)
@@ -212,3 +216,31 @@ def test_where_the_cache_lies(variables, folder, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert str(cache.cache_dir()) == folder
+
+
+def test_without_a_home_the_variable_is_named(homeless, monkeypatch, tmp_path, capsys):
+    said = r"Prepared sets need a folder\. Received: a user without a home\. Set KERNORM_CACHE_DIR to a folder\."
+    for ask in (cache.cache_dir, cache.tfds_dir, cache.cached_paths):
+        with pytest.raises(UsageError, match=said):
+            ask()
+    for words in ([], ["mnist"]):
+        assert cli.run(data.DataConfig, data.main, prog=data.PROG, argv=words) == 2
+        assert re.fullmatch(f"error: {said}\n", capsys.readouterr().err)
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(tmp_path))
+    assert (cache.cache_dir(), cache.tfds_dir()) == (tmp_path, tmp_path / "tensorflow_datasets")
+    monkeypatch.setenv("TFDS_DATA_DIR", "/sets")
+    assert str(cache.tfds_dir()) == "/sets"
+
+
+def test_without_a_home_a_set_is_prepared_next_to_the_cache(homeless, monkeypatch, tmp_path):
+    """What the child is given: tensorflow-datasets would make a folder of the name ~."""
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(tmp_path))
+    given = {}
+
+    def run(command, *, env, **words):
+        given.update(env)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(prepare, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
+    prepare.prepare_in_child("mnist", None, None)
+    assert given["TFDS_DATA_DIR"] == str(tmp_path / "tensorflow_datasets")

@@ -169,3 +169,13 @@ def test_refuses_a_model_without_warm_up_requests_or_changed(model, capsys):
     assert validated(rehash(model)) == 2
     assert "A model has a warm-up file. Received: " in capsys.readouterr().err
     assert validation_problem(model, "") == "it was never validated"
+
+
+def test_records_are_found_without_a_home(model, homeless, monkeypatch, tmp_path):
+    card, _ = verify_integrity(model)
+    assert validation._record_file(card, None) is None
+    file = tmp_path / "sets" / card.data.name / card.data.version / "mnist-train.tfrecord-00000-of-00001"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
+    assert validation._record_file(card, None) == file
