@@ -246,7 +246,8 @@ class TrainConfig:
     """Export the trained model as a SavedModel candidate."""
 
     format: tuple[FormatName, ...] = ()
-    """Also write the exported model as onnx, openvino or litert next to it, checked against it (extra runtimes)."""
+    """Also write the exported model as onnx, openvino or litert next to it, checked against it. See kernorm.convert for
+    what each needs."""
 
     push: bool = False
     """Then evaluate it against MNIST's thresholds and the newest blessed version, validate it in the runtimes of this
@@ -256,7 +257,8 @@ class TrainConfig:
     """Write report.html and its pictures; the same command again adds them to a run that was trained without."""
 
     track: Tracker = "none"
-    """Also log to Weights & Biases or MLflow, offline unless they are configured otherwise (extras wandb, mlflow)."""
+    """Also log to Weights & Biases or MLflow, offline unless they are configured otherwise (pip install wandb or
+    mlflow)."""
 
     stop_after: Annotated[int | None, Limit(1, math.inf, "at least 1")] = None
     """Pause after this epoch, before anything is measured and with the test split sealed; run the same command without

@@ -25,7 +25,7 @@ PROG = "python -m kernorm.convert"
 class ConvertConfig:
     """Writes an exported model in other formats next to its SavedModel, each checked against it.
 
-    Needs the extra kernorm[runtimes].
+    onnx needs tf2onnx and onnxruntime, openvino openvino, litert ai-edge-litert: pip install them.
     """
 
     path: tyro.conf.Positional[Path]

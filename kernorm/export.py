@@ -32,7 +32,8 @@ class ExportConfig:
     """Folder of the run, reports/runs/<run id>, with record.json and model.weights.h5."""
 
     format: tuple[FormatName, ...] = ()
-    """Also write it as onnx, openvino or litert next to it, checked against it (extra runtimes)."""
+    """Also write it as onnx, openvino or litert next to it, checked against it. See kernorm.convert for
+    what each needs."""
 
     saved_models_dir: Path | None = None
     """Where <run id>/<version>/ is written. None: where the run's own settings say."""

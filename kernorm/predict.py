@@ -65,14 +65,12 @@ class PredictConfig:
 
 def main(config: PredictConfig) -> None:
     """Prints a line a file."""
-    use_tensorflow_on_cpu()
-    from kernorm.saved_model.card import FOLDER
+    use_tensorflow_on_cpu(load=False)  # a server is asked by REST without it
+    from kernorm.saved_model.card import read_labels
     from kernorm.serving.client import predict
 
     pngs = [_read(path) for path in config.images]
-    labels: list[str] = []
-    if config.model_path and (named := config.model_path / FOLDER / "labels.txt").is_file():
-        labels = named.read_text().splitlines()
+    labels = read_labels(config.model_path) if config.model_path else []
     predictions = predict(
         pngs,
         endpoint=config.endpoint,

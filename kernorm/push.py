@@ -67,7 +67,7 @@ def main(config: PushConfig) -> None:
     Raises:
         Refused: the model may not be published.
     """
-    use_tensorflow_on_cpu()
+    use_tensorflow_on_cpu(load=False)  # what is validated already needs no TensorFlow
     from kernorm.serving.registry import Registry
 
     registry = Registry(config.saved_models_dir, config.model)

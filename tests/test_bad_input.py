@@ -504,6 +504,7 @@ def python(*words, **settings):
         ({"PYTHONIOENCODING": "ascii"}, "λ1"),
         ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "1"),
         ({"COLUMNS": "20"}, "--norm-at"),
+        ({"COLUMNS": "1"}, "--norm-at"),
         ({"PYTHONOPTIMIZE": "2"}, "--norm-at"),
         ({"HOME": "/nowhere", "PYTHONDONTWRITEBYTECODE": "1"}, "--norm-at"),
     ],
@@ -523,6 +524,10 @@ def test_help_and_a_refusal_in_a_poor_environment(environment, words, place):
     ("shell", "code", "said"),
     [
         ("{help} | true; exit ${{PIPESTATUS[0]}}", 141, ""),
+        ("{help} 2>&1 | true; exit ${{PIPESTATUS[0]}}", 141, ""),
+        ("{refused} 2>&1 | true; exit ${{PIPESTATUS[0]}}", 141, ""),
+        ("{refused} 2> >(true)", 141, ""),
+        ("{listed} 2>&1 | true; exit ${{PIPESTATUS[0]}}", 141, ""),
         ("{help} >&-", 0, ""),
         ("{help} <&- >&- 2>&-", 0, ""),
         ("{help} > /dev/full", 2, "error: Writing needs room and permission. Received: No space left on device at a "),
@@ -530,7 +535,8 @@ def test_help_and_a_refusal_in_a_poor_environment(environment, words, place):
     ],
 )
 def test_streams_that_are_closed_or_full(place, shell, code, said):
-    commands = {"help": f"{sys.executable} -m kernorm.train --help", "refused": f"{sys.executable} -m kernorm.train x"}
+    words = {"help": "kernorm.train --help", "refused": "kernorm.train x", "listed": "kernorm.data"}
+    commands = {name: f"{sys.executable} -m {word}" for name, word in words.items()}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = ["bash", "-c", shell.format(**commands)]
     asked = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)

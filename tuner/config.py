@@ -51,8 +51,8 @@ class SearchConfig:
     """Folder under reports/searches."""
 
     oracle: OracleName = "best"
-    """What suggests the trials. best: optuna if it is installed (extra optuna), else random. Those of KerasTuner:
-    random, grid (a value a decade), bayesian (Gaussian process, extra bayesian), hyperband (ends bad trials early)."""
+    """What suggests the trials. best: optuna if it is installed, else random. Those of KerasTuner: random, grid (a
+    value a decade), bayesian (Gaussian process; pip install scikit-learn), hyperband (ends bad trials early)."""
 
     l1: str = "1e-6:1e-3"
     """λ1: a range LOW:HIGH, searched on a log scale, with 'off' as another choice; or one value, or off."""

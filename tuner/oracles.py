@@ -87,7 +87,7 @@ def bayesian(config: "SearchConfig") -> ResumableOracle:
         return Bayesian(**_arguments(config))
     except ImportError:
         raise UsageError(
-            "--oracle bayesian needs scikit-learn.", "an environment without it", "Install the extra bayesian."
+            "--oracle bayesian needs scikit-learn.", "an environment without it", "pip install scikit-learn."
         ) from None
 
 
@@ -107,9 +107,7 @@ def optuna(config: "SearchConfig") -> ResumableOracle:
     try:
         from tuner.optuna_oracle import OptunaOracle
     except ImportError:
-        raise UsageError(
-            "--oracle optuna needs Optuna.", "an environment without it", "Install the extra optuna."
-        ) from None
+        raise UsageError("--oracle optuna needs Optuna.", "an environment without it", "pip install optuna.") from None
     return OptunaOracle(**_arguments(config))
 
 

@@ -134,7 +134,7 @@ def with_oracle(config: SearchConfig) -> SearchConfig:
     if config.oracle != "best":
         return config
     name = "optuna" if importlib.util.find_spec("optuna") else "random"
-    why = "installed" if name == "optuna" else "Optuna, extra optuna, is not installed"
+    why = "installed" if name == "optuna" else "Optuna is not: pip install optuna"
     _LOG.info(f"oracle: {name} ({why})")
     return replace(config, oracle=name)  # type: ignore[arg-type]
 

@@ -113,7 +113,7 @@ def _import_ray() -> Any:
         raise UsageError(
             "An engine must be installed.",
             "--engine ray, which is not",
-            "pip install 'kernorm[ray]', or give --engine local.",
+            "pip install ray, or give --engine local.",
         ) from None
     return ray
 

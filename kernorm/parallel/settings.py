@@ -19,7 +19,7 @@ class EngineConfig:
     """Where runs are computed, and how many at a time."""
 
     name: Annotated[EngineName, tyro.conf.arg(name="engine")] = "local"
-    """local: processes on this machine. ray: Ray tasks, here or on the cluster at --address (extra ray)."""
+    """local: processes on this machine. ray: Ray tasks, here or on the cluster at --address (pip install ray)."""
 
     workers: Annotated[int | None, Limit(1, math.inf, "at least 1")] = None
     """Runs at a time. None: one a CPU core, no more than memory or a container's limits hold, or what the Ray cluster

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from kernorm.records.record import THRESHOLDS, Evaluation, Layer, Record
 from kernorm.reporting.curves import curves
-from kernorm.reporting.figures import PALETTE, Panel, legend
+from kernorm.reporting.figures import PALETTE, Panel, legend, plain
 from kernorm.reporting.format import name_of, share
 from kernorm.reporting.page import picture
 from kernorm.stats.intervals import wilson
 from kernorm.stats.scores import class_accuracies
 
+_NAME = 200  # characters of a class name that are drawn
 FEW = 20  # classes up to which a chart of them is drawn at ease
 TINY = 10  # images below which a bin of the reliability diagram is drawn hollow: its interval is most of the axis
 
@@ -65,7 +66,7 @@ def misclassified(test: Evaluation, labels: Sequence[str], images: NDArray[np.ui
                 extent=(left, left + 1, top + 1, top),
             )
             axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=PALETTE["line"], linewidth=0.6))
-            target, prediction = name_of(mistake.target, labels), name_of(mistake.prediction, labels)
+            target, prediction = (plain(name_of(one, labels), _NAME) for one in (mistake.target, mistake.prediction))
             axes.text(
                 left + 0.5,
                 top + 1.04,
@@ -115,7 +116,7 @@ def confusion(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
                 fontsize=small,
                 color=PALETTE["ink" if wrong else "muted"],
             )
-        names = [name_of(label, labels) for label in range(many)]
+        names = [plain(name_of(label, labels), _NAME) for label in range(many)]
         axes.set(xlim=(-0.5, many - 0.5), ylim=(many - 0.5, -0.5), xlabel="predicted", ylabel="target", aspect="equal")
         axes.set_xticks(range(many), names, fontsize=small)
         if max(map(len, names)) > 2:
@@ -192,7 +193,8 @@ def classes(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
             if value is not None:
                 axes.plot([100 * end for end in interval], [row, row], color=PALETTE["blue"], linewidth=1.4)
                 axes.plot([100 * value], [row], "o", color=PALETTE["blue"], markersize=5)
-        axes.set_yticks(range(rows), [name_of(row, labels) for row in range(rows)], fontsize=9.5 if rows <= FEW else 8)
+        names = [plain(name_of(row, labels), _NAME) for row in range(rows)]
+        axes.set_yticks(range(rows), names, fontsize=9.5 if rows <= FEW else 8)
         axes.set(ylim=(rows - 0.4, -0.6), xlabel="accuracy, % (line and band: all classes)")
         axes.set_xlim(right=min(axes.get_xlim()[1], 100.05))
         axes.grid(axis="y", visible=False)

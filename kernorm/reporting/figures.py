@@ -4,15 +4,20 @@ Before plots. A panel is drawn once, in the colours of PALETTE; for the page eac
 its name, so that one drawing serves light, dark and print.
 """
 
+import contextlib
+import functools
 import io
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -34,8 +39,16 @@ PALETTE = {
     "heat": "#ee8434",
 }
 
+_FONT = "DejaVu Sans"
+# Fonts with the letters that it lacks, as systems have them; those that are installed are used, letter by letter.
+_MORE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "Droid Sans Fallback", "IPAGothic", "IPAexGothic", "NanumGothic", "Unifont"),
+    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Sans Devanagari"),
+)
+
 STYLE: Any = {
-    "font.family": "DejaVu Sans",
+    "font.family": _FONT,
     "font.size": 10,
     "text.color": PALETTE["ink"],
     "axes.edgecolor": PALETTE["line"],
@@ -78,7 +91,7 @@ def to_svg(panel: Panel) -> str:
     """Returns the panel as an `<svg>` element for a page that defines PALETTE's names and `font` as CSS properties."""
     text = io.StringIO()
     # The salt makes matplotlib's ids depend on nothing but the drawing, so the same record gives the same page.
-    with mpl.rc_context(STYLE | {"svg.hashsalt": panel.name}):
+    with _styled({"svg.hashsalt": panel.name}):
         figure = Figure(figsize=panel.size, layout="constrained")
         panel.draw(figure)
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -107,7 +120,7 @@ def to_png(panels: Sequence[Panel], caption: str, columns: int = 2) -> bytes:
     rows = -(-len(panels) // columns)
     width, height = panels[0].size
     data = io.BytesIO()
-    with mpl.rc_context(STYLE | {"savefig.dpi": 150}):
+    with _styled({"savefig.dpi": 150}, escaping=True):
         figure = Figure(figsize=(columns * width, rows * (height + 0.3) + 0.25), layout="constrained")
         figure.supxlabel(plain(caption, 200), fontsize=7.5, color=PALETTE["muted"], x=0.99, ha="right")
         places = np.ravel(figure.subfigures(rows, columns, squeeze=False))
@@ -116,6 +129,34 @@ def to_png(panels: Sequence[Panel], caption: str, columns: int = 2) -> bytes:
             panel.draw(place)
         figure.savefig(data, format="png", metadata={"Software": None}, bbox_inches=figure.bbox_inches.padded(0.15))
     return data.getvalue()
+
+
+# Whether letters without a font are written as escapes: in a PNG, not in a page, whose browser has fonts of its own.
+_escaping: ContextVar[bool] = ContextVar("escaping", default=False)
+
+
+@contextlib.contextmanager
+def _styled(changes: dict[str, Any], *, escaping: bool = False) -> Iterator[None]:
+    """Draws in STYLE, in silence where no font has a letter."""
+    token = _escaping.set(escaping)
+    try:
+        with mpl.rc_context(STYLE | {"font.family": list(_families())} | changes), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(?s)Glyph .* missing from font", UserWarning)
+            yield
+    finally:
+        _escaping.reset(token)
+
+
+@functools.cache
+def _families() -> tuple[str, ...]:
+    installed = set(font_manager.get_font_names())
+    return (_FONT, *(name for name in _MORE_FONTS if name in installed))
+
+
+@functools.cache
+def _has_font(letter: str) -> bool:
+    fonts = (font_manager.get_font(font_manager.findfont(name)) for name in _families())
+    return any(font.get_char_index(ord(letter)) for font in fonts)
 
 
 def legend(axes: Axes, room: int = 64) -> None:
@@ -155,7 +196,12 @@ def concise(value: float) -> str:
 
 
 def plain(text: str, most: int = 34) -> str:
-    """Returns a user's text as matplotlib draws it letter by letter, its middle left out where it is longer."""
+    """Returns a user's text as matplotlib draws it letter by letter, its middle left out where it is longer.
+
+    In a PNG a letter that no installed font has becomes an escape, as in Python's ASCII.
+    """
+    if _escaping.get():
+        text = "".join(letter if _has_font(letter) else letter.encode("unicode_escape").decode() for letter in text)
     shown = text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
     # A dollar sign begins mathematics, and a label that begins with an underscore is hidden.
     return ("\N{NO-BREAK SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")

@@ -137,6 +137,14 @@ def write_card(card: Card, folder: Path) -> None:
     write_atomically(folder / FOLDER / "labels.txt", labels.encode())
 
 
+def read_labels(folder: Path) -> list[str]:
+    """Returns the names of the classes of the SavedModel in `folder`; none if it has no labels.txt."""
+    try:
+        return (folder / FOLDER / "labels.txt").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+
+
 def read_card(folder: Path) -> Card:
     """Reads the card of the SavedModel in `folder`.
 

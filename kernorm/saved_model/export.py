@@ -165,7 +165,7 @@ def _fill(version: Version, model: "keras.Model", record: Record, samples: NDArr
     versions = dict.fromkeys(_PACKAGES, "not installed as a package") | installed_versions(_PACKAGES)
     write_card(make_card(record, version.number, describe_signatures(signatures), versions), version.folder)
     digest = tree_sha256(version.folder)
-    (version.folder / FOLDER / "tree.sha256").write_text(digest + "\n")
+    (version.folder / FOLDER / "tree.sha256").write_text(digest + "\n", encoding="utf-8")
     return digest
 
 

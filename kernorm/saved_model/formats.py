@@ -71,7 +71,7 @@ def require_format(name: FormatName) -> Format:
         raise UsageError(
             f"--format {name} needs {' and '.join(missing)}.",
             "an environment without",
-            "Install it by pip install 'kernorm[runtimes]'.",
+            f"Install it by pip install {' '.join(missing).replace('_', '-')}.",
         )
     return FORMATS[name]
 

@@ -14,7 +14,7 @@ from kernorm.errors import UsageError
 from kernorm.saved_model.card import read_card
 from kernorm.saved_model.parity import Images, Logits, PredictLogits
 from kernorm.saved_model.paths import literal_path
-from kernorm.system.backend import keras_settings
+from kernorm.system.backend import import_tensorflow, keras_settings
 
 if TYPE_CHECKING:
     import keras
@@ -29,6 +29,7 @@ def load_saved_model(path: Path) -> PredictLogits:
     Raises:
         UsageError: it has no such signature.
     """
+    import_tensorflow()
     import tensorflow as tf
 
     with literal_path(path) as literal:

@@ -44,7 +44,7 @@ def verify_integrity(path: Path) -> tuple[Card, str]:
     """
     card = read_card(path)
     try:
-        exported = (path / FOLDER / "tree.sha256").read_text().strip()
+        exported = (path / FOLDER / "tree.sha256").read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         exported = "none"
     digest = tree_sha256(path)

@@ -16,6 +16,7 @@ from typing import Any
 from kernorm.errors import UsageError
 from kernorm.saved_model.paths import literal_path
 from kernorm.saved_model.versions import PUBLISHED
+from kernorm.system.backend import import_tensorflow
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # A server that is starting or full says so; waiting once, twice, four times as long helps it.
@@ -118,6 +119,8 @@ def _rest(endpoint: str, timeout: float) -> Ask:
 def _grpc(endpoint: str, model: str, timeout: float) -> Ask:
     import grpc
     import numpy as np
+
+    import_tensorflow()
     import tensorflow as tf
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
     from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
@@ -145,6 +148,8 @@ def _grpc(endpoint: str, model: str, timeout: float) -> Ask:
 
 def _local(path: Path) -> Ask:
     import numpy as np
+
+    import_tensorflow()
     import tensorflow as tf
 
     if not (path / "saved_model.pb").is_file():

@@ -97,7 +97,7 @@ class Registry:
 
         path = self.folder / CONFIG
         try:
-            return text_format.Parse(path.read_text(), ModelServerConfig())
+            return text_format.Parse(path.read_text(encoding="utf-8"), ModelServerConfig())
         except FileNotFoundError:
             return ModelServerConfig()
         except (text_format.ParseError, UnicodeDecodeError) as error:

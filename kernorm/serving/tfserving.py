@@ -123,7 +123,7 @@ def _wait(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None
         with contextlib.suppress(_Unreachable):
             state = _state_by_grpc(server)
         if process.poll() is not None or state == "END" or time.monotonic() > end:
-            said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
             raise ValueError(f"{BINARY} does not load the model: {said[-1]}")
         time.sleep(_POLL_SECONDS)
 

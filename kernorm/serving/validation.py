@@ -22,6 +22,7 @@ from kernorm.saved_model.card import FOLDER, Card
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Logits, largest_difference, largest_tolerated
 from kernorm.serving.runtimes import IMAGES, NEEDS, NOT_RUN, RECORDS
+from kernorm.system.backend import import_tensorflow
 from kernorm.system.files import write_atomically
 
 SCHEMA = 1
@@ -68,6 +69,7 @@ def validate_model(path: Path, data_dir: Path | None = None) -> Validation:
     Raises:
         UsageError: the path is no model of kernorm's or was changed after its export.
     """
+    import_tensorflow()
     from kernorm.saved_model.warmup import recorded_images  # TensorFlow
 
     card, digest = verify_integrity(path)

@@ -51,9 +51,16 @@ def choose_backend() -> str:
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if backend == "tensorflow":
-        with silenced_stderr():  # TensorFlow's native code prints before it reads any log level
-            importlib.import_module(backend)
+        import_tensorflow()
     return backend
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without what its native code prints before it reads any log level."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        with silenced_stderr():
+            importlib.import_module("tensorflow")
 
 
 def _checked(backend: str) -> str:
@@ -89,14 +96,18 @@ def keras_settings() -> Iterator[None]:
             getattr(keras.config, f"set_{name}")(value)
 
 
-def use_tensorflow_on_cpu() -> None:
+def use_tensorflow_on_cpu(*, load: bool = True) -> None:
     """Chooses TensorFlow on the CPU for this process and its children, before Keras is imported.
 
     Exported models are written, measured and validated there, whatever trained them.
+
+    Args:
+        load: import it, quietly; without, it is imported where it is needed.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if load and importlib.util.find_spec("tensorflow"):
+        import_tensorflow()
 
 
 def require_jax() -> None:
@@ -109,7 +120,7 @@ def require_jax() -> None:
         raise UsageError(
             "A population needs Keras on JAX.",
             f"KERAS_BACKEND={backend}",
-            "Set KERAS_BACKEND=jax (extra jax), or remove --population.",
+            "Set KERAS_BACKEND=jax (pip install jax), or remove --population.",
         )
     _checked(backend)
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import typing
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import tyro
 
@@ -31,6 +31,8 @@ _DISK |= {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _SHOWN = 100
 # Lines of help that are longer are hard to read.
 _WIDTH = 120
+# Narrower ones hold less than an indented word, whatever COLUMNS says.
+_NARROWEST = 20
 
 
 def parse(config_class: type[Config], *, prog: str, argv: list[str], default: Config | None = None) -> Config:
@@ -49,7 +51,7 @@ def parse(config_class: type[Config], *, prog: str, argv: list[str], default: Co
             return tyro.cli(config_class, prog=prog, args=argv, default=default)
     except SystemExit as stop:
         if not stop.code:
-            width = min(shutil.get_terminal_size().columns, _WIDTH)
+            width = max(_NARROWEST, min(shutil.get_terminal_size().columns, _WIDTH))
             print(grouped_help(told.getvalue(), getattr(config_class, "GROUPS", {}), width), end="")
             raise
         raise UsageError(_one_line(refused.getvalue(), config_class, prog)) from None
@@ -156,6 +158,27 @@ def run(
     log_to_stderr(level)
     try:
         try:
+            return _run(config_class, main, prog, words, default, interrupted)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+    except BrokenPipeError:
+        if not any([_unread(sys.stdout), _unread(sys.stderr)]):  # both, so that neither is written to at the end
+            raise
+        return 128 + signal.SIGPIPE
+
+
+def _run(
+    config_class: type[Config],
+    main: Callable[[Config], int | None],
+    prog: str,
+    words: list[str],
+    default: Callable[[list[str]], tuple[Config, list[str]]] | None,
+    interrupted: str,
+) -> int:
+    """Runs a command and says in one line what was wrong; a stream without reader raises BrokenPipeError."""
+    try:
+        try:
             require_posix()
             with _terminable():
                 first, words = default(words) if default else (None, words)
@@ -167,14 +190,10 @@ def run(
     except Refused as reason:
         print(f"refused: {reason}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        if not _unread():
-            raise
-        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        _unread()
+        _unread(sys.stdout)
         print(
             f"error: Writing needs room and permission. Received: {os.strerror(error.errno)} at "
             f"{error.filename2 or error.filename or 'a file'}. "
@@ -209,16 +228,16 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _unread() -> bool:
-    """Says whether nothing can be written to standard output; the rest then goes nowhere, without another error."""
+def _unread(stream: TextIO) -> bool:
+    """Says whether nothing can be written to a stream; the rest then goes nowhere, without another error."""
     try:
-        descriptor = sys.stdout.fileno()
+        descriptor = stream.fileno()
     except io.UnsupportedOperation:
         return False
     watch = select.poll()
     watch.register(descriptor, select.POLLOUT)
     try:
-        sys.stdout.flush()
+        stream.flush()
         gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
     except OSError:
         gone = True

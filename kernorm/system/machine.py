@@ -64,7 +64,7 @@ def home() -> Path | None:
 def processor() -> str:
     """Returns the processor's model and how many cores the machine has."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return f"{next(names, platform.machine())}, {os.cpu_count()} cores"
 

@@ -16,6 +16,12 @@ class _StderrHandler(logging.StreamHandler):
         self.stream = sys.stderr
         super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Lets a reader that has gone away end the command, as it does where something is printed."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        super().handleError(record)
+
 
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Shows kernorm's own messages on standard error, as commands and their workers do; a library's user decides."""

@@ -92,7 +92,7 @@ def require_tracker(name: str) -> None:
         raise UsageError(
             "--track needs its package.",
             f"--track {name}, which is not installed",
-            f'pip install "kernorm[{name}]", or remove --track.',
+            f"pip install {name}, or remove --track.",
         )
 
 

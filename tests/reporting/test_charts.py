@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -227,3 +228,11 @@ def test_words_and_pixels():
     assert picture(np.zeros((4, 5, 1), np.uint8)).shape == (4, 5)
     assert picture(np.zeros((4, 5, 3), np.uint8)).shape == (4, 5, 3)
     assert picture(np.zeros((4, 5, 2), np.uint8)).shape == (4, 5)
+
+
+def test_class_names_of_any_letters_are_drawn_in_silence():
+    record = make_record(errors=30)
+    record = replace(record, data=replace(record.data, labels=tuple(f"{name}$" for name in "猫犬鳥魚馬牛羊豚鶏象")))
+    for panels in charts(record, make_mistakes(record)).values():
+        assert len(to_png(panels, record.run_id)) > 1000
+    assert "猫$" in to_svg(panels_of(record)["classes"])

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from kernorm.reporting import figures
 from kernorm.reporting.figures import PALETTE, STYLE, Panel, legend, logarithmic, stretch, stretch_axis, to_png, to_svg
 
 
@@ -119,3 +120,24 @@ def test_stretched_axis_holds_its_values_and_names_a_few_of_them(values):
     assert (1 if values == [1.0] else 2) <= len(shown) <= 12
     assert low <= min(axes.get_yticks())
     assert max(axes.get_yticks()) <= high
+
+
+@pytest.mark.parametrize("more", [(), figures._MORE_FONTS], ids=["one font", "those installed"])
+def test_letters_without_a_font_are_drawn_in_silence(monkeypatch, more):
+    """Warnings are errors here. A page keeps the letters, for its browser has fonts; a PNG gets escapes."""
+    monkeypatch.setattr(figures, "_MORE_FONTS", more)
+    for cached in (figures._families, figures._has_font):
+        cached.cache_clear()
+    drawn = []
+
+    def draw(figure):
+        drawn.append(figures.plain("猫 ä $"))
+        figure.subplots().set_xticks([0, 1], ["", drawn[-1]])
+
+    panel = Panel("cats", "猫", "d", (2, 2), draw)
+    assert "猫 ä" in to_svg(panel)
+    assert len(to_png([panel], "猫")) > 1000
+    if not more:
+        assert drawn == [r"猫 ä \$", r"\u732b ä \$"]
+    for cached in (figures._families, figures._has_font):
+        cached.cache_clear()

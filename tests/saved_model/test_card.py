@@ -1,5 +1,11 @@
+import ast
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,3 +112,36 @@ def test_a_card_of_another_schema_whatever_its_fields(record, folder, changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2} | changes))
     with pytest.raises(UsageError, match=r"^A model card must be of schema 1\. Received: .* of schema 2\. Read"):
         card.read_card(folder)
+
+
+ASK = """
+import sys
+from pathlib import Path
+from kernorm.saved_model import card
+print(ascii(card.read_labels(Path(sys.argv[1]))))
+"""
+
+
+def test_labels_are_read_in_utf_8_whatever_the_locale(tmp_path):
+    (tmp_path / card.FOLDER).mkdir(parents=True)
+    (tmp_path / card.FOLDER / "labels.txt").write_bytes("猫\nä\n".encode())
+    assert card.read_labels(tmp_path) == ["猫", "ä"]
+    assert card.read_labels(tmp_path / "elsewhere") == []
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", ASK, str(tmp_path)]
+    asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert asked.stdout == ascii(["猫", "ä"]) + "\n"
+
+
+def test_no_text_file_is_opened_in_the_encoding_of_the_locale():
+    root, found = Path(__file__).parents[2], []
+    for path in [*(root / "kernorm").rglob("*.py"), *(root / "tuner").rglob("*.py")]:
+        for call in ast.walk(ast.parse(path.read_bytes())):
+            if not isinstance(call, ast.Call) or {one.arg for one in call.keywords} & {"encoding", "purpose"}:
+                continue
+            name, words = ast.unparse(call.func).rpartition(".")[2], [ast.unparse(one) for one in call.args]
+            binary = any(re.fullmatch("'[rwa]\\+?b\\+?'", word) for word in words) or "os.devnull" in words
+            other = ast.unparse(call.func).startswith(("os.", "Image.", "self._open"))
+            if name in ("read_text", "write_text") or (name == "open" and not (binary or other)):
+                found.append(f"{path.relative_to(root)}:{call.lineno}: {ast.unparse(call)[:80]}")
+    assert found == []

@@ -1,11 +1,15 @@
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from kernorm.errors import UsageError
 from kernorm.system import backend
+from tests.builders import SHOWN
 
 
 def test_tensorflow_is_the_backend_unless_the_variable_says_otherwise(monkeypatch):
@@ -30,3 +34,24 @@ def test_a_backend_that_is_not_installed_is_refused():
     settings = {"env": {**os.environ, "KERAS_BACKEND": "jax"}, "capture_output": True, "text": True, "check": True}
     told = subprocess.run([sys.executable, "-c", code], **settings).stdout
     assert told.startswith("The backend must be installed. Received: KERAS_BACKEND=jax, which is not. pip install jax")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "--model-path", SHOWN, "{png}"],
+        ["push", "--list"],
+        pytest.param(["predict", "--endpoint=localhost:1", "--retries=0", "{png}"], marks=pytest.mark.slow),
+        pytest.param(["evaluate", "{folder}"], marks=pytest.mark.slow),
+        pytest.param(["validate", "{folder}"], marks=pytest.mark.slow),
+    ],
+    ids=lambda words: words[0],
+)
+def test_commands_start_tensorflow_without_its_noise(words, tmp_path):
+    png = tmp_path / "0.png"
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(png)
+    words = [str(word).format(png=png, folder=tmp_path) for word in words]
+    command = [sys.executable, "-m", f"kernorm.{words[0]}", *words[1:]]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr
+    assert re.fullmatch(r"(error: .*\n)?", told), told
