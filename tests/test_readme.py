@@ -15,6 +15,11 @@ def test_what_the_readme_shows_is_there():
         assert (ROOT / path).exists(), path
 
 
+def test_what_a_user_of_openvino_must_know_is_said():
+    serve = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Serve")[2].partition("\n## ")[0]
+    assert "`INFERENCE_PRECISION_HINT=f32`" in serve
+
+
 @pytest.mark.parametrize("study", ["eva4", "eva6", "eva4_as_run", "eva6_as_run", "recipes", "batch_size", "eva6-e3"])
 def test_git_shows_the_evidence_of_committed_studies(study):
     """What git ignores can be lost unnoticed: `git status` does not show it."""

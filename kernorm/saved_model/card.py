@@ -188,6 +188,8 @@ def _limits(record: Record) -> tuple[str, ...]:
         "Names a class for every image, also for one that shows none of them.",
         "The intervals cover the choice of the images, not of the seed; one run is no proof of a better method.",
         "Not made for decisions about people, such as on cheques, votes or exams, without a check of their own.",
+        "OpenVINO computes in bfloat16 on processors that have it, and probabilities move by up to 0.01; load it "
+        "with INFERENCE_PRECISION_HINT=f32 there.",
     ]
     if record.config.select == "test":
         limits.append("The epoch was chosen by test accuracy, so its test scores are biased upward.")

@@ -84,6 +84,8 @@ def test_what_lowers_trust_is_said(record):
     assert "Never measured on the test split" in limits(test=None)
     assert "chosen by test accuracy" not in limits()
     assert "Never measured" not in limits()
+    assert "bfloat16" in limits()
+    assert "INFERENCE_PRECISION_HINT=f32" in limits()
 
 
 def test_a_folder_that_is_no_saved_model(tmp_path):
