@@ -25,7 +25,7 @@ from kernorm.records.record import REVISION, read_record
 from kernorm.training.run import train
 from tests.builders import search_folder, search_words
 from tests.processes import Processes
-from tuner import runner, search
+from tuner import runner
 from tuner.config import SearchConfig
 from tuner.plots import expected_best
 from tuner.search import main
@@ -296,7 +296,7 @@ def test_a_search_begun_before_a_setting_existed_goes_on_and_one_of_another_revi
     config.folder.mkdir(parents=True)
 
     def begun_with(**changes):
-        (config.folder / search.SETTINGS).write_text(json.dumps(settings | changes))
+        (config.folder / runner.SETTINGS).write_text(json.dumps(settings | changes))
 
     begun_with(train={name: value for name, value in settings["train"].items() if name != "shear"})
     with pytest.raises(UsageError, match=r"^A resumed search keeps its settings\. Received: train="):
@@ -304,9 +304,9 @@ def test_a_search_begun_before_a_setting_existed_goes_on_and_one_of_another_revi
     monkeypatch.setattr(config_module, "ADDED", {"shear": 0.0})
     runner._check_same(config)
     begun_with()
-    written = json.loads((config.folder / search.SETTINGS).read_text())
+    written = json.loads((config.folder / runner.SETTINGS).read_text())
     del written["revision"]
-    (config.folder / search.SETTINGS).write_text(json.dumps(written))
+    (config.folder / runner.SETTINGS).write_text(json.dumps(written))
     with pytest.raises(UsageError, match=rf"Received: revision={REVISION}, begun with 1 in "):
         runner._check_same(config)
     runner._check_same(replace(config, report_only=True))
