@@ -8,6 +8,7 @@ import keras
 
 from kernorm.config import TrainConfig, layer_settings
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import whole_number
 from kernorm.nets.layers import Dropout, StandardizedConv2D
 from kernorm.nets.norms import Place, build_norm, resolve_groups
 from kernorm.nets.penalties import layer_penalties, regularizer
@@ -201,7 +202,8 @@ def build_model(
         UsageError: an unknown layer is named, groups do not divide, a norm is degenerate, the image too small, or
             shape, classes, mean and std are not such numbers.
     """
-    _check_data(image_shape, num_classes, mean, std)
+    image_shape, num_classes = _checked_shape(image_shape, num_classes)
+    _check_scaling(image_shape, mean, std)
     blocks = (*NETS[config.net], Conv(num_classes, 1, order="bare"))
     builder = _Builder(config, blocks, fused)
     image = keras.Input(image_shape, dtype="uint8", name="image")
@@ -225,13 +227,20 @@ def build_model_for(config: TrainConfig, data: Data, *, fused: bool = False) -> 
     )
 
 
-def _check_data(
-    image_shape: tuple[int, int, int], num_classes: int, mean: Sequence[float], std: Sequence[float]
-) -> None:
-    if len(image_shape) != 3 or min(image_shape) < 1:
+def _checked_shape(image_shape: Sequence[int], num_classes: int) -> tuple[tuple[int, int, int], int]:
+    """Returns both in Python's whole numbers."""
+    sizes = [size for size in map(whole_number, image_shape) if size and size > 0]
+    if len(image_shape) != 3 or len(sizes) != 3:
         raise UsageError("An image shape is (height, width, channels).", image_shape, "Give for example (28, 28, 1).")
-    if num_classes < 2:
-        raise UsageError("A classifier has at least two classes.", f"num_classes={num_classes}", "Give more.")
+    count = whole_number(num_classes)
+    if count is None or count < 2:
+        raise UsageError(
+            "A classifier has at least two classes, a whole number.", f"num_classes={num_classes}", "Give more."
+        )
+    return (sizes[0], sizes[1], sizes[2]), count
+
+
+def _check_scaling(image_shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]) -> None:
     if not (len(mean) == len(std) in (1, image_shape[2]) and min(std) > 0):
         raise UsageError(
             "mean and std are one number, or one a channel, with std above 0.",

@@ -23,11 +23,19 @@ def test_pixels_are_scaled_by_mean_and_deviation():
     np.testing.assert_allclose(scaled[0, 0, 0], [30, 10, 2.5], rtol=1e-6)
 
 
+def test_sizes_of_numpy_are_sizes():
+    shape = np.array([16, 20, 3])
+    model = kernorm.build_model(net="eva6", image_shape=shape, num_classes=np.int64(5), mean=np.ones(3), std=np.ones(3))
+    assert (model.input_shape, model.output_shape) == ((None, 16, 20, 3), (None, 5))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ({"image_shape": (28, 28)}, r"An image shape is \(height, width, channels\)\. Received: \(28, 28\)\."),
-        ({"num_classes": 1}, r"A classifier has at least two classes\. Received: num_classes=1\."),
+        ({"image_shape": (28.0, 28, 1)}, r"An image shape is \(height, width, channels\)\. Received: \(28\.0, 28"),
+        ({"num_classes": 1}, r"A classifier has at least two classes, a whole number\. Received: num_classes=1\."),
+        ({"num_classes": 5.0}, r"A classifier has at least two classes, a whole number\. Received: num_classes=5\.0\."),
         ({"mean": (1, 2), "std": (1, 1)}, r"one a channel.* Received: mean=\(1, 2\), std=\(1, 1\) for 1 channels\."),
         ({"mean": (1,), "std": (0,)}, r"with std above 0\. Received: mean=\(1,\), std=\(0,\)"),
         ({"nrom": "ln"}, r"A setting is a field of TrainConfig\. Received: 'nrom'\. Did you mean 'norm'\?"),
