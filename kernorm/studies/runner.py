@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kernorm.config import TrainConfig
-from kernorm.datasets.cache import prepared_sha256
-from kernorm.datasets.dataset import load
+from kernorm.datasets.dataset import load, prepared_sha256
 from kernorm.parallel.batches import Populations
 from kernorm.parallel.engine import Engine, Outcome
 from kernorm.parallel.factory import open_training

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig, to_json
-from kernorm.datasets.cache import prepared_sha256
-from kernorm.datasets.dataset import Dataset, load
+from kernorm.datasets.dataset import Dataset, load, prepared_sha256
 from kernorm.errors import UsageError
 from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, Export, Record, read_record, write_record
 from kernorm.saved_model.export import export_in_subprocess, export_run
