@@ -10,11 +10,13 @@ import numpy as np
 from kernorm.config import TrainConfig
 from kernorm.datasets import cache, prepare
 from kernorm.datasets.cache import Arrays
+from kernorm.datasets.origin import Origin
 from kernorm.datasets.splits import split_indices
 from kernorm.errors import UsageError
 from kernorm.records.record import Data, Opening
 
 _LOG = logging.getLogger("kernorm")
+_SAID: set[str] = set()
 
 
 class Split(NamedTuple):
@@ -124,17 +126,20 @@ def load_arrays(
         return cache.read(path)
 
 
-def prepared_sha256(name: str) -> str | None:
+def prepared_sha256(name: str, *, manual_dir: Path | None = None, data_dir: Path | None = None) -> str | None:
     """Returns the sha256 of a set's arrays as they are today; None if it is not prepared.
 
-    A set whose source has changed is prepared again first.
+    As `load_arrays`, but without reading the arrays: a set whose source has changed is prepared again first, and a
+    named folder that was not its source gets a line.
 
     Raises:
         UsageError: as `load_arrays`.
     """
-    before = cache.origin(cache.cached_path(name))
-    if before and before.has_changed():
-        return load_arrays(name).sha256
+    origin = cache.origin(cache.cached_path(name))
+    if origin and origin.has_changed():
+        return load_arrays(name, manual_dir=manual_dir, data_dir=data_dir).sha256
+    if origin and (unused := origin.unused(manual_dir, data_dir)):
+        _say_unused(name, origin, unused)
     return cache.prepared_sha256(name)
 
 
@@ -166,15 +171,19 @@ def _cached(name: str, manual_dir: Path | None, data_dir: Path | None, *, report
             )
         return None
     if unused := arrays.origin.unused(manual_dir, data_dir):
-        _LOG.info(
-            "%s was prepared on %s from %s; %s is not looked at. python -m kernorm.data %s --again prepares it anew.",
-            name,
-            arrays.origin.day,
-            arrays.origin.manual_dir or arrays.origin.folder,
-            unused,
-            name,
-        )
+        _say_unused(name, arrays.origin, unused)
     return arrays
+
+
+def _say_unused(name: str, origin: Origin, folder: Path) -> None:
+    """Says once a process that a named folder is not looked at, since the set is prepared."""
+    line = (
+        f"{name} was prepared on {origin.day} from {origin.manual_dir or origin.folder}; {folder} is not looked at. "
+        f"python -m kernorm.data {name} --again prepares it anew."
+    )
+    if line not in _SAID:
+        _SAID.add(line)
+        _LOG.info(line)
 
 
 def load_test_split(data: Data, *, manual_dir: Path | None = None, data_dir: Path | None = None) -> HeldOutSplit:

@@ -97,7 +97,8 @@ def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
 def _find_shared(study: Study, folder: Path) -> Shared:
     """Looks for the study's runs in the records of all studies."""
     configs = [run.config for run in study.runs()]
-    digests = {name: prepared_sha256(name) for name in {config.dataset for config in configs}}
+    sources = {(config.dataset, config.manual_dir, config.data_dir) for config in configs}
+    digests = {name: prepared_sha256(name, manual_dir=first, data_dir=second) for name, first, second in sources}
     return find_shared(folder / RECORDS, {config.run_id for config in configs}, digests)
 
 
