@@ -30,6 +30,8 @@ SCHEMA = 2
 _NAME = re.compile(r"(?P<base>[A-Za-z_]\w*(/\w[\w.-]*)?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
 _DTYPES = {"train_images": "|u1", "train_labels": "<i4", "test_images": "|u1", "test_labels": "<i4"}
 
+# Of MNIST, whose archives' names others use: also a set that is prepared before MNIST is compared with it.
+_MNIST = "ca5ead3dd0c099708c5ba009c057a30997290b4f74a73a16d0dae0cf415ba97c"
 _ORIGIN: TypeAdapter[Origin | None] = TypeAdapter(Origin | None)
 _DUPLICATES: TypeAdapter[Duplicates | None] = TypeAdapter(Duplicates | None)
 _LOG = logging.getLogger("kernorm")
@@ -242,7 +244,16 @@ def exclusive(name: str) -> Iterator[None]:
 
 
 def _compare_with_others(arrays: Arrays, pixels: str) -> None:
-    """Refuses a set whose examples are another one's; two versions of one set may hold the same."""
+    """Refuses a set whose examples are another one's; two versions of one set may hold the same.
+
+    Where this set was compared with its archives and the other one was not, the other one is removed.
+    """
+    if pixels == _MNIST and arrays.name != "mnist":
+        raise UsageError(
+            "Data sets of different names hold different images.",
+            f"{arrays.name}, whose images and labels are those of mnist",
+            f"Delete {arrays.origin.folder if arrays.origin else 'its source'}; then prepare it from its own files.",
+        )
     for path in cached_paths():
         metadata = read_metadata(path)
         name, version = _identity(path)
@@ -251,12 +262,23 @@ def _compare_with_others(arrays: Arrays, pixels: str) -> None:
         if name == arrays.name:
             _LOG.info("%s %s and %s hold the same images and labels.", name, version, arrays.version)
             continue
-        folder = arrays.origin.folder if arrays.origin else "its source"
+        theirs, own = _ORIGIN.validate_python(metadata["origin"]), arrays.origin
+        there, here = (origin.folder if origin else "its source" for origin in (theirs, own))
+        if own and own.verified and not (theirs and theirs.verified):
+            path.unlink()
+            _LOG.warning(
+                "%s held the images of %s. It is removed; delete %s too, and prepare %s from its own files.",
+                path,
+                arrays.name,
+                there,
+                name,
+            )
+            continue
         raise UsageError(
             "Data sets of different names hold different images.",
             f"{arrays.name}, whose images and labels are those of {name} ({path})",
-            f"One was prepared from the files of the other. If it is {arrays.name}, delete {folder} and prepare it "
-            f"from its own files; if it is {name}, python -m kernorm.data {name} --again.",
+            f"One was prepared from the files of the other. Delete {here} if it is {arrays.name}, {there} if it is "
+            f"{name}; then prepare it from its own files with --again.",
         )
 
 

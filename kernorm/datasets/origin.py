@@ -17,6 +17,7 @@ class Origin:
         data_dir: tensorflow-datasets' folder of all sets that was given, or "" for its default.
         files: size in bytes and modification time in ns of the files that were read, by name.
         sha256: of these files.
+        verified: whether the set was compared with its archives, which lay in `manual_dir`.
     """
 
     time: str
@@ -25,6 +26,7 @@ class Origin:
     data_dir: str = ""
     files: dict[str, tuple[int, int]]
     sha256: str
+    verified: bool = False
 
     @property
     def day(self) -> str:
@@ -53,7 +55,7 @@ class Origin:
         return manual_dir or known[0], data_dir or known[1]
 
 
-def origin_of(folder: Path, manual_dir: Path | None, data_dir: Path | None) -> Origin:
+def origin_of(folder: Path, manual_dir: Path | None, data_dir: Path | None, *, verified: bool) -> Origin:
     """Describes where a set has just been read from.
 
     Raises:
@@ -67,6 +69,7 @@ def origin_of(folder: Path, manual_dir: Path | None, data_dir: Path | None) -> O
         data_dir=str(data_dir.absolute()) if data_dir else "",
         files=files,
         sha256=_sha256(folder, files),
+        verified=verified,
     )
 
 

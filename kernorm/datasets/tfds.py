@@ -60,13 +60,15 @@ def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = N
     _require(size <= _MAX_BYTES, name, f"which takes {size / 2**30:.1f} GiB")
     labels = tuple(str(text) for text in builder.info.features[label].names)
     values = _values(builder, image, label)
-    if wrong := _not_of_archives(builder, manual_dir, values):
+    wrong = _not_of_archives(builder, manual_dir, values)
+    if wrong:
         _LOG.warning(
             "%s holds %s examples that are not in its archives; it is prepared again.", builder.data_dir, wrong
         )
         _download(name, builder, manual_dir, again=True)
         values = _values(builder, image, label)
-        if wrong := _not_of_archives(builder, manual_dir, values):
+        wrong = _not_of_archives(builder, manual_dir, values)
+        if wrong:
             raise UsageError(
                 "A prepared set holds what stands in its archives.",
                 f"{builder.data_dir}, {wrong} examples of which are not in those of {manual_dir}",
@@ -76,7 +78,7 @@ def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = N
         cache.check_layout(labels, values)
     except cache.DamagedError as error:
         _require(False, name, f"whose {error}")
-    origin = origin_of(Path(builder.data_dir), manual_dir, data_dir)
+    origin = origin_of(Path(builder.data_dir), manual_dir, data_dir, verified=wrong == 0)
     return cache.Arrays.of(base, str(builder.version), labels, values, origin)
 
 
@@ -87,8 +89,8 @@ def _values(builder: Any, image: str, label: str) -> dict[str, np.ndarray]:
     return values
 
 
-def _not_of_archives(builder: Any, manual_dir: Path | None, values: dict[str, np.ndarray]) -> int:
-    """Returns how many examples are not in the IDX archives that lie in `manual_dir`; 0 if none lie there.
+def _not_of_archives(builder: Any, manual_dir: Path | None, values: dict[str, np.ndarray]) -> int | None:
+    """Returns how many examples are not in the IDX archives that lie in `manual_dir`; None if none lie there.
 
     Raises:
         UsageError: they are not the official ones.
@@ -101,7 +103,7 @@ def _not_of_archives(builder: Any, manual_dir: Path | None, values: dict[str, np
     archive = idx.pairs(there)
     if archive and (wrong := [path for path in there if checksums.compute_url_info(path) != paths[path]]):
         raise _unofficial(wrong[0])
-    return idx.difference(archive, values) if archive else 0
+    return idx.difference(archive, values) if archive else None
 
 
 def _import(module: str, name: str) -> None:

@@ -5,12 +5,14 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kernorm.datasets import cache
 from kernorm.datasets.cache import Arrays, DamagedError
+from kernorm.datasets.origin import Origin
 from kernorm.errors import UsageError
 from kernorm.records.record import Duplicates
 
@@ -223,11 +225,24 @@ def two_sets(names=("one", "two"), versions=("1.0.0", "1.0.0")):
 def test_two_names_for_the_same_images_are_refused(cache_folder):
     one, two = two_sets()
     cache.write(one)
-    told = r"two, whose images and labels are those of one \(.*one-1\.0\.0\.npz\)\. One was .* delete its source"
+    told = r"two, whose images and labels are those of one \(.*one-1\.0\.0\.npz\)\. One .* other\. Delete its so"
     with pytest.raises(UsageError, match=told):
         cache.write(two)
     assert cache.cached_path("two") is None
     cache.write(one)  # again, which is no other set
+
+
+def test_a_set_that_is_known_to_be_right_replaces_one_of_its_images(cache_folder, caplog):
+    one, two = two_sets()
+    origin = Origin(time="2026-03-01T00:00:00+00:00", folder="/data/two", files={}, sha256="0")
+    wrong = cache.write(replace(one, origin=replace(origin, folder="/data/one")))
+    with pytest.raises(UsageError, match=r"Delete /data/two if it is two, /data/one if it is one; then pre"):
+        cache.write(replace(two, origin=origin))
+    right = cache.write(replace(two, origin=replace(origin, verified=True)))
+    assert cache.cached_paths() == [right]
+    assert f"{wrong} held the images of two. It is removed; delete /data/one too" in caplog.text
+    with pytest.raises(UsageError, match="whose images and labels are those of two"):
+        cache.write(replace(one, origin=replace(origin, verified=True)))
 
 
 def test_two_versions_of_the_same_images_get_a_line(cache_folder, caplog):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_mnist_is_the_official_files(whole_mnist_cache):
 @pytest.mark.slow
 def test_mnist_has_the_same_hash_everywhere(whole_mnist_cache):
     assert load_arrays().sha256 == "14d113a04e7de7c2fcfb764e5603ac80c8bb8bd6270bd3c741c7c8970104d047"
+
+
+@pytest.mark.slow
+def test_mnist_under_another_name_is_refused(whole_mnist_cache, cache_folder, monkeypatch):
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(whole_mnist_cache))
+    arrays = load_arrays()
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(cache_folder))
+    with pytest.raises(
+        UsageError, match=r"fashion_mnist, whose images .* are those of mnist\. Delete .*mnist/3"
+    ):
+        cache.write(replace(arrays, name="fashion_mnist"))
 
 
 @pytest.mark.slow

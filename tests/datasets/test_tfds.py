@@ -299,6 +299,7 @@ def test_sets_whose_archives_have_the_same_names_are_not_confused(tmp_path):
     for folder in (one, other):
         arrays = source.prepare(folder.name, folder, tmp_path / "data")
         assert examples_in(arrays) == examples_of(folder)
+        assert arrays.origin.verified
         assert (arrays.origin.manual_dir, arrays.origin.folder) == (
             str(folder),
             str(tmp_path / "data" / folder.name / "1.0.0"),
