@@ -107,9 +107,7 @@ def test_mnist_under_another_name_is_refused(whole_mnist_cache, cache_folder, mo
     monkeypatch.setenv("KERNORM_CACHE_DIR", str(whole_mnist_cache))
     arrays = load_arrays()
     monkeypatch.setenv("KERNORM_CACHE_DIR", str(cache_folder))
-    with pytest.raises(
-        UsageError, match=r"fashion_mnist, whose images .* are those of mnist\. Delete .*mnist/3"
-    ):
+    with pytest.raises(UsageError, match=r"fashion_mnist, whose images .* are those of mnist\. Delete .*mnist/3"):
         cache.write(replace(arrays, name="fashion_mnist"))
 
 
