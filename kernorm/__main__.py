@@ -23,10 +23,22 @@ COMMANDS = {
 
 def summary(module: str) -> str:
     """Returns what a command does: the first sentence of its module, which is not imported."""
+    if file := foreign(module):
+        return f"hidden by {file}, which has the same name"
     spec = importlib.util.find_spec(module)
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_bytes())) if spec and spec.origin else None
     first = " ".join((text or "").split("\n\n")[0].split())
     return first.rpartition(": `")[0] or first.rstrip(".:")
+
+
+def foreign(module: str) -> str | None:
+    """Returns the file that hides a command's package, such as a user's own tuner.py."""
+    package = module.partition(".")[0]
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if any(Path(folder, f"{module.partition('.')[2]}.py").is_file() for folder in folders):
+        return None
+    return (spec and spec.origin) or ", ".join(folders) or package
 
 
 def listed(commands: dict[str, str], prog: str) -> str:
@@ -45,6 +57,13 @@ def run(commands: dict[str, str], prog: str, argv: list[str]) -> int:
         from kernorm.errors import nearest
 
         print(f"error: A command must be a known one. Received: {name!r}. {nearest(name, commands)}", file=sys.stderr)
+        return 2
+    if file := foreign(commands[name]):
+        print(
+            f"error: {commands[name]} must be kernorm's own. Received: {file}, which has the same name. "
+            "Rename that file, or start in another folder.",
+            file=sys.stderr,
+        )
         return 2
     sys.argv = [f"{prog} {name}", *argv[1:]]
     runpy.run_module(commands[name], run_name="__main__", alter_sys=True)

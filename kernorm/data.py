@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from kernorm.errors import UsageError
 from kernorm.limits import check_settings
 from kernorm.system import cli
 
@@ -33,9 +34,14 @@ class DataConfig:
     data_dir: Path | None = None
     """tensorflow-datasets' own folder. None: its default, ~/tensorflow_datasets."""
 
+    again: bool = False
+    """Prepare the named sets anew, also those that are prepared."""
+
     def __post_init__(self) -> None:
-        """Refuses values of another type."""
+        """Refuses values of another type, and --again without names."""
         check_settings(self)
+        if self.again and not self.names:
+            raise UsageError("--again prepares named sets.", "no name", "Give for example mnist --again.")
 
 
 def main(config: DataConfig) -> None:
@@ -48,7 +54,7 @@ def main(config: DataConfig) -> None:
     from kernorm.datasets.dataset import load_arrays
 
     for name in config.names:
-        load_arrays(name, manual_dir=config.manual_dir, data_dir=config.data_dir)
+        load_arrays(name, manual_dir=config.manual_dir, data_dir=config.data_dir, again=config.again)
     paths = [cache.cached_path(name) for name in config.names] if config.names else cache.cached_paths()
     for path in paths:
         if path is not None:
@@ -62,19 +68,20 @@ def main(config: DataConfig) -> None:
 
 
 def describe(path: Path) -> str:
-    """Returns one line on a cached set: sizes, shape, classes, where it lies, whether it is whole."""
+    """Returns two lines on a cached set: sizes, shape, classes, whether it is whole; duplicates, where it came from."""
     from kernorm.datasets import cache
 
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     try:
         arrays = cache.read(path)
     except cache.DamagedError as error:
-        return f"{path.stem}: DAMAGED, {error}; its next use prepares it again; {size}, {path}"
+        return f"{path.stem}: not usable, {error}; its next use prepares it again; {size}, {path}"
+    source = f"; prepared on {arrays.origin.day} from {arrays.origin.folder}" if arrays.origin else ""
     shape = "x".join(map(str, arrays.train_images.shape[1:]))
     return (
         f"{arrays.name} {arrays.version}: {len(arrays.train_labels):,} training and {len(arrays.test_labels):,} "
         f"test images of {shape}, {len(arrays.labels)} classes; checked, sha256 {arrays.sha256[:12]}…; "
-        f"{size}, {path}"
+        f"{size}, {path}\n  duplicates: {arrays.duplicates}{source}"
     )
 
 

@@ -117,7 +117,7 @@ def examples(fn_args: Any) -> "Iterator[int]":
         version = f"1.0.{int(hashlib.sha256(digest.encode()).hexdigest()[:6], 16)}"
         for path in cache.cached_paths():
             path.unlink()
-        cache.write(cache.Arrays(name=DATASET, version=version, sha256=digest, labels=names, **values))
+        cache.write(cache.Arrays.of(DATASET, version, names, values))
         yield len(values["train_labels"])
     finally:
         if before is None:

@@ -45,6 +45,18 @@ def die(number):
     return number
 
 
+def crash(_):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def leave(_):
+    os._exit(7)
+
+
+def terminate(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def hold(fifo):
     """Says in the FIFO who it is, with its child, then holds it open until both are killed."""
     descriptor = os.open(fifo, os.O_WRONLY)

@@ -1,13 +1,17 @@
 """python -m kernorm and python -m tuner: the list of commands, and running one by its name."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import kernorm
 
-def ran(*words):
-    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+
+def ran(*words, **settings):
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False, **settings)
 
 
 def test_the_commands_are_listed_with_a_line_each():
@@ -34,6 +38,23 @@ def test_an_unknown_command_is_one_line():
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: A command must be a known one. Received: 'trian'. Did you mean 'train'?")
     assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_users_own_tuner_is_told(kind, tmp_path):
+    own = tmp_path / "tuner.py" if kind == "file" else tmp_path / "tuner" / "__init__.py"
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("")
+    place = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(Path(kernorm.__file__).parents[1])}}
+    refused = ran("kernorm", "search", "--help", **place)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        f"error: tuner.search must be kernorm's own. Received: {own}, which has the same name. "
+        "Rename that file, or start in another folder.\n"
+    )
+    shown = ran("kernorm", **place)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"search    hidden by {own}, which has the same name" in shown.stdout
 
 
 @pytest.mark.parametrize("module", ["kernorm.config", "kernorm.recipes", "kernorm.errors", "kernorm.limits"])

@@ -69,12 +69,14 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
         )
     if config.report_only and not known:
         raise UsageError("--report-only needs a search.", f"{config.folder}, which has none", "Run it first.")
+    # A wrong size is refused at once, and workers find the cache.
+    data = None if config.report_only else load(config.base).info.sha256
     make_folder(config.folder, "--reports-dir")
     with locked(config.folder / "lock", "run this search"):
         if known:
-            _check_same(config)
+            _check_same(config, data)
         else:
-            write_json(config.folder / SETTINGS, _settings(config))
+            write_json(config.folder / SETTINGS, _settings(config, data))
         if not config.report_only:
             _run(config, points, serving=role == "chief")
         trials = Trials(config.folder)
@@ -84,7 +86,6 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
 def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
     from tuner.oracles import ORACLES  # KerasTuner, which imports Keras: its backend is chosen by now
 
-    load(config.base)  # a wrong size is refused at once, and workers find the cache
     oracle = ORACLES[config.oracle](config)
     oracle.points = points
     oracle._set_project_dir(str(config.reports_dir / "searches"), config.name)
@@ -109,7 +110,7 @@ def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
 
 def _work(config: SearchConfig, client: "OracleClient") -> None:
     """Runs trials of a chief until it has no more."""
-    _check_same(config)
+    _check_same(config, load(config.base).info.sha256)
     name = os.environ[distributed.ID]
     trials = Trials(config.folder, mend=False)
     Driver(config, client, trials, lambda trial: _LOG.info(format_trial(trial)), name=f"{name}.").run()
@@ -139,8 +140,8 @@ def with_oracle(config: SearchConfig) -> SearchConfig:
     return replace(config, oracle=name)  # type: ignore[arg-type]
 
 
-def _settings(config: SearchConfig) -> dict[str, Any]:
-    """Returns what a resumed search must have in common with the one that it continues."""
+def _settings(config: SearchConfig, data: str | None) -> dict[str, Any]:
+    """Returns what a resumed search must have in common with the one that it continues; `data` is the set's sha256."""
     base = {name: value for name, value in config.base.identity.items() if name not in ("norm", "threads")}
     return {
         "oracle": config.oracle,
@@ -148,12 +149,13 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
         "repeats": config.repeats,
         "space": json.loads(json.dumps(dataclasses.asdict(config.space))),
         "train": base,
+        "data": data,
         "revision": REVISION,
         "keras_tuner": importlib.metadata.version("keras-tuner"),
     }
 
 
-def _check_same(config: SearchConfig) -> None:
+def _check_same(config: SearchConfig, data: str | None) -> None:
     try:
         before = json.loads((config.folder / SETTINGS).read_bytes())
     except FileNotFoundError:
@@ -162,10 +164,10 @@ def _check_same(config: SearchConfig) -> None:
             f"{config.folder} without {SETTINGS}",
             "Give the chief's --name and --reports-dir.",
         ) from None
-    before = {"revision": 1} | before | {"train": with_added(before["train"])}
-    now = _settings(config)
+    before = {"revision": 1, "data": data} | before | {"train": with_added(before["train"])}
+    now = _settings(config, data)
     if config.report_only:  # trains nothing, so that an old search is reported as it was
-        del now["revision"]
+        del now["revision"], now["data"]
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         name = changed[0]

@@ -11,22 +11,31 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
+from kernorm.datasets.duplicates import count_duplicates
+from kernorm.datasets.origin import Origin
 from kernorm.errors import UsageError
 from kernorm.limits import expanded
+from kernorm.records.record import Duplicates
 from kernorm.system.files import sync_folder
 from kernorm.system.machine import home
 
-SCHEMA = 1
+# 1: of before sets were checked against their archives and each other.
+SCHEMA = 2
 _NAME = re.compile(r"(?P<base>[A-Za-z_]\w*(/\w[\w.-]*)?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
 _DTYPES = {"train_images": "|u1", "train_labels": "<i4", "test_images": "|u1", "test_labels": "<i4"}
 
+# Of MNIST, whose archives' names others use: also a set that is prepared before MNIST is compared with it.
+_MNIST = "ca5ead3dd0c099708c5ba009c057a30997290b4f74a73a16d0dae0cf415ba97c"
+_ORIGIN: TypeAdapter[Origin | None] = TypeAdapter(Origin | None)
+_DUPLICATES: TypeAdapter[Duplicates | None] = TypeAdapter(Duplicates | None)
 _LOG = logging.getLogger("kernorm")
 
 
@@ -40,6 +49,7 @@ class Arrays:
 
     Images are uint8 (N, H, W, C), labels int32 (N,) from 0 to len(labels) - 1, in the order tensorflow-datasets
     keeps them. `sha256` is over class names, shapes and values, the same on every machine; see `content_sha256`.
+    `origin` is None for a set that tensorflow-datasets did not prepare; `write` counts the `duplicates`.
     """
 
     name: str
@@ -50,6 +60,22 @@ class Arrays:
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    origin: Origin | None = None
+    duplicates: Duplicates | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        version: str,
+        labels: tuple[str, ...],
+        values: Mapping[str, np.ndarray],
+        origin: Origin | None = None,
+    ) -> "Arrays":
+        """Makes a set of its four arrays by name, with their hash."""
+        parts: dict[str, Any] = {key: values[key] for key in _DTYPES}
+        digest = content_sha256(labels, values)
+        return cls(name=name, version=version, sha256=digest, labels=labels, origin=origin, **parts)
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -64,6 +90,11 @@ def content_sha256(labels: tuple[str, ...], arrays: Mapping[str, np.ndarray]) ->
     for key, dtype in _DTYPES.items():
         total.update(np.ascontiguousarray(arrays[key], dtype).data)
     return total.hexdigest()
+
+
+def pixels_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns `content_sha256` without class names: the same for two sets of the same images and labels."""
+    return content_sha256((), arrays)
 
 
 def cache_dir() -> Path:
@@ -121,14 +152,26 @@ def cached_paths() -> list[Path]:
     return sorted(path for path, match in names.items() if match and match["version"])
 
 
-def prepared_sha256(name: str) -> str | None:
-    """Returns the sha256 of a set's arrays as its file states it, without reading them; None if it is not prepared."""
-    path = cached_path(name)
+def read_metadata(path: Path | None) -> dict[str, Any] | None:
+    """Returns what a set's file says about itself, without reading the arrays; None if it is not of today's schema."""
     try:
         with np.load(path, allow_pickle=False) as archive:  # type: ignore[arg-type]
-            return json.loads(archive["metadata"].tobytes())["sha256"]
+            metadata = json.loads(archive["metadata"].tobytes())
     except Exception:  # of a dozen types on damaged bytes; its next use prepares it again
         return None
+    return metadata if metadata.get("schema") == SCHEMA else None
+
+
+def prepared_sha256(name: str) -> str | None:
+    """Returns the sha256 of a set's arrays as its file states it, without reading them; None if it is not prepared."""
+    metadata = read_metadata(cached_path(name))
+    return metadata["sha256"] if metadata else None
+
+
+def origin(path: Path | None) -> Origin | None:
+    """Returns where a prepared set came from; None if its file does not say."""
+    metadata = read_metadata(path)
+    return _ORIGIN.validate_python(metadata["origin"]) if metadata else None
 
 
 def read(path: Path) -> Arrays:
@@ -159,8 +202,14 @@ def write(arrays: Arrays) -> Path:
     """Writes a prepared set atomically and returns its path.
 
     Raises:
-        UsageError: the disk is full or the folder cannot be written; nothing half-written stays.
+        UsageError: a set of another name has the same images and labels, the disk is full or the folder cannot be
+            written; nothing half-written stays.
     """
+    pixels = pixels_sha256(arrays.values)
+    _compare_with_others(arrays, pixels)
+    arrays = replace(arrays, duplicates=count_duplicates(arrays.train_images, arrays.test_images))
+    if arrays.duplicates != Duplicates(train=0, test=0, across=0):
+        _LOG.warning("%s holds images more than once: %s.", arrays.name, arrays.duplicates)
     path = cache_dir() / f"{arrays.name.replace('/', '+')}-{arrays.version}.npz"
     metadata = {
         "schema": SCHEMA,
@@ -168,6 +217,9 @@ def write(arrays: Arrays) -> Path:
         "version": arrays.version,
         "labels": list(arrays.labels),
         "sha256": arrays.sha256,
+        "pixels_sha256": pixels,
+        "duplicates": _DUPLICATES.dump_python(arrays.duplicates, mode="json"),
+        "origin": _ORIGIN.dump_python(arrays.origin, mode="json"),
     }
     content: dict[str, Any] = {"metadata": np.frombuffer(json.dumps(metadata).encode(), np.uint8), **arrays.values}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -212,6 +264,45 @@ def exclusive(name: str) -> Iterator[None]:
         lock.release()
 
 
+def _compare_with_others(arrays: Arrays, pixels: str) -> None:
+    """Refuses a set whose examples are another one's; two versions of one set may hold the same.
+
+    Where this set was compared with its archives and the other one was not, the other one is removed.
+    """
+    if pixels == _MNIST and arrays.name != "mnist":
+        raise UsageError(
+            "Data sets of different names hold different images.",
+            f"{arrays.name}, whose images and labels are those of mnist",
+            f"Delete {arrays.origin.folder if arrays.origin else 'its source'}; then prepare it from its own files.",
+        )
+    for path in cached_paths():
+        metadata = read_metadata(path)
+        name, version = _identity(path)
+        if not metadata or metadata["pixels_sha256"] != pixels or (name, version) == (arrays.name, arrays.version):
+            continue
+        if name == arrays.name:
+            _LOG.info("%s %s and %s hold the same images and labels.", name, version, arrays.version)
+            continue
+        theirs, own = _ORIGIN.validate_python(metadata["origin"]), arrays.origin
+        there, here = (origin.folder if origin else "its source" for origin in (theirs, own))
+        if own and own.verified and not (theirs and theirs.verified):
+            path.unlink()
+            _LOG.warning(
+                "%s held the images of %s. It is removed; delete %s too, and prepare %s from its own files.",
+                path,
+                arrays.name,
+                there,
+                name,
+            )
+            continue
+        raise UsageError(
+            "Data sets of different names hold different images.",
+            f"{arrays.name}, whose images and labels are those of {name} ({path})",
+            f"One was prepared from the files of the other. Delete {here} if it is {arrays.name}, {there} if it is "
+            f"{name}; then prepare it from its own files with --again.",
+        )
+
+
 def _parse(file: Any, path: Path) -> Arrays:
     if not zipfile.is_zipfile(file):
         raise DamagedError("it is not a whole .npz file")
@@ -220,13 +311,23 @@ def _parse(file: Any, path: Path) -> Arrays:
         metadata = json.loads(archive["metadata"].tobytes())
         values = {key: archive[key] for key in _DTYPES}
     base, version = _identity(path)
-    if (metadata["schema"], metadata["name"], metadata["version"]) != (SCHEMA, base, version):
-        raise DamagedError(f"it holds {metadata['name']} {metadata['version']} in schema {metadata['schema']}")
+    if metadata["schema"] != SCHEMA:
+        raise DamagedError(f"it is of schema {metadata['schema']}, which is {SCHEMA} now")
+    if (metadata["name"], metadata["version"]) != (base, version):
+        raise DamagedError(f"it holds {metadata['name']} {metadata['version']}")
     labels = tuple(metadata["labels"])
     check_layout(labels, values)
     if content_sha256(labels, values) != metadata["sha256"]:
         raise DamagedError("its sha256 is wrong")
-    return Arrays(name=base, version=version, sha256=metadata["sha256"], labels=labels, **values)
+    return Arrays(
+        name=base,
+        version=version,
+        sha256=metadata["sha256"],
+        labels=labels,
+        origin=_ORIGIN.validate_python(metadata["origin"]),
+        duplicates=_DUPLICATES.validate_python(metadata["duplicates"]),
+        **values,
+    )
 
 
 def check_layout(labels: tuple[str, ...], values: Mapping[str, np.ndarray]) -> None:

@@ -10,11 +10,13 @@ import numpy as np
 from kernorm.config import TrainConfig
 from kernorm.datasets import cache, prepare
 from kernorm.datasets.cache import Arrays
+from kernorm.datasets.origin import Origin
 from kernorm.datasets.splits import split_indices
 from kernorm.errors import UsageError
 from kernorm.records.record import Data, Opening
 
 _LOG = logging.getLogger("kernorm")
+_SAID: set[str] = set()
 
 
 class Split(NamedTuple):
@@ -83,18 +85,22 @@ def load(config: TrainConfig) -> Dataset:
         train=len(train.labels),
         validation=len(validation.labels),
         test=len(arrays.test_labels),
+        duplicates=arrays.duplicates,
     )
     test = HeldOutSplit(arrays.test_images, arrays.test_labels)
     return Dataset(info, train, validation if len(validation.labels) else None, test)
 
 
-def load_arrays(name: str = "mnist", *, manual_dir: Path | None = None, data_dir: Path | None = None) -> Arrays:
+def load_arrays(
+    name: str = "mnist", *, manual_dir: Path | None = None, data_dir: Path | None = None, again: bool = False
+) -> Arrays:
     """Loads a whole set: from the cache, else through tensorflow-datasets into the cache.
 
-    A cached set is taken whatever `manual_dir` and `data_dir` say. A damaged one is prepared again.
+    A cached set is prepared again with `again`, when it is damaged, or when the files that it was read from have
+    changed. Else it is taken, and a folder that is named but was not its source gets a line in the log.
 
     Raises:
-        UsageError: the name, a folder, the files or the set are not usable; see `source.prepare`.
+        UsageError: the name, a folder, the files or the set are not usable; see `tfds.prepare`.
     """
     cache.parse_name(name)
     for flag, folder in (("--manual-dir", manual_dir), ("--data-dir", data_dir)):
@@ -104,23 +110,80 @@ def load_arrays(name: str = "mnist", *, manual_dir: Path | None = None, data_dir
                 f"{folder}, which is {'a file' if folder.exists() else 'not there'}",
                 "Give an existing folder.",
             )
-    try:
-        if path := cache.cached_path(name):
-            return cache.read(path)
-    except cache.DamagedError:
-        pass  # reported and repaired below, by one process alone
+    if not again and (arrays := _cached(name, manual_dir, data_dir)):
+        return arrays
     with cache.exclusive(name):
-        while path := cache.cached_path(name):
-            try:
-                return cache.read(path)
-            except cache.DamagedError as error:
-                _LOG.warning("The prepared set %s is damaged (%s); it is prepared again.", path, error)
-                path.unlink()
+        # Another process may have prepared it meanwhile.
+        if not again and (arrays := _cached(name, manual_dir, data_dir, report=True)):
+            return arrays
+        before = cache.origin(cache.cached_path(name))
+        if before and not again:
+            manual_dir, data_dir = before.folders(manual_dir, data_dir)
         prepare.prepare_in_child(name, manual_dir, data_dir)
         path = cache.cached_path(name)
         if path is None:
             raise RuntimeError(f"{name} was prepared, but is not in {cache.cache_dir()}")
         return cache.read(path)
+
+
+def prepared_sha256(name: str, *, manual_dir: Path | None = None, data_dir: Path | None = None) -> str | None:
+    """Returns the sha256 of a set's arrays as they are today; None if it is not prepared.
+
+    As `load_arrays`, but without reading the arrays: a set whose source has changed is prepared again first, and a
+    named folder that was not its source gets a line.
+
+    Raises:
+        UsageError: as `load_arrays`.
+    """
+    origin = cache.origin(cache.cached_path(name))
+    if origin and origin.has_changed():
+        return load_arrays(name, manual_dir=manual_dir, data_dir=data_dir).sha256
+    if origin and (unused := origin.unused(manual_dir, data_dir)):
+        _say_unused(name, origin, unused)
+    return cache.prepared_sha256(name)
+
+
+def _cached(name: str, manual_dir: Path | None, data_dir: Path | None, *, report: bool = False) -> Arrays | None:
+    """Returns a prepared set; None if it is not there, damaged or no longer what its source holds.
+
+    With `report`, says which; a damaged file is removed.
+    """
+    path = cache.cached_path(name)
+    if path is None:
+        return None
+    try:
+        arrays = cache.read(path)
+    except cache.DamagedError as error:
+        if report:
+            _LOG.warning("The prepared set %s cannot be used: %s. It is prepared again.", path, error)
+            path.unlink()
+            return _cached(name, manual_dir, data_dir, report=True)  # an older version
+        return None
+    if arrays.origin is None:
+        return arrays
+    if arrays.origin.has_changed():
+        if report:
+            _LOG.warning(
+                "%s has changed since %s was prepared on %s; it is prepared again.",
+                arrays.origin.folder,
+                name,
+                arrays.origin.day,
+            )
+        return None
+    if unused := arrays.origin.unused(manual_dir, data_dir):
+        _say_unused(name, arrays.origin, unused)
+    return arrays
+
+
+def _say_unused(name: str, origin: Origin, folder: Path) -> None:
+    """Says once a process that a named folder is not looked at, since the set is prepared."""
+    line = (
+        f"{name} was prepared on {origin.day} from {origin.manual_dir or origin.folder}; {folder} is not looked at. "
+        f"python -m kernorm.data {name} --again prepares it anew."
+    )
+    if line not in _SAID:
+        _SAID.add(line)
+        _LOG.info(line)
 
 
 def load_test_split(data: Data, *, manual_dir: Path | None = None, data_dir: Path | None = None) -> HeldOutSplit:

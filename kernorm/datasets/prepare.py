@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernorm.datasets import cache, tfds
 from kernorm.errors import UsageError
-from kernorm.system.processes import import_path
+from kernorm.system.processes import import_path, log_to_stderr
 
 _USAGE_ERROR = 2
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "NO_GCE_CHECK": "true"}
@@ -24,7 +24,7 @@ def prepare_in_child(name: str, manual_dir: Path | None, data_dir: Path | None) 
     """Prepares a set in a child process, which writes it to the cache.
 
     Raises:
-        UsageError: what `source.prepare` and `cache.write` raise there, or the child was killed.
+        UsageError: what `tfds.prepare` and `cache.write` raise there, or the child was killed.
     """
     once = "once, about 30 s" if name.partition(":")[0] == "mnist" else "once"
     _LOG.info("Preparing %s with tensorflow-datasets (%s) ...", name, once)
@@ -52,6 +52,8 @@ def _child(arguments: list[str]) -> int:
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     logging.getLogger("absl").setLevel(logging.ERROR)
+    log_to_stderr()
+    logging.getLogger("kernorm").propagate = False  # to the handler that TensorFlow puts on the root
     name, manual_dir, data_dir = arguments
     try:
         cache.write(tfds.prepare(name, Path(manual_dir) if manual_dir else None, Path(data_dir) if data_dir else None))

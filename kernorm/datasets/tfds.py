@@ -11,23 +11,33 @@ import importlib.resources
 import logging
 import os
 import re
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kernorm.datasets import cache
+from kernorm.datasets import cache, idx
+from kernorm.datasets.origin import origin_of
 from kernorm.errors import UsageError
 
 _MAX_BYTES = 4 * 2**30
 _RETRIES = 3  # of tensorflow-datasets' 10, whose pauses take over three minutes to tell that there is no network
 _BATCH = 1000
+_EXTRACTED = ".kernorm-extracted-"
+_LOG = logging.getLogger("kernorm")
 _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = None) -> cache.Arrays:
     """Lets tensorflow-datasets prepare a set in `data_dir` (None: its default) and decodes it.
+
+    tensorflow-datasets keeps what it extracts by the archive's file name alone, and MNIST, Fashion-MNIST, KMNIST call
+    their archives alike. So each set is extracted into a folder of its own. A set that was prepared before is compared
+    with its archives where `manual_dir` holds them, and prepared again if it is not theirs.
 
     Raises:
         UsageError: no such set, not an image classification set of one size, files missing, damaged or without
@@ -49,16 +59,51 @@ def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = N
     size = sum(splits[part].num_examples for part in ("train", "test")) * int(np.prod(shape))
     _require(size <= _MAX_BYTES, name, f"which takes {size / 2**30:.1f} GiB")
     labels = tuple(str(text) for text in builder.info.features[label].names)
-    values: dict[str, np.ndarray] = {}
-    for part in ("train", "test"):
-        values[f"{part}_images"], values[f"{part}_labels"] = _decode(builder, part, image, label)
+    values = _values(builder, image, label)
+    wrong = _not_of_archives(builder, manual_dir, values)
+    if wrong:
+        _LOG.warning(
+            "%s holds %s examples that are not in its archives; it is prepared again.", builder.data_dir, wrong
+        )
+        _download(name, builder, manual_dir, again=True)
+        values = _values(builder, image, label)
+        wrong = _not_of_archives(builder, manual_dir, values)
+        if wrong:
+            raise UsageError(
+                "A prepared set holds what stands in its archives.",
+                f"{builder.data_dir}, {wrong} examples of which are not in those of {manual_dir}",
+                "Delete that folder, or give the folder of this set's own files as --manual-dir.",
+            )
     try:
         cache.check_layout(labels, values)
     except cache.DamagedError as error:
         _require(False, name, f"whose {error}")
-    return cache.Arrays(
-        name=base, version=str(builder.version), sha256=cache.content_sha256(labels, values), labels=labels, **values
-    )
+    origin = origin_of(Path(builder.data_dir), manual_dir, data_dir, verified=wrong == 0)
+    return cache.Arrays.of(base, str(builder.version), labels, values, origin)
+
+
+def _values(builder: Any, image: str, label: str) -> dict[str, np.ndarray]:
+    values: dict[str, np.ndarray] = {}
+    for part in ("train", "test"):
+        values[f"{part}_images"], values[f"{part}_labels"] = _decode(builder, part, image, label)
+    return values
+
+
+def _not_of_archives(builder: Any, manual_dir: Path | None, values: dict[str, np.ndarray]) -> int | None:
+    """Returns how many examples are not in the IDX archives that lie in `manual_dir`; None if none lie there.
+
+    Raises:
+        UsageError: they are not the official ones.
+    """
+    from tensorflow_datasets.core.download import checksums
+
+    infos = getattr(builder, "url_infos", None) or {}
+    paths = {manual_dir / info.filename: info for info in infos.values() if manual_dir and info.filename}
+    there = [path for path in paths if path.is_file()]
+    archive = idx.pairs(there)
+    if archive and (wrong := [path for path in there if checksums.compute_url_info(path) != paths[path]]):
+        raise _unofficial(wrong[0])
+    return idx.difference(archive, values) if archive else None
 
 
 def _import(module: str, name: str) -> None:
@@ -114,7 +159,8 @@ def _features(name: str, info: Any) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _download(name: str, builder: Any, manual_dir: Path | None) -> None:
+def _download(name: str, builder: Any, manual_dir: Path | None, *, again: bool = False) -> None:
+    """Prepares a set that is not prepared yet, or any with `again`; extracts into a folder that is removed after."""
     import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import download_manager, downloader
@@ -123,17 +169,15 @@ def _download(name: str, builder: Any, manual_dir: Path | None) -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     if not sys.stderr.isatty() or name.partition(":")[0] == "mnist":
         tfds.disable_progress_bar()
-    settings = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if again else tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
+    settings = {"manual_dir": manual_dir, "try_download_gcs": False, "download_mode": mode}
     try:
-        with contextlib.redirect_stdout(None):
-            builder.download_and_prepare(download_config=settings)
+        with contextlib.redirect_stdout(None), _extraction_folder(Path(builder.data_dir).parent) as extracted:
+            config = tfds.download.DownloadConfig(extract_dir=extracted, **settings)
+            builder.download_and_prepare(download_config=config)
     except download_manager.NonMatchingChecksumError as error:
         match = re.search(r"downloaded to (.+?), has wrong checksum", str(error))
-        raise UsageError(
-            "The files of a data set must be the official ones, byte for byte.",
-            f"{match[1] if match else _line(error)}, whose size or sha256 is wrong",
-            "Fetch it again, or give the folder of this set as --manual-dir.",
-        ) from None
+        raise _unofficial(match[1] if match else _line(error)) from None
     except (requests.exceptions.RequestException, tfds.download.DownloadError) as error:
         raise UsageError(
             "A set's files come from the net or from --manual-dir.",
@@ -153,6 +197,22 @@ def _download(name: str, builder: Any, manual_dir: Path | None) -> None:
             f"dataset={name!r}: {type(error).__name__}: {_line(error)}",
             "See its page in the catalogue for the files that --manual-dir needs.",
         ) from None
+
+
+@contextlib.contextmanager
+def _extraction_folder(parent: Path) -> Iterator[Path]:
+    """Makes a folder for one extraction and removes it, with those that killed processes left."""
+    made = [part for part in (parent, *parent.parents) if not part.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{_EXTRACTED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=_EXTRACTED, dir=parent) as folder:
+            yield Path(folder)
+    finally:
+        with contextlib.suppress(OSError):  # not empty: the set is there
+            for part in made:
+                part.rmdir()
 
 
 def _decode(builder: Any, part: str, image: str, label: str) -> tuple[np.ndarray, np.ndarray]:
@@ -188,10 +248,23 @@ def _decode(builder: Any, part: str, image: str, label: str) -> tuple[np.ndarray
     return images, labels
 
 
+def _unofficial(path: object) -> UsageError:
+    return UsageError(
+        "The files of a data set must be the official ones, byte for byte.",
+        f"{path}, whose size or sha256 is wrong",
+        "Fetch it again, or give the folder of this set as --manual-dir.",
+    )
+
+
 def _missing(builder: Any, manual_dir: Path | None) -> str:
-    names = [info.filename or url.rpartition("/")[2] for url, info in (builder.url_infos or {}).items()]
-    names = sorted(name for name in names if not (manual_dir and (manual_dir / name).exists()))
+    names = [name for name in _file_names(builder) if not (manual_dir and (manual_dir / name).exists())]
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "its files"
+
+
+def _file_names(builder: Any) -> list[str]:
+    """Returns the names of a set's original files; none for one that was prepared by other code than is here."""
+    infos = getattr(builder, "url_infos", None) or {}
+    return sorted({info.filename or url.rpartition("/")[2] for url, info in infos.items()})
 
 
 def _refusal(error: Exception) -> str:

@@ -132,16 +132,19 @@ def measure(
 def decide(
     thresholds: Sequence[Threshold], measures: Sequence[Measure], changes: Sequence[Change]
 ) -> tuple[Decision, ...]:
-    """Decides every threshold; one of a slice without images is not passed."""
+    """Decides every threshold. One of a class without test images is passed, unless none could be judged."""
     values = {(found.metric, found.slice): found for found in measures}
     differences = {(found.metric, found.slice): found for found in changes}
-    return tuple(_decided(threshold, values, differences) for threshold in thresholds)
+    judged = any((threshold.metric, threshold.slice) in values for threshold in thresholds)
+    return tuple(_decided(threshold, values, differences, missing=judged) for threshold in thresholds)
 
 
 def _decided(
     threshold: Threshold,
     values: Mapping[tuple[str, str], Measure],
     differences: Mapping[tuple[str, str], Change],
+    *,
+    missing: bool,
 ) -> Decision:
     key = (threshold.metric, threshold.slice)
     what = f"{threshold.metric} {threshold.slice if threshold.slice == OVERALL else 'of ' + threshold.slice}"
@@ -151,7 +154,7 @@ def _decided(
         return Decision(metric=key[0], slice=key[1], kind=threshold.kind, passed=passed, sentence=sentence)
 
     if key not in values:
-        return decision(False, f"{what}: no images of it")
+        return decision(missing, f"{what}: not judged, no test images of it")
     if threshold.kind == "value":
         found = values[key]
         low, high = found.interval

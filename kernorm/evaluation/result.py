@@ -72,6 +72,12 @@ class ModelEvaluation:
         """Returns a metric's measure in a slice."""
         return next(found for found in self.measures if (found.metric, found.slice) == (metric, slice_))
 
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """Classes that thresholds name and of which there are no test images."""
+        measured = {found.slice for found in self.measures}
+        return tuple(dict.fromkeys(decision.slice for decision in self.decisions if decision.slice not in measured))
+
 
 _SCHEMA = Schema("An evaluation", ModelEvaluation, version=SCHEMA, fix="Evaluate the model again.")
 
@@ -115,6 +121,7 @@ def format_evaluation(found: ModelEvaluation, path: Path) -> list[str]:
             for one in scores
         ),
         *(f"not passed: {decision.sentence}" for decision in found.decisions if not decision.passed),
+        *([f"not judged, for lack of test images: {', '.join(found.not_judged)}"] if found.not_judged else []),
         blessing,
         f"report   {path / FOLDER / REPORT}",
     ]

@@ -71,8 +71,8 @@ class Engine(ABC, Generic[JobT, ResultT]):
         """Starts a job in a free slot."""
 
     @abstractmethod
-    def _ended(self, future: "Future[Returned[ResultT]]") -> bool:
-        """Frees a job's slot; says whether its worker was lost, so that there is no answer."""
+    def _ended(self, future: "Future[Returned[ResultT]]") -> str:
+        """Frees a job's slot; says how its worker was lost, so that there is no answer; nothing if it was not."""
 
     @abstractmethod
     def _close(self) -> None:
@@ -113,10 +113,9 @@ class Engine(ABC, Generic[JobT, ResultT]):
             self._running[self._start(task.job)] = task
 
 
-def _outcome(task: _Task[JobT], future: "Future[Returned[ResultT]]", lost: bool) -> Outcome[JobT, ResultT]:
+def _outcome(task: _Task[JobT], future: "Future[Returned[ResultT]]", lost: str) -> Outcome[JobT, ResultT]:
     if lost:
-        how_often = f"its worker was killed or lost {task.attempts} times, mostly for lack of memory"
-        return Outcome(task.job, None, f"{how_often}: {one_line(future.exception())}", task.attempts)
+        return Outcome(task.job, None, f"its worker {lost}; {task.attempts} attempts", task.attempts)
     failed = future.exception()
     # Ray wraps what stopped it before or after the work; `answer` has caught what the work itself raised.
     result, error = (None, one_line(getattr(failed, "cause", None) or failed)) if failed else future.result()

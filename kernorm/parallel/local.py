@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from kernorm.parallel.engine import Engine, JobT, ResultT, Returned, Workplace, do_job
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+_COUNTS = Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control")
 
 
 class _Worker:
@@ -26,9 +29,11 @@ class _Worker:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        reader, self.alive = context.Pipe(duplex=False)
-        self.executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(reader,))
+        other, self.alive = context.Pipe()
+        self.executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(other,))
         self.jobs = 0
+        self.kills = out_of_memory_kills()
+        self.process: BaseProcess | None = None
 
     def start(self, work: Callable[[JobT], ResultT], job: JobT, place: Workplace) -> "Future[Returned[ResultT]]":
         """Starts a job, and with the first one the process.
@@ -38,18 +43,60 @@ class _Worker:
         """
         # The process is born with these blocked, so that a Ctrl-C on the terminal finds it ready to ignore it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        others = set(multiprocessing.active_children())
         try:
             with _main_hidden(work):
                 future = self.executor.submit(do_job, work, job, place)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.jobs += 1
+        self.process = self.process or next(iter({*multiprocessing.active_children()} - others), None)
         return future
+
+    def cause_of_death(self) -> str:
+        """Says how the process ended that broke the pool."""
+        begun = self.alive.poll()
+        self.end()
+        code = self.process.exitcode if self.process else None
+        return cause_of_death(code, begun=begun, out_of_memory=out_of_memory_kills() > self.kills)
 
     def end(self) -> None:
         """Ends the process, whatever it does, and what it has started."""
         self.alive.close()
         self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+def cause_of_death(code: int | None, *, begun: bool, out_of_memory: bool) -> str:
+    """Says why a worker has ended.
+
+    Args:
+        code: its exit code, or less 0 the signal that ended it; None if it is not known.
+        begun: whether it was ready for its first job.
+        out_of_memory: whether the system has killed a process for lack of memory meanwhile.
+    """
+    if code is None:
+        return "was lost"
+    if code >= 0:
+        return (
+            f"ended with exit code {code}{'' if begun else ' before its first job'}; its message is above or in its log"
+        )
+    name = signal.Signals(-code).name
+    if -code in _CRASHES:
+        return f"crashed with {name} in native code"
+    if -code != signal.SIGKILL:
+        return f"was ended by {name}"
+    by_whom = "for lack of memory" if out_of_memory else "by another process or for lack of memory"
+    return f"was killed by {name}, {by_whom}"
+
+
+def out_of_memory_kills() -> int:
+    """Counts the processes that Linux has killed for lack of memory, on this machine and in this container."""
+    count = 0
+    for path in _COUNTS:
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(maxsplit=1) for line in path.read_text().splitlines() if " " in line)
+            count += int(fields.get("oom_kill", 0))
+    return count
 
 
 @contextlib.contextmanager
@@ -78,6 +125,7 @@ def _begin(alive: Connection) -> None:
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    alive.send(True)
     threading.Thread(target=_die_with, args=(alive,), daemon=True).start()
 
 
@@ -120,15 +168,17 @@ class LocalEngine(Engine[JobT, ResultT]):
                 self._slot_of[future] = slot
                 return future
 
-    def _ended(self, future: "Future[Returned[ResultT]]") -> bool:
+    def _ended(self, future: "Future[Returned[ResultT]]") -> str:
         slot = self._slot_of.pop(future)
         self._free.append(slot)
-        lost = isinstance(future.exception(), BrokenProcessPool)
         worker = self._workers[slot]
-        if worker and (lost or worker.jobs >= self._jobs_per_worker):
+        if isinstance(future.exception(), BrokenProcessPool):
+            self._workers[slot] = None
+            return worker.cause_of_death() if worker else "was lost"
+        if worker and worker.jobs >= self._jobs_per_worker:
             self._workers[slot] = None
             worker.end()
-        return lost
+        return ""
 
     def _close(self) -> None:
         workers = [worker for worker in self._workers if worker]

@@ -93,10 +93,16 @@ class RayEngine(Engine[JobT, ResultT]):
     def _start(self, job: JobT) -> "Future[Returned[ResultT]]":
         return self._remote.remote(self._work, job, self._place).future()
 
-    def _ended(self, future: "Future[Returned[ResultT]]") -> bool:
-        errors = self._ray.exceptions
-        lost = errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.ObjectLostError
-        return isinstance(future.exception(), lost)
+    def _ended(self, future: "Future[Returned[ResultT]]") -> str:
+        errors, failed = self._ray.exceptions, future.exception()
+        causes = {
+            errors.OutOfMemoryError: "was killed for lack of memory",
+            errors.NodeDiedError: "was lost with its node",
+            errors.WorkerCrashedError: "was killed or crashed",
+            errors.ObjectLostError: "lost its result with a node",
+        }
+        cause = next((text for kind, text in causes.items() if isinstance(failed, kind)), "")
+        return cause and f"{cause}: {one_line(failed)}"
 
     def _close(self) -> None:
         for future in self._running:

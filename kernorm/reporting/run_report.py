@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe
-from kernorm.records.record import SHOWN, THRESHOLDS, Evaluation, Record
+from kernorm.records.record import SHOWN, THRESHOLDS, Duplicates, Evaluation, Record
 from kernorm.reporting.charts import FEW, TINY, charts
 from kernorm.reporting.figures import to_png, to_svg
 from kernorm.reporting.format import moment, name_of, points
@@ -87,6 +87,8 @@ def notices(record: Record) -> list[Notice]:
         found.insert(0, _unfinished(record))
     if record.test:
         found.append(_resolution(record.test))
+    if record.data.duplicates:
+        found.append(duplicates_notice(record.data.name, record.data.duplicates))
     order = ("bad", "warning", "good", "note")
     return sorted(found, key=lambda verdict: order.index(verdict.kind))
 
@@ -204,6 +206,16 @@ def _openings(record: Record) -> Notice:
     return Notice(
         "warning", f"The test split was opened {len(looks)} times", f"For: {purposes}. First {first}, last {last}."
     )
+
+
+def duplicates_notice(name: str, found: Duplicates) -> Notice:
+    """Says how many images of a data set stand in it more than once; a warning above 0."""
+    text = f"In {name}, by exact pixels: {found}."
+    if found.across:
+        return Notice("warning", f"{found.across:,} test images stand in training too", text)
+    if found.train or found.test:
+        return Notice("warning", "Some images stand in their split more than once", text)
+    return Notice("good", "No image stands in the set twice", text)
 
 
 def _penalty(record: Record) -> Notice:

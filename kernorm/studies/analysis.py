@@ -86,6 +86,7 @@ def analyse(study: Study, results: Mapping[str, Result], unusable: Mapping[str, 
             Counter(result.taken_from for by_seed in found.values() for result in by_seed.values() if result.taken_from)
         ),
         unusable=dict(unusable or {}),
+        duplicates={record.data.name: record.data.duplicates for record in records if record.data.duplicates},
     )
 
 

@@ -10,10 +10,13 @@ Before study.py, which runs it. A study file holds a docstring whose first parag
 """
 
 import ast
+import contextlib
 import dataclasses
 import json
+import os
 import runpy
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -67,6 +70,7 @@ class Study:
         seeds: are added to each arm's own seed.
         baselines: the arm that each arm is compared with; an arm that is its own baseline, or has none, is compared
             with nothing.
+        file: where it is defined: a path relative to the current folder, or `kernorm:NAME`; empty for a call.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Study:
     seeds: tuple[int, ...]
     baselines: Mapping[str, str]
     published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    file: str = ""
 
     @property
     def question(self) -> str:
@@ -108,7 +113,8 @@ def load_study(name: str) -> Study:
         raise UsageError("A study is a known name or a Python file.", f"{name!r}", nearest(name, known))
     if not path.is_file():
         raise UsageError("A study file must be there.", f"{name}, which is not", f"Known: {', '.join(known)}.")
-    return _study(path.stem, path, _values(path))
+    study = _study(path.stem, path, _values(path))
+    return replace(study, file=f"kernorm:{name}" if name in known else os.path.relpath(path))
 
 
 def with_overrides(
@@ -158,10 +164,11 @@ def shortened(config: TrainConfig, epochs: int | None) -> dict[str, Any]:
 
 
 def _values(path: Path) -> dict[str, Any]:
-    """Runs a study file and returns what it defines."""
+    """Runs a study file and returns what it defines; it may import its neighbours, as any script."""
     try:
         ast.parse(path.read_bytes(), str(path))
-        return runpy.run_path(str(path))
+        with _neighbours_importable(path.resolve().parent):
+            return runpy.run_path(str(path))
     except SyntaxError as error:
         reason = f"line {error.lineno}: {error.msg}"
     except UnicodeDecodeError:
@@ -171,6 +178,21 @@ def _values(path: Path) -> dict[str, Any]:
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
         reason = f"{type(error).__name__}: {error}"
     raise UsageError("A study file must run as Python.", f"{path}, {reason}", "Fix it.")
+
+
+@contextlib.contextmanager
+def _neighbours_importable(folder: Path) -> Iterator[None]:
+    """Lets the body import modules of the folder; what it imported from there is forgotten after."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and folder in Path(file).parents:
+                del sys.modules[name]
 
 
 def study_of(

@@ -28,7 +28,7 @@ class Result:
     """How a run of a study ended: with a record, or `failed` with a message of one line.
 
     `attempts` counts how often it was begun by the study that ended it, and `taken_from` names the study that trained
-    it, if that was another one.
+    it, if that was another one. `file` is the study's own (see `Study.file`).
     """
 
     arm: str
@@ -38,6 +38,7 @@ class Result:
     message: str = ""
     attempts: int = 1
     taken_from: str = ""
+    file: str = ""
     record: Record | None = None
 
 
@@ -66,12 +67,14 @@ class Ledger:
     Attributes:
         results: by run id.
         damaged: the numbers of the lines, from 1, that could not be read and were moved to records.damaged.jsonl.
+        file: the study file that added the last result; empty where it is not known.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RECORDS
         self.results: dict[str, Result] = {}
         self.damaged: list[int] = []
+        self.file = ""
         self._sources: dict[str, Source] = {}
         self._read()
 
@@ -98,6 +101,7 @@ class Ledger:
         self._enter(result)
 
     def _enter(self, result: Result) -> None:
+        self.file = result.file or self.file
         if record := result.record:
             dataset, source = record.config.dataset, source_of(record)
             before = self._sources.setdefault(dataset, source)

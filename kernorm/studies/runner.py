@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kernorm.config import TrainConfig
-from kernorm.datasets.cache import prepared_sha256
-from kernorm.datasets.dataset import load
+from kernorm.datasets.dataset import load, prepared_sha256
+from kernorm.errors import UsageError
 from kernorm.parallel.batches import Populations
 from kernorm.parallel.engine import Engine, Outcome
 from kernorm.parallel.factory import open_training
@@ -47,11 +47,12 @@ def run_study(
         What can be said of the study by all runs there are.
 
     Raises:
-        UsageError: its data or the engine cannot be used, or another process runs this study.
+        UsageError: its data or the engine cannot be used, its folder is another study's, or another process runs it.
     """
     make_folder(folder, "--reports-dir")
     with locked(folder / "lock", "run this study"):
         ledger = Ledger(folder)
+        _check_file(study, ledger)
         if ledger.damaged:
             _LOG.warning(
                 "%d damaged lines of %s were moved to records.damaged.jsonl: line %s. Their runs are repeated.",
@@ -64,6 +65,18 @@ def run_study(
         summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable)
         write_study_report(study, summary, ledger, folder, command)
         return summary
+
+
+def _check_file(study: Study, ledger: Ledger) -> None:
+    """Refuses a folder that another study file has filled; one that shares a run is the same study, edited or moved."""
+    if not (study.file and ledger.file) or study.file == ledger.file:
+        return
+    if not any(run.config.run_id in ledger.results for run in study.runs()):
+        raise UsageError(
+            "A study's folder belongs to one study file.",
+            f"{study.file}, and in {ledger.path.parent} the runs of {ledger.file}",
+            "Give --name another name.",
+        )
 
 
 def missing_runs(study: Study, folder: Path) -> list[Planned]:
@@ -90,7 +103,7 @@ def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
         for run in missing:
             engine.submit(run)
         for outcome in engine.outcomes():
-            result = _result(outcome)
+            result = replace(_result(outcome), file=study.file)
             ledger.add(result)
             progress.ended(format_result(result))
 
@@ -98,7 +111,8 @@ def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
 def _find_shared(study: Study, folder: Path) -> Shared:
     """Looks for the study's runs in the records of all studies."""
     configs = [run.config for run in study.runs()]
-    digests = {name: prepared_sha256(name) for name in {config.dataset for config in configs}}
+    sources = {(config.dataset, config.manual_dir, config.data_dir) for config in configs}
+    digests = {name: prepared_sha256(name, manual_dir=first, data_dir=second) for name, first, second in sources}
     return find_shared(folder / RECORDS, {config.run_id for config in configs}, digests)
 
 
@@ -115,7 +129,7 @@ def _take(study: Study, shared: Shared, ledger: Ledger) -> None:
         if result and result.record:
             same = own and own.record and source_of(own.record) == source_of(result.record)
             if not same:
-                lacking[result.run_id] = replace(result, arm=run.arm, seed=run.seed)
+                lacking[result.run_id] = replace(result, arm=run.arm, seed=run.seed, file=study.file)
     for result in lacking.values():
         ledger.add(result)
     counts = Counter(result.taken_from for result in lacking.values() if result.taken_from)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from kernorm.config import TrainConfig
-from kernorm.records.record import BY_COLUMNS, Evaluation, Record
+from kernorm.records.record import BY_COLUMNS, Duplicates, Evaluation, Record
 from kernorm.stats import comparison, intervals
 from kernorm.studies.definition import Published
 
@@ -142,7 +142,8 @@ class StudySummary:
 
     `selections` are the selection rules of its arms, and `monitored` the splits behind the curves. `revisions` are
     those of the training code behind the runs, `taken` counts runs that other studies trained, by their names, and
-    `unusable` runs with a result that was not taken, by the reason (see `ledger.Shared`).
+    `unusable` runs with a result that was not taken, by the reason (see `ledger.Shared`). `duplicates` are those of
+    the data sets, by name, where they were counted.
     """
 
     name: str
@@ -163,6 +164,7 @@ class StudySummary:
     revisions: tuple[int, ...] = ()
     taken: dict[str, int] = field(default_factory=dict)
     unusable: dict[str, int] = field(default_factory=dict)
+    duplicates: dict[str, Duplicates] = field(default_factory=dict)
 
 
 def _test(record: Record) -> Evaluation:

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig, to_json
-from kernorm.datasets.cache import prepared_sha256
-from kernorm.datasets.dataset import Dataset, load
+from kernorm.datasets.dataset import Dataset, load, prepared_sha256
 from kernorm.errors import UsageError
 from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, Export, Record, read_record, write_record
 from kernorm.saved_model.export import export_in_subprocess, export_run
@@ -89,7 +88,7 @@ def _run_folder(config: TrainConfig) -> Path:
     number = 2
     while (folder / RECORD).exists():
         record = read_record(folder / RECORD)
-        difference = _difference(record)
+        difference = _difference(record, config)
         if not difference and not (config.retrain and record.status in ENDED):
             break
         following = folder.with_name(f"{config.run_id}-r{number}")
@@ -99,11 +98,12 @@ def _run_folder(config: TrainConfig) -> Path:
     return folder
 
 
-def _difference(record: Record) -> str:
+def _difference(record: Record, config: TrainConfig) -> str:
     """Says why today's code would compute another result than a record of the same config; nothing if it would not."""
     if record.revision != REVISION:
         return f"was trained by revision {record.revision} of the training code, which is {REVISION} now"
-    if record.data.sha256 != (prepared_sha256(record.config.dataset) or record.data.sha256):
+    today = prepared_sha256(config.dataset, manual_dir=config.manual_dir, data_dir=config.data_dir)
+    if record.data.sha256 != (today or record.data.sha256):
         return f"was trained on other data of the name {record.config.dataset}"
     return ""
 

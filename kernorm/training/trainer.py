@@ -126,6 +126,12 @@ class Trainer:
                 f"{path} of another one",
                 "Give another --reports-dir, or move that folder away.",
             )
+        if (data := state.notes.get("data", self.data.info.sha256)) != self.data.info.sha256:
+            raise UsageError(
+                "A run is resumed on the data that it started with.",
+                f"{path} of {self.data.info.name} {data[:12]}…, which is {self.data.info.sha256[:12]}… now",
+                "Give another --reports-dir, or move that folder away.",
+            )
         checkpoint.restore(state, self.model)
         self.reached = TrainingState(
             history=_HISTORY.validate_python(state.notes["history"]),
@@ -179,6 +185,7 @@ class Trainer:
         """Writes the checkpoint and the record so far."""
         notes = {
             "identity": self.config.identity,
+            "data": self.data.info.sha256,
             "started": self.record.started,
             "history": _HISTORY.dump_python(self.reached.history, mode="json"),
             "selected": self.reached.selected,

@@ -109,7 +109,7 @@ def runs_of(configs: list[TrainConfig]) -> list[Trainer]:
     for config in configs:
         folder = config.reports_dir / "runs" / config.run_id
         folder.mkdir(parents=True)
-        found.append(start_or_resume(config, folder, data._replace(test=data.test.shut_again()))[0])
+        found.append(start_or_resume(config, folder, data._replace(test=data.test.sealed_again()))[0])
     return found
 
 

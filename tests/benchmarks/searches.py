@@ -84,7 +84,7 @@ def compare(seeds: int, folder: Path) -> None:
     """Prints a row a search and the medians an oracle, and writes the rows as CSV."""
     pairs = list(itertools.product(SEARCHES, range(seeds)))
     with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(pairs, pool.map(lambda pair: searched(*pair, folder), pairs), strict=True))
+        found = dict(zip(pairs, pool.map(lambda pair: searched(pair[0], pair[1], folder), pairs), strict=True))
     target = statistics.median(min(score for _, score in best_so_far(found["random", seed])) for seed in range(seeds))
     rows = []
     for (oracle, seed), trials in found.items():
@@ -98,12 +98,12 @@ def compare(seeds: int, folder: Path) -> None:
     print(f"target {target:.4f}: the median of random's best cross-entropies")
     for oracle in SEARCHES:
         mine = [row for row in rows if row[0] == oracle]
-        until = [int(row[5]) for row in mine]
-        best = statistics.median(float(row[4]) for row in mine)
-        reached = sum(row[6] == "yes" for row in mine)
+        needed = [int(row[5]) for row in mine]
+        middle = statistics.median(float(row[4]) for row in mine)
+        count = sum(row[6] == "yes" for row in mine)
         print(
-            f"{oracle:10} {statistics.median(until):5.0f} epochs until then ({min(until)} to {max(until)}; "
-            f"{reached} of {seeds} got there), median best {best:.4f}"
+            f"{oracle:10} {statistics.median(needed):5.0f} epochs until then ({min(needed)} to {max(needed)}; "
+            f"{count} of {seeds} got there), median best {middle:.4f}"
         )
 
 

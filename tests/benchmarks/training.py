@@ -16,6 +16,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+
+from kernorm.config import NetName, NormName, TrainConfig
 
 BATCH = 128
 WARM_UP = 30
@@ -28,9 +31,8 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int | None) -> float:
+def kernorm_step(net: NetName, norm: NormName, dropout: float, steps: int, threads: int | None) -> float:
     """Returns the CPU-seconds a training step takes in `fit`, after WARM_UP steps."""
-    from kernorm.config import TrainConfig
     from kernorm.system.backend import choose_backend, prepare_backend
 
     choose_backend()
@@ -74,7 +76,7 @@ def kernorm_step(net: str, norm: str, dropout: float, steps: int, threads: int |
     return (ended - begun) / steps
 
 
-def torch_step(net: str, norm: str, dropout: float, steps: int, threads: int | None) -> float:
+def torch_step(net: NetName, norm: NormName, dropout: float, steps: int, threads: int | None) -> float:
     """Returns the CPU-seconds a training step takes in an eager PyTorch loop, after WARM_UP steps."""
     import torch
 
@@ -92,7 +94,7 @@ def torch_step(net: str, norm: str, dropout: float, steps: int, threads: int | N
     return (cpu_seconds() - begun) / steps
 
 
-def torch_net(nn, net: str, norm: str, dropout: float):  # noqa: ANN001, ANN201
+def torch_net(nn, net: NetName, norm: NormName, dropout: float):  # noqa: ANN001, ANN201
     """Builds the published module."""
 
     def normed(channels: int):  # noqa: ANN202
@@ -122,7 +124,7 @@ def torch_net(nn, net: str, norm: str, dropout: float):  # noqa: ANN001, ANN201
     return nn.Sequential(*blocks, nn.Flatten())
 
 
-SIDES = {"kernorm": kernorm_step, "torch": torch_step}
+SIDES: dict[str, Callable[..., float]] = {"kernorm": kernorm_step, "torch": torch_step}
 
 
 def measured(side: str, case: tuple, steps: int, threads: int | None) -> float:

@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 from kernorm import data
 from kernorm.datasets import cache, prepare
 from kernorm.datasets.cache import Arrays, DamagedError
+from kernorm.datasets.origin import Origin
 from kernorm.errors import UsageError
+from kernorm.records.record import Duplicates
 from kernorm.system import cli
 
 
@@ -25,9 +28,9 @@ def cache_folder(tmp_path, monkeypatch):
     return folder
 
 
-def tiny(name="tiny", version="1.0.0", labels=("a", "b")):
+def tiny(name="tiny", version="1.0.0", labels=("a", "b"), first=0):
     values = {
-        "train_images": np.arange(24, dtype=np.uint8).reshape(4, 2, 3, 1),
+        "train_images": np.arange(first, first + 24, dtype=np.uint8).reshape(4, 2, 3, 1),
         "train_labels": np.array([0, 1, 1, 0], np.int32),
         "test_images": np.arange(12, dtype=np.uint8).reshape(2, 2, 3, 1),
         "test_labels": np.array([1, 0], np.int32),
@@ -72,7 +75,7 @@ def test_the_hash_is_the_same_on_every_machine_and_in_every_byte_order():
 def test_the_newest_version_is_taken_unless_the_name_gives_one():
     for version in ("3.9.0", "3.10.0"):
         cache.write(tiny(version=version))
-    cache.write(tiny("tiny/other", "9.0.0"))
+    cache.write(tiny("tiny/other", "9.0.0", first=1))
     assert cache.cached_path("tiny").name == "tiny-3.10.0.npz"
     assert cache.cached_path("tiny:3.9.0").name == "tiny-3.9.0.npz"
     assert cache.cached_path("tiny:1.1.1") is None
@@ -126,7 +129,7 @@ def rewritten(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"schema": 2}, "in schema 2"),
+        ({"schema": 1}, "it is of schema 1, which is 2 now"),
         ({"name": "other"}, "it holds other 1.0.0"),
         ({"version": "1.0.1"}, "it holds tiny 1.0.1"),
         ({"sha256": "0" * 64}, "its sha256 is wrong"),
@@ -244,3 +247,56 @@ def test_without_a_home_a_set_is_prepared_next_to_the_cache(homeless, monkeypatc
     monkeypatch.setattr(prepare, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
     prepare.prepare_in_child("mnist", None, None)
     assert given["TFDS_DATA_DIR"] == str(tmp_path / "tensorflow_datasets")
+
+
+def two_sets(names=("one", "two"), versions=("1.0.0", "1.0.0")):
+    labels = (("a", "b"), ("cat", "dog"))
+    return [tiny(*each) for each in zip(names, versions, labels, strict=True)]
+
+
+def test_two_names_for_the_same_images_are_refused(cache_folder):
+    one, two = two_sets()
+    cache.write(one)
+    told = r"two, whose images and labels are those of one \(.*one-1\.0\.0\.npz\)\. One .* other\. Delete its so"
+    with pytest.raises(UsageError, match=told):
+        cache.write(two)
+    assert cache.cached_path("two") is None
+    cache.write(one)  # again, which is no other set
+
+
+def test_a_set_that_is_known_to_be_right_replaces_one_of_its_images(cache_folder, caplog):
+    one, two = two_sets()
+    origin = Origin(time="2026-03-01T00:00:00+00:00", folder="/data/two", files={}, sha256="0")
+    wrong = cache.write(replace(one, origin=replace(origin, folder="/data/one")))
+    with pytest.raises(UsageError, match=r"Delete /data/two if it is two, /data/one if it is one; then pre"):
+        cache.write(replace(two, origin=origin))
+    right = cache.write(replace(two, origin=replace(origin, verified=True)))
+    assert cache.cached_paths() == [right]
+    assert f"{wrong} held the images of two. It is removed; delete /data/one too" in caplog.text
+    with pytest.raises(UsageError, match="whose images and labels are those of two"):
+        cache.write(replace(one, origin=replace(origin, verified=True)))
+
+
+def test_two_versions_of_the_same_images_get_a_line(cache_folder, caplog):
+    caplog.set_level("INFO", "kernorm")
+    for arrays in two_sets(names=("one", "one"), versions=("1.0.0", "1.1.0")):
+        cache.write(arrays)
+    assert "one 1.0.0 and 1.1.0 hold the same images and labels." in caplog.messages
+
+
+def test_duplicates_are_counted_by_pixels(cache_folder, caplog, rng):
+    train, test = (rng.integers(0, 2, (count, 2, 2, 1), np.uint8) for count in (30, 20))
+    values = {
+        "train_images": train,
+        "train_labels": rng.integers(0, 2, 30, np.int32),
+        "test_images": test,
+        "test_labels": rng.integers(0, 2, 20, np.int32),
+    }
+    cache.write(Arrays.of("tiny", "1.0.0", ("a", "b"), values))
+    one, other = ([image.tobytes() for image in images] for images in (train, test))
+    expected = Duplicates(
+        train=30 - len(set(one)), test=20 - len(set(other)), across=sum(image in set(one) for image in other)
+    )
+    assert min(expected.train, expected.test, expected.across) > 0
+    assert cache.read(cache.cached_path("tiny")).duplicates == expected
+    assert f"tiny holds images more than once: {expected}." in caplog.text

@@ -1,9 +1,12 @@
 import datetime
 import gzip
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from kernorm.config import TrainConfig
 from kernorm.data import DataConfig
 from kernorm.datasets import cache
 from kernorm.datasets.cache import Arrays
-from kernorm.datasets.dataset import HeldOutSplit, load, load_arrays, pixel_moments
+from kernorm.datasets.dataset import HeldOutSplit, load, load_arrays, pixel_moments, prepared_sha256
 from kernorm.errors import UsageError
 
 ROOT = Path(kernorm.__file__).parents[1]
@@ -38,8 +41,7 @@ def cached_set(rng, name="tiny", count=600, shape=(4, 4, 2), classes=3):
         "test_images": rng.integers(0, 256, (50, *shape), np.uint8),
         "test_labels": rng.integers(0, classes, 50, np.int32),
     }
-    digest = cache.content_sha256(labels, values)
-    arrays = Arrays(name=name, version="1.0.0", sha256=digest, labels=labels, **values)
+    arrays = Arrays.of(name, "1.0.0", labels, values)
     cache.write(arrays)
     return arrays
 
@@ -47,10 +49,14 @@ def cached_set(rng, name="tiny", count=600, shape=(4, 4, 2), classes=3):
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """tensorflow-datasets' folder with a small set, `tiny_set`, that is prepared there already."""
+    return store_tiny_set(tmp_path_factory.mktemp("tfds"))
+
+
+def store_tiny_set(folder, first=0):
+    """Lets tensorflow-datasets store `tiny_set`, whose images begin with the pixel `first`."""
     import tensorflow_datasets as tfds
 
-    folder = tmp_path_factory.mktemp("tfds")
-    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3) + first
     tfds.dataset_builders.store_as_tfds_dataset(
         name="tiny_set",
         version="1.0.0",
@@ -58,7 +64,8 @@ def prepared(tmp_path_factory):
             {"image": tfds.features.Image(shape=(4, 5, 3)), "label": tfds.features.ClassLabel(num_classes=2)}
         ),
         split_datasets={
-            part: [(i, {"image": image + i, "label": i % 2}) for i in range(9)] for part in ("train", "test")
+            part: [(i, {"image": image + i, "label": i % 2}) for i in range(count)]
+            for part, count in (("train", 9), ("test", 5))
         },
         data_dir=folder,
     )
@@ -93,6 +100,15 @@ def test_mnist_is_the_official_files(whole_mnist_cache):
 @pytest.mark.slow
 def test_mnist_has_the_same_hash_everywhere(whole_mnist_cache):
     assert load_arrays().sha256 == "14d113a04e7de7c2fcfb764e5603ac80c8bb8bd6270bd3c741c7c8970104d047"
+
+
+@pytest.mark.slow
+def test_mnist_under_another_name_is_refused(whole_mnist_cache, cache_folder, monkeypatch):
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(whole_mnist_cache))
+    arrays = load_arrays()
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(cache_folder))
+    with pytest.raises(UsageError, match=r"fashion_mnist, whose images .* are those of mnist\. Delete .*mnist/3"):
+        cache.write(replace(arrays, name="fashion_mnist"))
 
 
 @pytest.mark.slow
@@ -193,6 +209,11 @@ print(load(TrainConfig(validation_size=200)).info.train)
     assert command("-c", code).stdout == "1000\n"
 
 
+def own(caplog):
+    """Returns kernorm's own messages, without tensorflow-datasets'."""
+    return [entry.getMessage() for entry in caplog.records if entry.name == "kernorm"]
+
+
 def damage(path, image):
     """Changes a pixel of the first of these images in a prepared set's file."""
     content = path.read_bytes()
@@ -219,10 +240,63 @@ def test_a_damaged_set_is_prepared_again_by_one_of_two(prepared, cache_folder, s
     both = [start(words, PYTHONPATH=str(ROOT)) for _ in range(2)]
     told = "".join(process.communicate()[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
-    assert told.count(f"The prepared set {path} is damaged (BadZipFile: Bad CRC-32") == 1
+    assert told.count(f"The prepared set {path} cannot be used: BadZipFile: Bad CRC-32") == 1
     assert told.count("Preparing tiny_set") == 1
     assert sorted(os.listdir(cache_folder)) == ["tiny_set-1.0.0.npz", "tiny_set.lock"]
     assert cache.read(path).sha256 == first.sha256
+
+
+def test_a_set_of_an_older_kernorm_is_prepared_again(prepared, cache_folder, caplog):
+    arrays = load_arrays("tiny_set", data_dir=prepared)
+    path = cache_folder / "tiny_set-1.0.0.npz"
+    # As kernorm 0.1 wrote it: another set's images, under this one's name, unchecked.
+    wrong = arrays.train_images + np.uint8(9)
+    values = {**arrays.values, "train_images": wrong}
+    metadata = {"schema": 1, "name": "tiny_set", "version": "1.0.0", "labels": list(arrays.labels)}
+    metadata["sha256"] = cache.content_sha256(arrays.labels, values)
+    np.savez(path, metadata=np.frombuffer(json.dumps(metadata).encode(), np.uint8), **values)
+    assert cache.prepared_sha256("tiny_set") is None
+    assert load_arrays("tiny_set", data_dir=prepared).sha256 == arrays.sha256
+    assert f"The prepared set {path} cannot be used: it is of schema 1, which is 2 now. It is pre" in caplog.text
+
+
+def test_a_set_whose_source_has_changed_is_prepared_again(tmp_path, cache_folder, caplog):
+    caplog.set_level("INFO", "kernorm")
+    source = store_tiny_set(tmp_path / "tfds")
+    first = load_arrays("tiny_set", data_dir=source)
+    assert prepared_sha256("tiny_set") == first.sha256
+    for path in source.rglob("*tfrecord*"):
+        os.utime(path)  # other times, the same content
+    assert load_arrays("tiny_set", data_dir=source).sha256 == first.sha256
+    assert len(own(caplog)) == 1
+    shutil.rmtree(source)
+    assert prepared_sha256("tiny_set") == first.sha256  # a source that is gone has not changed
+    store_tiny_set(source, first=100)
+    # Asked for by no folder: it is prepared from where it came from.
+    assert prepared_sha256("tiny_set") != first.sha256
+    now = load_arrays("tiny_set")
+    assert np.array_equal(np.sort(now.train_images, axis=0), np.sort(first.train_images, axis=0) + 100)
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    assert f"{source}/tiny_set/1.0.0 has changed since tiny_set was prepared on {day}; it is" in caplog.text
+
+
+def test_a_folder_that_is_not_looked_at_is_said(prepared, tmp_path, cache_folder, caplog):
+    caplog.set_level("INFO", "kernorm")
+    first = load_arrays("tiny_set", data_dir=prepared)
+    assert load_arrays("tiny_set", data_dir=prepared).sha256 == first.sha256
+    assert len(own(caplog)) == 1
+    other = store_tiny_set(tmp_path / "other", first=50)
+    assert load_arrays("tiny_set", data_dir=other).sha256 == first.sha256
+    _, line = own(caplog)
+    assert line.startswith("tiny_set was prepared on ")
+    assert f"from {prepared}/tiny_set/1.0.0; {other} is not looked at. python -m kernorm.data tiny_set --again" in line
+    data.main(DataConfig(names=("tiny_set",), data_dir=other, again=True))
+    assert load_arrays("tiny_set").sha256 != first.sha256
+
+
+def test_again_wants_a_name():
+    with pytest.raises(UsageError, match=r"--again prepares named sets\. Received: no name\. Give for example mnist"):
+        DataConfig(again=True)
 
 
 @pytest.mark.parametrize("missing", ["tensorflow_datasets", "tensorflow"])
@@ -285,12 +359,23 @@ def test_the_command_lists_what_is_prepared_and_what_is_damaged(rng, cache_folde
     cached_set(rng, "other")
     (cache_folder / "other-1.0.0.npz").write_bytes(b"half")
     data.main(DataConfig())
-    damaged, whole, hint = capsys.readouterr().out.splitlines()
-    assert damaged.startswith("other-1.0.0: DAMAGED, ")
+    damaged, whole, more, hint = capsys.readouterr().out.splitlines()
+    assert damaged.startswith("other-1.0.0: not usable, ")
+    assert more == "  duplicates: 0 test images also in training, 0 repeated in training, 0 in test"
     assert whole.startswith("tiny 1.0.0: 600 training and 50 test images of 4x4x2, 3 classes; checked, sha256 ")
     assert arrays.sha256[:12] in whole
     assert whole.endswith(str(cache_folder / "tiny-1.0.0.npz"))
     assert hint.startswith("Others are prepared by python -m kernorm.data NAME")
+
+
+def test_the_command_says_where_a_set_came_from(prepared, cache_folder, capsys):
+    data.main(DataConfig(names=("tiny_set",), data_dir=prepared))
+    # Its test images are the first five of training.
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "  duplicates: 5 test images also in training, 0 repeated in training, 0 in test; "
+        f"prepared on {day} from {prepared}/tiny_set/1.0.0"
+    )
 
 
 def test_the_command_shows_the_sets_that_are_named(rng, cache_folder, capsys):

@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import os
 import resource
 import shutil
@@ -11,6 +12,7 @@ import tensorflow_datasets as tfds
 
 import kernorm
 from kernorm.datasets import tfds as source
+from kernorm.datasets.idx import read_idx
 from kernorm.errors import UsageError
 
 MNIST = Path(kernorm.__file__).parent / "datasets" / "mnist"
@@ -224,11 +226,125 @@ def test_a_full_disk_is_told(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+FAMILY = {"train-images-idx3-ubyte.gz": 12, "train-labels-idx1-ubyte.gz": 12, "t10k-images-idx3-ubyte.gz": 4} | {
+    "t10k-labels-idx1-ubyte.gz": 4
+}
+
+
+def family_member(set_name, folder, seed):
+    """Makes a set whose archives, in `folder`, have MNIST's file names; tensorflow-datasets knows it by `set_name`."""
+    folder.mkdir()
+    generator, lines = np.random.default_rng(seed), []
+    for file, count in FAMILY.items():
+        shape = (count, 6, 6) if "images" in file else (count,)
+        values = generator.integers(0, 256 if "images" in file else 2, shape, np.uint8)
+        header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+        content = gzip.compress(header + values.tobytes(), mtime=0)
+        (folder / file).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        lines.append(f"http://{set_name}.invalid/{file}\t{len(content)}\t{digest}\t{file}\n")
+    (folder / "checksums.tsv").write_text("".join(lines))
+
+    class Builder(tfds.core.GeneratorBasedBuilder):
+        name = set_name
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = folder
+        code_path = folder / "builder.py"  # next to which the checksums are
+
+        def _info(self):
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(
+                    {"image": tfds.features.Image(shape=(6, 6, 1)), "label": tfds.features.ClassLabel(num_classes=2)}
+                )
+            )
+
+        def _split_generators(self, dl_manager):
+            paths = dl_manager.download_and_extract({file: f"http://{set_name}.invalid/{file}" for file in FAMILY})
+            return {
+                split: self._generate_examples(*(paths[f"{part}-{kind}-ubyte.gz"] for kind in KINDS))
+                for split, part in (("train", "train"), ("test", "t10k"))
+            }
+
+        def _generate_examples(self, images, labels):
+            pixels = np.frombuffer(images.read_bytes(), np.uint8, offset=16).reshape(-1, 6, 6, 1)
+            yield from (
+                (index, {"image": pixels[index], "label": label}) for index, label in enumerate(labels.read_bytes()[8:])
+            )
+
+    return folder
+
+
+KINDS = ("images-idx3", "labels-idx1")
+
+
+def examples_of(folder):
+    """Returns the examples of a family member's archives, sorted."""
+    return sorted(
+        (image.tobytes(), int(label))
+        for part in ("train", "t10k")
+        for image, label in zip(*(read_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in KINDS), strict=True)
+    )
+
+
+def examples_in(arrays):
+    return sorted(
+        (image.tobytes(), int(label))
+        for part in ("train", "test")
+        for image, label in zip(arrays.values[f"{part}_images"], arrays.values[f"{part}_labels"], strict=True)
+    )
+
+
+def test_sets_whose_archives_have_the_same_names_are_not_confused(tmp_path):
+    one, other = (family_member(f"kin_{seed}", tmp_path / f"kin_{seed}", seed) for seed in (1, 2))
+    for folder in (one, other):
+        arrays = source.prepare(folder.name, folder, tmp_path / "data")
+        assert examples_in(arrays) == examples_of(folder)
+        assert arrays.origin.verified
+        assert (arrays.origin.manual_dir, arrays.origin.folder) == (
+            str(folder),
+            str(tmp_path / "data" / folder.name / "1.0.0"),
+        )
+    assert not list((tmp_path / "data").rglob("*extracted-*"))
+
+
+def test_a_set_that_was_prepared_from_another_ones_files_is_prepared_again(tmp_path, caplog):
+    one, other = (family_member(f"sib_{seed}", tmp_path / f"sib_{seed}", seed) for seed in (3, 4))
+    for folder in (one, other):  # as tensorflow-datasets does it: both extracted into downloads/extracted
+        config = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
+        tfds.builder(folder.name, data_dir=tmp_path / "data").download_and_prepare(download_config=config)
+    arrays = source.prepare(other.name, other, tmp_path / "data")
+    assert "sib_4/1.0.0 holds 16 examples that are not in its archives; it is prepared again" in caplog.text
+    assert examples_in(arrays) == examples_of(other)
+    caplog.clear()
+    assert examples_in(source.prepare(other.name, other, tmp_path / "data")) == examples_of(other)
+    assert not [entry for entry in caplog.records if entry.name == "kernorm"]
+
+
+def test_another_sets_folder_does_not_replace_what_is_prepared(tmp_path):
+    one, other = (family_member(f"cousin_{seed}", tmp_path / f"cousin_{seed}", seed) for seed in (5, 6))
+    before = source.prepare(one.name, one, tmp_path / "data")
+    with pytest.raises(UsageError, match=r"official ones, byte for byte\. Received: .*cousin_6/t.*, whose size or"):
+        source.prepare(one.name, other, tmp_path / "data")
+    assert source.prepare(one.name, one, tmp_path / "data").sha256 == before.sha256
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", struct.pack(">HBBI", 0, 8, 1, 9) + b"short", struct.pack(">HBBI", 0, 13, 1, 1) + b"float"],
+)
+def test_what_is_no_idx_file_is_not_read(content, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert read_idx(path) is None
+    path.write_bytes(gzip.compress(content)[:-4])
+    assert read_idx(path) is None
+
+
 FASHION = Path(os.environ.get("FASHION_MNIST_DIR", "/usr/share/datasets/fashion-mnist"))
 
 
-@pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
-@pytest.mark.skipif("FASHION_MNIST_DIR" not in os.environ, reason="takes 30 s: set FASHION_MNIST_DIR to run it")
+@pytest.mark.slow
+@pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist, or FASHION_MNIST_DIR")
 def test_fashion_mnist_from_files(tmp_path):
     # Debian strips time and name from the official files' gzip header; with both they are the official ones again.
     for part, kind, time in (
@@ -240,6 +356,7 @@ def test_fashion_mnist_from_files(tmp_path):
         name = f"{part}-{kind}-ubyte"
         header = b"\x1f\x8b\x08\x08" + struct.pack("<I", time) + b"\x00\x03" + name.encode() + b"\0"
         (tmp_path / f"{name}.gz").write_bytes(header + (FASHION / f"{name}.gz").read_bytes()[10:])
+    source.prepare("mnist", data_dir=tmp_path)  # whose archives have the same names
     arrays = source.prepare("fashion_mnist", tmp_path, tmp_path)
     assert arrays.labels[0] == "T-shirt/top"
     pixels = gzip.decompress((FASHION / "train-images-idx3-ubyte.gz").read_bytes())[16:]

@@ -1,13 +1,17 @@
 """python -m kernorm.evaluate on the model that comes with the repository, with real digits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kernorm.datasets.dataset import load_arrays
 from kernorm.evaluate import PROG, EvaluateConfig, main
 from kernorm.evaluation.latency import Latency, Timed, write_latency
-from kernorm.evaluation.result import blessing_problem, latest_blessed, read_evaluation
-from kernorm.saved_model.card import FOLDER
+from kernorm.evaluation.report import render
+from kernorm.evaluation.result import blessing_problem, format_evaluation, latest_blessed, read_evaluation
+from kernorm.records.record import Duplicates
+from kernorm.saved_model.card import FOLDER, read_card
 from kernorm.saved_model.inference import load_in_batches
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.stats.scores import evaluate
@@ -54,6 +58,20 @@ def test_the_reloaded_model_is_measured_and_blessed(mnist_cache, model, easy, ca
     assert blessing_problem(model, digest) is None
     assert (model / FOLDER / "BLESSED").read_text() == f"{digest}\n"
     assert f"{100 * reference.accuracy:.2f}" in (model / FOLDER / "report.html").read_text()
+
+
+def test_the_report_says_what_was_not_judged_and_which_images_stand_twice(mnist_cache, model, easy):
+    assert evaluated(model, "--thresholds", easy, "--no-robustness") == 0
+    found, card = read_evaluation(model), read_card(model)
+    page = render(found, card)
+    assert "Not judged" not in page
+    assert "exact duplicates" not in page  # not counted when this model was exported
+    found = replace(found, decisions=(*found.decisions, replace(found.decisions[0], slice="eleven")))
+    card = replace(card, data=replace(card.data, duplicates=Duplicates(train=5, test=1, across=2)))
+    page = render(found, card)
+    assert "Not judged, for lack of test images: eleven." in page
+    assert "exact duplicates: 2 test images also in training, 5 repeated in training, 1 in test" in page
+    assert "not judged, for lack of test images: eleven" in format_evaluation(found, model)
 
 
 @pytest.mark.slow

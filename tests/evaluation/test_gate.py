@@ -128,4 +128,17 @@ def test_a_relative_change_counts_from_the_baseline_and_needs_one(rng, labels):
     assert without.passed
     assert without.sentence == "cross_entropy overall: no baseline to compare with"
     (missing,) = decide([Threshold(metric="ece", slice="ten", kind="value", side="most", bound=1)], measures, ())
-    assert (missing.passed, missing.sentence) == (False, "ece of ten: no images of it")
+    assert (missing.passed, missing.sentence) == (False, "ece of ten: not judged, no test images of it")
+
+
+def test_a_class_without_test_images_blocks_nothing(rng):
+    labels = rng.integers(0, 2, 200)  # of the third class none
+    measures, changes = measure(scored(answers(rng, labels, 0.95), labels), NAMES)
+    limits = [
+        Threshold(metric="accuracy", slice=name, kind="value", side="least", bound=0.5) for name in (*NAMES, "overall")
+    ]
+    decisions = decide(limits, measures, changes)
+    assert all(decision.passed for decision in decisions)
+    sentences = [decision.sentence for decision in decisions if "not judged" in decision.sentence]
+    assert sentences == [f"accuracy of {name}: not judged, no test images of it" for name in NAMES[2:]]
+    assert not decide(limits[2:3], measures, changes)[0].passed  # nothing was judged

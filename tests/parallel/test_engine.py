@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import pytest
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
+from kernorm.parallel import local
 from kernorm.parallel.engine import JOBS_PER_WORKER, Outcome
 from kernorm.parallel.factory import open_engine
+from kernorm.parallel.local import cause_of_death
 from kernorm.parallel.settings import EngineConfig
 from kernorm.training.run import train
-from tests.jobs import die, die_once, hold, hold_once, not_picklable, pid, refuse_odd, square
+from tests.jobs import crash, die, die_once, hold, hold_once, leave, not_picklable, pid, refuse_odd, square, terminate
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,8 +153,55 @@ def test_a_killed_worker_costs_its_job_one_more_start_and_the_others_none(engine
 def test_a_job_that_kills_every_worker_is_an_error(engine):
     found = outcomes_by_job(engine(die), range(4))
     assert (found[1].result, found[1].attempts) == (None, 2)
-    assert found[1].error.startswith("its worker was killed or lost 2 times, mostly for lack of memory: ")
+    assert found[1].error.startswith("its worker was killed ")
+    assert found[1].error.endswith("; 2 attempts")
     assert [found[job] for job in (0, 2, 3)] == [Outcome(job, job, None, 1) for job in (0, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (die, "was killed by SIGKILL, by another process or for lack of memory"),
+        (crash, "crashed with SIGSEGV in native code"),
+        (leave, "ended with exit code 7; its message is above or in its log"),
+        (terminate, "was ended by SIGTERM"),
+    ],
+)
+def test_a_lost_worker_is_told_by_its_cause(work, told):
+    (found,) = outcomes_by_job(open_engine(work, EngineConfig(workers=1)), [1]).values()
+    assert found.error == f"its worker {told}; 2 attempts"
+
+
+def test_a_worker_that_cannot_import_its_work_is_told(monkeypatch, capfd):
+    # Of a module that the driver has and a new process cannot import, as one that a notebook makes.
+    module = types.ModuleType("only_in_the_driver")
+    work = types.FunctionType(square.__code__, module.__dict__, "work")
+    module.work, work.__module__, work.__qualname__ = work, module.__name__, "work"
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    (found,) = outcomes_by_job(open_engine(work, EngineConfig(workers=1)), [1]).values()
+    assert found.error == "its worker ended with exit code 1; its message is above or in its log; 2 attempts"
+    assert "ModuleNotFoundError: No module named 'only_in_the_driver'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "begun", "out_of_memory", "told"),
+    [
+        (-9, True, True, "was killed by SIGKILL, for lack of memory"),
+        (1, False, False, "ended with exit code 1 before its first job; its message is above or in its log"),
+        (None, False, False, "was lost"),
+        (-6, True, True, "crashed with SIGABRT in native code"),
+    ],
+)
+def test_causes_of_death(code, begun, out_of_memory, told):
+    assert cause_of_death(code, begun=begun, out_of_memory=out_of_memory).startswith(told)
+
+
+def test_kills_for_lack_of_memory_are_counted(tmp_path, monkeypatch):
+    vmstat, events = tmp_path / "vmstat", tmp_path / "memory.events"
+    vmstat.write_text("pgfault 17\noom_kill 3\n")
+    events.write_text("low 0\noom 5\noom_kill 4\n")
+    monkeypatch.setattr(local, "_COUNTS", (vmstat, events, tmp_path / "missing"))
+    assert local.out_of_memory_kills() == 7
 
 
 def test_a_worker_killed_at_rest_is_replaced(engine):

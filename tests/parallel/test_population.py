@@ -302,7 +302,9 @@ def test_a_member_that_cannot_be_trained_is_told_and_the_others_are_trained(conf
     )
     assert (record.run_id, record.status) == (good.run_id, "finished")
     assert told[bad.run_id].startswith("--penalty-at takes a layer with a kernel. Received: 'conv99'")
-    assert told[tracked.run_id].startswith("A tracker follows one run. Received: track='mlflow' in a population. Leave")
+    assert told[tracked.run_id].startswith(
+        "A tracker follows one run. Received: track='mlflow' in a population. Remove it."
+    )
     assert set(told) == {bad.run_id, tracked.run_id}
     with pytest.raises(UsageError, match="--penalty-at takes a layer with a kernel"):
         train_population([bad], width=2)

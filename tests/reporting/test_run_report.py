@@ -11,7 +11,7 @@ from PIL import Image
 
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe, recipe_of_words
-from kernorm.records.record import Export, Opening, read_record, write_record
+from kernorm.records.record import Duplicates, Export, Opening, read_record, write_record
 from kernorm.reporting.figures import PALETTE
 from kernorm.reporting.format import duration, moment, percent, points
 from kernorm.reporting.run_report import command, notices, write_report
@@ -346,6 +346,27 @@ def test_verdict_on_openings():
         "For: selection. First after epoch 1 (2026-03-01 10:01:00 UTC), last after epoch 4 (2026-03-01 10:04:00 UTC)."
     )
     assert verdict("not opened", openings=()).text == "Its 1,000 images are still unseen."
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind", "title"),
+    [
+        ((0, 0, 0), "good", "No image stands in the set twice"),
+        ((7, 0, 0), "warning", "Some images stand in their split more than once"),
+        ((0, 2, 0), "warning", "Some images stand in their split more than once"),
+        ((7, 2, 1234), "warning", "1,234 test images stand in training too"),
+    ],
+)
+def test_verdict_on_duplicates(counts, kind, title):
+    train, test, across = counts
+    data = dataclasses.replace(make_record().data, duplicates=Duplicates(train=train, test=test, across=across))
+    found = verdict(title, data=data)
+    assert found.kind == kind
+    assert found.text == (
+        f"In {data.name}, by exact pixels: {across:,} test images also in training, {train} repeated in training, "
+        f"{test} in test."
+    )
+    assert not [notice for notice in notices(make_record()) if "exact pixels" in notice.text]  # of before
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,23 @@ def test_a_users_file_becomes_a_study(tmp_path):
         ("bn", 1, 1),
     ]
     assert len({run.config.run_id for run in runs}) == 9
+
+
+def test_a_study_file_finds_its_neighbours(tmp_path, monkeypatch):
+    path, before = list(sys.path), set(sys.modules)
+    for number in (1, 2):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "common.py").write_text(
+            f"from kernorm.config import TrainConfig\nARMS = {{'bn': TrainConfig(epochs={number})}}"
+        )
+        (folder / "mine.py").write_text("from common import ARMS")
+        study = load_study(str(folder / "mine.py"))
+        assert study.arms["bn"].epochs == number  # not the first one's neighbour
+    assert (sys.path, set(sys.modules)) == (path, before)
+    monkeypatch.chdir(tmp_path)
+    assert load_study("1/mine.py").file == load_study(str(tmp_path / "1" / "mine.py")).file == "1/mine.py"
+    assert load_study("smoke").file == "kernorm:smoke"
 
 
 def test_each_arm_may_have_its_own_baseline(tmp_path):

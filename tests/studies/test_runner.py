@@ -192,6 +192,30 @@ def test_a_run_that_another_study_has_trained_is_taken(tmp_path, boxes_cache, ca
     assert "trained by other studies: 4 from other" in (folder_of(path) / "report.html").read_text()
 
 
+def test_two_study_files_of_one_name_do_not_share_a_folder(tmp_path, boxes_cache, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path)
+    fabricate(path)
+    assert run(path) == 0  # taken, with the file's own name
+    assert {result.file for result in Ledger(folder_of(path)).results.values()} == {path.name}
+    report = (folder_of(path) / "report.html").read_bytes()
+    other = tmp_path / "elsewhere" / path.name
+    other.parent.mkdir()
+    other.write_text(path.read_text().replace("epochs=2", "epochs=3"))
+    words = [f"--reports-dir={path.parent / 'reports'}"]
+    capsys.readouterr()
+    assert run(other, *words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: A study's folder belongs to one study file. Received: elsewhere/mine.py, and in ")
+    assert told.endswith("studies/mine the runs of mine.py. Give --name another name.\n")
+    assert (folder_of(path) / "report.html").read_bytes() == report
+    # An edited or moved study shares a run with what is there.
+    moved = tmp_path / "moved" / path.name
+    moved.parent.mkdir()
+    moved.write_text(path.read_text())
+    assert run(moved, *words) == 0
+
+
 LIGHT = """
 import sys
 from kernorm.study import PROG, StudyConfig, main

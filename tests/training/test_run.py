@@ -20,7 +20,7 @@ from kernorm.nets.weights import load_model
 from kernorm.records.record import read_record, write_record
 from kernorm.train import main, summary
 from kernorm.training.callbacks import RunLog
-from kernorm.training.run import locked_run_folder, train
+from kernorm.training.run import locked_run_folder, start_or_resume, train
 from tests.builders import make_record
 
 TINY = {
@@ -459,6 +459,12 @@ def test_a_paused_run_keeps_the_test_split_shut_and_goes_on_to_the_same_weights(
     assert (paused.status, paused.test, paused.openings) == ("running", None, ())
     assert [row.epoch for row in paused.history] == [0, 1, 2]
     assert paused.history[2].val_cross_entropy == record.history[2].val_cross_entropy
+    other = paused.data.sha256[::-1]
+    data = load(config)
+    data = data._replace(info=replace(data.info, sha256=other))
+    told = rf"data that it started with\. Received: .* of boxes {paused.data.sha256[:12]}…, which is {other[:12]}… now"
+    with pytest.raises(UsageError, match=told):
+        start_or_resume(config, tmp_path / "runs" / config.run_id, data)
     ended = train(config)
     assert ended.status == "finished"
     assert [opening.purpose for opening in ended.openings] == ["final evaluation"]

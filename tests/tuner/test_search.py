@@ -292,7 +292,7 @@ def test_a_search_begun_before_a_setting_existed_goes_on_and_one_of_another_revi
     tmp_path, monkeypatch
 ):
     config = SearchConfig(train=TrainConfig(), reports_dir=tmp_path)
-    settings = runner._settings(config)
+    settings = runner._settings(config, "0" * 64)
     config.folder.mkdir(parents=True)
 
     def begun_with(**changes):
@@ -300,13 +300,20 @@ def test_a_search_begun_before_a_setting_existed_goes_on_and_one_of_another_revi
 
     begun_with(train={name: value for name, value in settings["train"].items() if name != "shear"})
     with pytest.raises(UsageError, match=r"^A resumed search keeps its settings\. Received: train="):
-        runner._check_same(config)
+        runner._check_same(config, "0" * 64)
     monkeypatch.setattr(config_module, "ADDED", {"shear": 0.0})
-    runner._check_same(config)
+    runner._check_same(config, "0" * 64)
     begun_with()
+    with pytest.raises(UsageError, match=r"Received: data=f+, begun with 0+ in "):  # the set has changed
+        runner._check_same(config, "f" * 64)
     written = json.loads((config.folder / runner.SETTINGS).read_text())
     del written["revision"]
     (config.folder / runner.SETTINGS).write_text(json.dumps(written))
     with pytest.raises(UsageError, match=rf"Received: revision={REVISION}, begun with 1 in "):
-        runner._check_same(config)
-    runner._check_same(replace(config, report_only=True))
+        runner._check_same(config, "0" * 64)
+    runner._check_same(replace(config, report_only=True), None)
+    begun_with()
+    runner._check_same(replace(config, report_only=True), None)
+    written = {name: value for name, value in settings.items() if name != "data"}  # of an older kernorm
+    (config.folder / runner.SETTINGS).write_text(json.dumps(written))
+    runner._check_same(config, "f" * 64)

@@ -47,6 +47,9 @@ def tables_csv(summary: StudySummary, arms: Sequence[Arm]) -> bytes:
 def _of_study(summary: StudySummary) -> Iterator[Row]:
     for name in ("finished", "missing", "openings", "seconds", "cpu_seconds"):
         yield Row("", None, None, "study", name, getattr(summary, name))
+    for data, found in summary.duplicates.items():
+        for name, count in dataclasses.asdict(found).items():
+            yield Row("", None, None, f"duplicates {data}", name, count)
 
 
 def _of_arm(arm: Arm) -> Iterator[Row]:
@@ -71,7 +74,7 @@ def _of_arm(arm: Arm) -> Iterator[Row]:
             yield from rows(metric, _flat(found.verdicts[metric], "verdict_"))
     new = {
         "generalization_interval": found.generalization_interval,
-        "difference_new_digits": found.generalization_difference,
+        "generalization_difference": found.generalization_difference,
     }
     yield from rows("accuracy", _flat(new))
     if found.mcnemar:

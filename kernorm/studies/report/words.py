@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from kernorm.records.record import REVISION
-from kernorm.reporting.run_report import Notice
+from kernorm.reporting.run_report import Notice, duplicates_notice
 from kernorm.stats.comparison import ALPHA
 from kernorm.stats.intervals import Interval
 from kernorm.studies.definition import Study
@@ -123,6 +123,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_openings(summary, looks),
         *_mixture(summary),
         *_sources(summary),
+        *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
         _rule(summary),
     ]
     order = ("bad", "warning", "good", "note")

@@ -14,12 +14,14 @@ from PIL import Image
 from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
+from kernorm.records.record import Duplicates
 from kernorm.studies.analysis import analyse
 from kernorm.studies.definition import Published
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
 from kernorm.studies.report.page import write_study_report
+from kernorm.studies.report.tables import tables_csv
 from kernorm.studies.report.words import answers, cautions, half, listed, p_value, points, score, sentence, signed
 from kernorm.studies.summary import METRICS
 from tests.builders import COUNT, Page, a_study, arm_named, arms_from, make_record, some_results
@@ -327,7 +329,7 @@ def test_tables_csv_holds_the_numbers_of_the_summary(folder, summary, results):
                     assert score == of_metric.value(result.record)
         assert value(arm.name, "runs", "openings") == arm.openings
         if arm.generalization_interval:
-            assert value(arm.name, "accuracy", "new_digits_low") == arm.generalization_interval[0]
+            assert value(arm.name, "accuracy", "generalization_interval_low") == arm.generalization_interval[0]
     assert value("l1", "lambda1", "stated") == 5e-4
     assert value("l1", "lambda1", "kept") == 0
     history = [result.record.history[6] for result in results.values() if result.arm == "l1_l2"]
@@ -450,6 +452,23 @@ def test_cautions_on_mixed_runs_failures_and_damage():
         caution.title: caution for caution in cautions(study, analyse(study, results), SimpleNamespace(damaged=[3]), 0)
     }
     assert damaged["Damaged records were set aside"].kind == "warning"
+
+
+def test_a_study_says_which_images_stand_in_its_data_twice():
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")})
+    results = some_results(study, {"bn": (20, 21), "ln": (20, 22)})
+    data = make_record().data
+    assert not analyse(study, results).duplicates  # in records of before
+    data = replace(data, duplicates=Duplicates(train=1, test=0, across=3))
+    results = {name: replace(one, record=replace(one.record, data=data)) for name, one in results.items()}
+    rows = list(csv.DictReader(io.StringIO(tables_csv(analyse(study, results), []).decode())))
+    counts = {row["statistic"]: float(row["value"]) for row in rows if row["metric"] == f"duplicates {data.name}"}
+    assert counts == {"train": 1, "test": 0, "across": 3}
+    found = told(study, results)["3 test images stand in training too"]
+    assert (found.kind, found.text) == (
+        "warning",
+        f"In {data.name}, by exact pixels: 3 test images also in training, 1 repeated in training, 0 in test.",
+    )
 
 
 def test_a_study_of_one_arm_compares_nothing():
