@@ -1,0 +1,43 @@
+"""The published versions of a model as a table in text: what each is, and what a server does with it."""
+
+import datetime
+from pathlib import Path
+
+from kernorm.errors import UsageError
+from kernorm.evaluation.result import blessing_problem, read_evaluation
+from kernorm.saved_model.integrity import verify_integrity
+from kernorm.saved_model.versions import versions
+from kernorm.serving.models_config import Served, format_served
+from kernorm.serving.registry import Registry
+
+
+def format_versions(registry: Registry) -> list[str]:
+    """Returns a line a published version, the newest first, and what models.config makes a server do."""
+    served, there = registry.served(), versions(registry.base)
+    lines = [_line(registry.base / str(number), _marks(served, number)) for number in reversed(there)]
+    if there:
+        lines.append(format_served(served))
+    for name, number in sorted(served.refused.items()):
+        lines.append(
+            f"label {name} is on {number}, which is not loaded: a server refuses models.config for it, or answers 404; "
+            f"--label {name}={number} loads it, --unlabel {name} drops it"
+        )
+    return lines
+
+
+def _marks(served: Served, number: int) -> list[str]:
+    place = "served" if number == served.top else "loaded" if number in served.listed else ""
+    labels = [f"{name} (refused)" if name in served.refused else name for name in served.named(number)]
+    return [*([place] if place else []), *labels]
+
+
+def _line(path: Path, marks: list[str]) -> str:
+    when = f"{datetime.datetime.fromtimestamp(int(path.name), datetime.UTC):%Y-%m-%d %H:%M:%S}"
+    try:
+        card, digest = verify_integrity(path)
+        found, reason = read_evaluation(path), blessing_problem(path, digest)
+    except UsageError as error:
+        return f"{path.name}  {when}  UNUSABLE: {error}"
+    accuracy = f"{100 * found.measured('accuracy').value:.2f} %" if found else "not evaluated"
+    blessing = "not blessed" if reason else "blessed"
+    return f"{path.name}  {when}  {blessing:11}  {accuracy:13}  {card.run_id}  {', '.join(marks)}"
