@@ -35,7 +35,7 @@ class Twin:
     """Serves a version of a model, or what `models` holds.
 
     `changed` is what an answer goes through; `asked` is called before the state of a version is told; `gate` holds
-    every Predict while it is not set.
+    every Predict while it is not set, and `arrived` counts them.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Twin:
                 models.versions = {version: next(iter(models.versions.values()))}
         self.models, self.changed, self.asked, self.gate = models, changed, lambda: None, threading.Event()
         self.gate.set()
+        self.arrived = threading.Semaphore(0)
         self.batching = Batching(self.run, batching) if batching else None
         threads = threads or 4 * (os.cpu_count() or 1)
         self.server = grpc.server(futures.ThreadPoolExecutor(threads), maximum_concurrent_rpcs=threads)
@@ -112,6 +113,7 @@ class Twin:
         return self.models.versions[version].run(name, values)
 
     def predict(self, version, name, values):
+        self.arrived.release()
         self.gate.wait()
         answer = (self.batching.run if self.batching else self.run)(version, name or "serving_default", values)
         return self.changed(answer)

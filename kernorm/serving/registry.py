@@ -28,6 +28,7 @@ from kernorm.serving.models_config import (
     takes_new_versions,
     write_served,
 )
+from kernorm.serving.server_files import CONFIG, MOUNTED
 from kernorm.serving.status import server_at, wait_until_loaded
 from kernorm.serving.validation import validate_model, validation_problem
 from kernorm.system.files import locked, make_folder, write_atomically
@@ -35,9 +36,6 @@ from kernorm.system.files import locked, make_folder, write_atomically
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-CONFIG = Path("serving_config") / "models.config"
-# Where the command in README mounts saved_models in the container.
-MOUNTED = "/models"
 # The server of README reads models.config every 30 s, and a model of this size is loaded in a few more.
 SETTLED_SECONDS = 120.0
 
