@@ -28,7 +28,7 @@ from kernorm.serving.models_config import (
     takes_new_versions,
     write_served,
 )
-from kernorm.serving.server_files import CONFIG, MOUNTED
+from kernorm.serving.server_files import CONFIG, MOUNTED, docker_command, write_server_files
 from kernorm.serving.status import server_at, wait_until_loaded
 from kernorm.serving.validation import validate_model, validation_problem
 from kernorm.system.files import locked, make_folder, write_atomically
@@ -85,7 +85,7 @@ class Registry:
             validate_model(path)
         if reason := validation_problem(path, digest):
             raise Refused(f"{path}: {reason}")
-        make_folder(self.folder, "--saved-models-dir")
+        write_server_files(self.folder)
         with self._locked():
             served, config = self._read()
             with new_version(self.base) as version:
@@ -101,6 +101,7 @@ class Registry:
                 self._write(served, served.published(version.number), config)
             if not served.follows:
                 _LOG.info(f"{version.number} is published and not served; --pin latest serves it")
+        _LOG.info(f"serve by: {docker_command(self.folder)}")
         return version.path
 
     def read_config(self) -> "ModelServerConfig":

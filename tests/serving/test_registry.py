@@ -1,5 +1,7 @@
 """python -m kernorm.push: what may be published, that it is published whole, and what is served."""
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,10 +21,12 @@ from kernorm.saved_model.versions import versions
 from kernorm.serving import registry
 from kernorm.serving.registry import CONFIG
 from kernorm.serving.runtimes import NEEDS
+from kernorm.serving.server_files import BATCHING_FLAGS
 from kernorm.serving.validation import validate_model
 from kernorm.system.cli import run
 from kernorm.system.files import locked
 from tests.builders import asked_here, candidate, easy_thresholds
+from tests.serving_twin import Twin
 
 
 def pushed(*words):
@@ -64,6 +68,24 @@ def test_a_blessed_model_becomes_a_version_with_the_same_files(blessed, root, ca
     assert (entry.name, entry.base_path, entry.model_platform) == ("kernorm", "/models/kernorm", "tensorflow")
     assert not entry.HasField("model_version_policy")
     assert {path.name for path in (root / "kernorm").iterdir()} == {path.name}
+
+
+def test_every_file_that_the_printed_command_names_is_there(blessed, root, capsys):
+    """Also outside a checkout, where only what push writes is there; the twin starts with the flags."""
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("serve by: ")]
+    words = shlex.split(line)
+    assert f"{root}:/models" in words
+    flags = [*words[words.index("tensorflow/serving") + 1 :], *BATCHING_FLAGS]
+    named = re.findall(r"=/models/(\S+)", " ".join(flags))
+    assert [path for path in named if not (root / path).is_file()] == []
+    assert len(named) == 3
+    with Twin.of_flags(flags, root) as twin:
+        assert twin.models.resolve("kernorm") == versions(root / "kernorm")[-1]
+    edited = root / "serving_config" / "batching.config"
+    edited.write_text("mine")
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    assert edited.read_text() == "mine"
 
 
 def test_versions_rise_and_published_ones_stay_as_they_are(blessed, root):
