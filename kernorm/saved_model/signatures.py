@@ -116,9 +116,11 @@ def decode_png(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     JPEG, GIF and BMP: all of them other pixels than the model was trained on. A damaged file fails in that op.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs, with the positions of the wrong files in the batch.
+        tf.errors.InvalidArgumentError: when it runs, with the positions of the wrong files in the batch; or if it is
+            asked about no list of files, which a server does not check.
     """
     height, width, channels = shape
+    images = _listed(images)
     header = png_header(shape)
     wrong = tf.where(tf.strings.substr(images, 0, len(header)) != header)[:, 0]
     rule = (
@@ -133,6 +135,19 @@ def decode_png(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
         images,
         fn_output_signature=tf.TensorSpec(shape, tf.uint8),
     )
+
+
+def _listed(images: tf.Tensor) -> tf.Tensor:
+    """Refuses one file that is not in a list of files, and lists of lists."""
+    # Of unknown rank: TensorFlow would otherwise take the signature's word for it, and drop the check.
+    fed = tf.compat.v1.placeholder_with_default(images, None)
+    rule = (
+        'Images must be a list, also one image: [{"b64": "..."}], not {"b64": "..."}. Received: a tensor of this shape:'
+    )
+    with tf.control_dependencies([tf.debugging.Assert(tf.equal(tf.rank(fed), 1), [rule, tf.shape(fed)])]):
+        fed = tf.identity(fed)
+    fed.set_shape((None,))
+    return fed
 
 
 def png_header(shape: tuple[int, int, int]) -> bytes:

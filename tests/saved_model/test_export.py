@@ -152,6 +152,26 @@ def test_a_wrong_rank_size_or_type_is_refused_and_the_next_request_answered(made
         np.testing.assert_array_equal(serve(images[:3])[0], before)
 
 
+@pytest.mark.parametrize(
+    ("name", "output", "encode"),
+    [("serving_png", "class_id", png), ("serving_tf_examples", "class_id", example), ("classify", "scores", example)],
+)
+def test_one_image_without_a_list_is_refused_in_plain_words(made, images, name, output, encode):
+    """`{"b64": ...}` instead of `[{"b64": ...}]`; a server feeds it to the graph as it is."""
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], str(made[2].path)).signature_def[name]
+        (entry,) = signature.inputs.values()
+        options = CallableOptions(feed=[entry.name], fetch=[signature.outputs[output].name])
+        serve = session._make_callable_from_options(options)
+        rule = r"Images must be a list, also one image: .*Received: a tensor of this shape:\] \[\]"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
+            serve(np.array(encode(images[0]), object))
+        if name == "serving_png":
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"a tensor of this shape:\] \[1 1\]"):
+                serve(np.array([[encode(images[0])]], object))
+        assert len(serve(np.array([encode(images[0])], object))[0]) == 1
+
+
 @pytest.mark.parametrize("size", [0, 1, 3, 128])
 @pytest.mark.parametrize("name", ["serving_default", "serving_png", "serving_tf_examples"])
 def test_every_way_of_asking_answers_as_the_model(made, images, name, size):

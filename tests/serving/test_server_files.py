@@ -1,8 +1,12 @@
 """README's command for TF Serving: what the server that it starts answers, by the twin, which takes its flags."""
 
+import json
 import os
 import re
 import shlex
+import subprocess
+import urllib.parse
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,6 +75,21 @@ def test_the_readme_shows_the_command_that_push_prints():
     assert docker_command(Path("/a b")).startswith(
         "docker run -p 8500:8500 -p 8501:8501 -v '/a b:/models' tensorflow/s"
     )
+
+
+def test_the_readmes_curl_line_is_answered(tmp_path, digits):
+    """The shell writes the payload, as README shows it; the twin answers by the signature."""
+    line = re.search(r"^echo '\{.*\n *curl .*$", (ROOT / "README.md").read_text(), re.MULTILINE)[0]
+    payload, _, curl = line.partition("|\n")
+    (tmp_path / "seven.png").write_bytes(encode_png(digits[0][:1])[0])
+    body = subprocess.run(["bash", "-c", payload], cwd=tmp_path, capture_output=True, check=True).stdout
+    address = urllib.parse.urlsplit(shlex.split(curl)[-1])
+    with Twin.of_flags(flags(), PUBLISHED) as twin:
+        asked = urllib.request.Request(twin.rest.replace("/v1/models/kernorm", address.path), body)
+        with urllib.request.urlopen(asked) as response:
+            outputs = json.load(response)["outputs"]
+    assert outputs["class_id"] == [int(digits[1][0])]
+    assert np.shape(outputs["logits"]) == (1, 10)
 
 
 def test_a_bad_image_an_empty_batch_and_a_large_one_are_each_answered_for_themselves(digits, clients):
