@@ -5,7 +5,7 @@ A small client for TF Serving's REST and gRPC interfaces. Images travel as PNG f
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ _FIRST_WAIT = 0.5
 
 @dataclass(frozen=True)
 class Prediction:
-    """A class by its number, and its probability."""
+    """A class by its number, its probability, and its name, which models of earlier versions do not answer."""
 
     class_id: int
     probability: float
+    class_name: str | None = None
 
 
 Ask = Callable[[list[bytes]], list[Prediction]]
@@ -97,8 +98,7 @@ def _rest(address: str, timeout: float) -> Ask:
     def ask(batch: list[bytes]) -> list[Prediction]:
         images = [{"b64": base64.b64encode(png).decode()} for png in batch]
         body = {"signature_name": "serving_png", "inputs": {"image_bytes": images}}
-        outputs = ask_rest(f"{address}:predict", body, timeout)["outputs"]
-        return _predictions(outputs["class_id"], outputs["probabilities"], len(batch))
+        return _predictions(ask_rest(f"{address}:predict", body, timeout)["outputs"], len(batch))
 
     return ask
 
@@ -120,8 +120,7 @@ def _grpc(endpoint: str, model: str, timeout: float) -> Ask:
             outputs = stub.Predict(request, timeout=timeout).outputs
         except grpc.RpcError as error:
             raise from_grpc(error, endpoint) from None
-        answer = {name: tf.make_ndarray(outputs[name]).tolist() for name in ("class_id", "probabilities")}
-        return _predictions(answer["class_id"], answer["probabilities"], len(batch))
+        return _predictions({name: tf.make_ndarray(value).tolist() for name, value in outputs.items()}, len(batch))
 
     return ask
 
@@ -151,16 +150,19 @@ def _local(path: Path) -> Ask:
             raise UsageError(
                 "An image must be one that the model takes.", one_line(error.message), "Convert it."
             ) from None
-        return _predictions(answer["class_id"].numpy().tolist(), answer["probabilities"].numpy().tolist(), len(batch))
+        return _predictions({name: value.numpy().tolist() for name, value in answer.items()}, len(batch))
 
     return ask
 
 
-def _predictions(classes: Any, probabilities: Any, count: int) -> list[Prediction]:
-    if len(classes) != count or len(probabilities) != count:
+def _predictions(outputs: Mapping[str, Any], count: int) -> list[Prediction]:
+    classes, probabilities = outputs["class_id"], outputs["probabilities"]
+    names = outputs.get("class_name", [None] * count)
+    if not len(classes) == len(probabilities) == len(names) == count:
         raise ValueError(f"{len(classes)} answers to {count} images")
     return [
-        Prediction(int(number), float(row[int(number)])) for number, row in zip(classes, probabilities, strict=True)
+        Prediction(int(number), float(row[int(number)]), name.decode() if isinstance(name, bytes) else name)
+        for number, row, name in zip(classes, probabilities, names, strict=True)
     ]
 
 

@@ -77,8 +77,9 @@ def read_endpoint(text: str, flag: str = "--endpoint") -> Endpoint:
         if text.startswith(("unix:", "dns:")):
             return Endpoint(text)
         if "/" in text:
-            bare = text.rpartition("://")[2]
-            raise _mistyped(flag, text, f"For REST, write http://{bare}. For gRPC, write HOST:PORT alone.")
+            bare = re.sub(r"\w+:/+", "", text, count=1)
+            fix = f"For REST, write http://{bare}. For gRPC, write HOST:PORT alone."
+            raise _mistyped(flag, text, fix if _PATH.fullmatch(bare) else _FORMS)
         host, _, port = text.rpartition(":")
         if not host or not _is_port(port) or (":" in host and not re.fullmatch(r"\[.*\]", host)):
             raise _mistyped(flag, text, _FORMS)
@@ -105,14 +106,18 @@ def ask_rest(address: str, body: Any = None, timeout: float = 30.0) -> Any:
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
     way = _by_proxy(_rest_proxy(address))
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        # An opener of its own: the shared one keeps the proxies of its first use.
+        with urllib.request.build_opener().open(request, timeout=timeout) as response:
             content = response.read()
     except urllib.error.HTTPError as error:
         raise NoAnswer(_said(error) + way, code=f"HTTP {error.code}") from None
     except http.client.BadStatusLine as error:
-        if _HTTP2.match(line := str(error)):
+        line = str(error)
+        if isinstance(error, OSError) or not line.strip("'"):  # closed without an answer
+            raise NoAnswer(f"no answer before the connection was closed{way}", passing=True) from None
+        if _HTTP2.match(line):
             raise NoAnswer(f"this is a gRPC port: give HOST:PORT without http://, or the port of REST{way}") from None
-        raise NoAnswer(f"no HTTP, but {line[:40]!r}{way}", passing=not line.strip("'")) from None
+        raise NoAnswer(f"no HTTP, but {line[:40]!r}{way}") from None
     except (OSError, http.client.HTTPException) as error:
         cut = isinstance(error, http.client.IncompleteRead)
         reason = "an answer that was cut" if cut else getattr(error, "reason", error) or type(error).__name__

@@ -186,6 +186,8 @@ def test_every_way_of_asking_answers_as_the_model(made, images, name, size):
         tf.float32,
         tf.float32,
     )
+    if name != "serving_default":
+        assert [label.decode() for label in answer["class_name"].numpy()] == [LABELS[n] for n in logits.argmax(-1)]
     assert len(set(logits.argmax(-1))) > 2 or size < 128  # A model that answers always the same would prove little.
 
 
@@ -332,7 +334,11 @@ def test_what_travels_with_the_model(made):
     assert card.signatures["serving_default"].inputs["image"].shape == (None, 28, 28, 1)
     assert card.signatures["serving_png"].inputs["image_bytes"].dtype == "string"
     shapes = {name: tensor.shape for name, tensor in card.signatures["serving_png"].outputs.items()}
-    assert shapes == {"class_id": (None,), "probabilities": (None, 10), "logits": (None, 10)}
+    numbers = {"class_id": (None,), "probabilities": (None, 10), "logits": (None, 10)}
+    assert shapes == numbers | {"class_name": (None,)}
+    # Without strings, which OpenVINO, ONNX and LiteRT do not take.
+    assert {name: tensor.shape for name, tensor in card.signatures["serving_default"].outputs.items()} == numbers
+    assert "string" not in {tensor.dtype for tensor in card.signatures["serving_default"].outputs.values()}
     assert (Path(export.path) / FOLDER / "labels.txt").read_text().splitlines() == list(LABELS)
 
 
@@ -364,7 +370,7 @@ def test_a_changed_model_is_not_what_was_exported(made, images, mnist_info):
 
 def test_labels_in_another_order_are_not_what_was_exported(made, images):
     model, _, _, signatures = made
-    with pytest.raises(RuntimeError, match=r"^An exported model's outputs must .* Received: classes that do not"):
+    with pytest.raises(RuntimeError, match=r"^An exported model's outputs must .* Received: class_name that do not"):
         check_answers(model, signatures, LABELS[::-1], images)
 
 
