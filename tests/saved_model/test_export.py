@@ -25,6 +25,7 @@ from kernorm.records.record import Environment, Export, Opening, Record, read_re
 from kernorm.saved_model import warmup
 from kernorm.saved_model.card import FOLDER, read_card
 from kernorm.saved_model.export import export_in_subprocess, export_model, export_run
+from kernorm.saved_model.formats import convert
 from kernorm.saved_model.graph import reachable_ops
 from kernorm.saved_model.integrity import tree_sha256
 from kernorm.saved_model.signature_check import check_answers
@@ -288,6 +289,12 @@ def test_openvino_reads_the_folder_and_agrees(made, images, size):
     logits = model.predict(images[:size], verbose=0)
     np.testing.assert_allclose(answer["logits"], logits, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(answer["class_id"], logits.argmax(-1))
+
+
+@pytest.mark.parametrize("name", ["onnx", "litert", "openvino"])
+def test_other_formats_are_made_of_it(made, name):
+    """None of them takes the strings of the other signatures; `convert` compares the answers itself."""
+    assert convert(Path(made[2].path), name).exists()
 
 
 def test_every_warm_up_record_parses_and_is_answered(made, images):
