@@ -100,7 +100,8 @@ class Models:
     def scan(self):
         """Loads and unloads what the policy asks for, as the server does every second."""
         base = Path(self.entry.base_path.replace("/models", str(self.root), 1) if self.root else self.entry.base_path)
-        there = sorted(int(path.name) for path in base.iterdir() if _is_version(path.name))
+        paths = {int(path.name): path for path in base.iterdir() if _is_version(path.name)}
+        there = sorted(paths)
         policy = self.entry.model_version_policy
         if policy.HasField("specific"):
             wanted = [number for number in there if number in policy.specific.versions]
@@ -111,7 +112,7 @@ class Models:
         for number in wanted:
             if number not in self.versions:
                 try:
-                    self.versions[number] = load(base / str(number))
+                    self.versions[number] = load(paths[number])
                     self.errors.pop(number, None)
                 except Failed as error:
                     self.errors[number] = error

@@ -1,5 +1,6 @@
 """The published versions of a model as a table in text: what each is, and what a server does with it."""
 
+import contextlib
 import datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from kernorm.evaluation.result import blessing_problem, read_evaluation
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.versions import versions
 from kernorm.serving.models_config import Served, format_served
-from kernorm.serving.registry import Registry
+from kernorm.serving.registry import Registry, ignored_reasons
 
 
 def format_versions(registry: Registry) -> list[str]:
@@ -17,6 +18,7 @@ def format_versions(registry: Registry) -> list[str]:
     lines = [_line(registry.base / str(number), _marks(served, number)) for number in reversed(there)]
     if there:
         lines.append(format_served(served))
+    lines += [f"{name}  {why}" for name, why in ignored_reasons(registry.base).items()]
     for name, number in sorted(served.refused.items()):
         lines.append(
             f"label {name} is on {number}, which is not loaded: a server refuses models.config for it, or answers 404; "
@@ -32,7 +34,7 @@ def _marks(served: Served, number: int) -> list[str]:
 
 
 def _line(path: Path, marks: list[str]) -> str:
-    when = f"{datetime.datetime.fromtimestamp(int(path.name), datetime.UTC):%Y-%m-%d %H:%M:%S}"
+    when = _when(path.name)
     try:
         card, digest = verify_integrity(path)
         found, reason = read_evaluation(path), blessing_problem(path, digest)
@@ -41,3 +43,15 @@ def _line(path: Path, marks: list[str]) -> str:
     accuracy = f"{100 * found.measured('accuracy').value:.2f} %" if found else "not evaluated"
     blessing = "not blessed" if reason else "blessed"
     return f"{path.name}  {when}  {blessing:11}  {accuracy:13}  {card.run_id}  {', '.join(marks)}"
+
+
+def _when(name: str) -> str:
+    """Returns the time that a version stands for: kernorm's are unix seconds; others write a date by its digits."""
+    for digits, form in ((14, "%Y%m%d%H%M%S"), (12, "%Y%m%d%H%M"), (8, "%Y%m%d")):
+        with contextlib.suppress(ValueError):
+            if len(name) == digits:
+                return f"{datetime.datetime.strptime(name, form):%Y-%m-%d %H:%M:%S}"
+    try:
+        return f"{datetime.datetime.fromtimestamp(int(name), datetime.UTC):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):  # after the year 9999
+        return f"{'no time':19}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kernorm.errors import Refused, UsageError, nearest
 from kernorm.evaluation.result import blessing_problem
 from kernorm.saved_model.integrity import tree_sha256, verify_integrity
-from kernorm.saved_model.versions import PUBLISHED, new_version, versions
+from kernorm.saved_model.versions import PUBLISHED, ignored_versions, new_version, versions
 from kernorm.serving.endpoint import Endpoint
 from kernorm.serving.models_config import (
     Notes,
@@ -86,6 +86,8 @@ class Registry:
         if reason := validation_problem(path, digest):
             raise Refused(f"{path}: {reason}")
         write_server_files(self.folder)
+        for name, why in ignored_reasons(self.base).items():
+            _LOG.warning(f"{self.base / name}: {why}")
         with self._locked():
             served, config = self._read()
             with new_version(self.base) as version:
@@ -252,6 +254,13 @@ class Registry:
                 f"Known: {', '.join(map(str, known)) or 'none'}.",
             )
         verify_integrity(self.base / str(number))
+
+
+def ignored_reasons(base: Path) -> dict[str, str]:
+    """Returns names in a model's folder that are numbers, but no versions, each with the reason."""
+    zeros = "ignored: a version has no leading zeros, but a server may take it for one; rename or remove it"
+    large = "ignored: a version is at most 2^63 - 1, as TF Serving takes it; rename or remove it"
+    return {name: zeros if name.startswith("0") else large for name in ignored_versions(base)}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kernorm.errors import UsageError
 from kernorm.saved_model.card import Card
 from kernorm.saved_model.parity import require_ranked
-from kernorm.saved_model.versions import PUBLISHED
+from kernorm.saved_model.versions import PUBLISHED, version_number
 from kernorm.serving.endpoint import NoAnswer, ask_rest, from_grpc, read_endpoint
 from kernorm.serving.status import LOAD_SECONDS, REQUEST_SECONDS, Server, set_spec, version_state
 
@@ -53,13 +53,15 @@ def ask(path: Path, card: Card, images: NDArray[np.uint8]) -> tuple[Found, str]:
         NotServed: there is no server, or it has no such version.
         ValueError: the server answers otherwise than the model card says.
     """
+    named = version_number(path.name)
+    version = card.version if named is None else named
     if binary := shutil.which(BINARY):
-        with _started(binary, path) as server:
+        with _started(binary, path, version) as server:
             try:
                 return _asked(server, card, images), _version(binary)
             except NoAnswer as error:
                 raise ValueError(f"{error.code or BINARY}: {error}") from None
-    server = _named(os.environ.get(ENDPOINT, ""), int(path.name))
+    server = _named(os.environ.get(ENDPOINT, ""), version)
     try:
         return _asked(server, card, images), f"at {os.environ[ENDPOINT]}"
     except NoAnswer as error:
@@ -91,10 +93,10 @@ def _named(text: str, version: int) -> Server:
 
 
 @contextlib.contextmanager
-def _started(binary: str, path: Path) -> Iterator[Server]:
+def _started(binary: str, path: Path, version: int) -> Iterator[Server]:
     """Yields the binary's server of a copy of the model, once it is loaded."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(path, Path(folder) / PUBLISHED / path.name)
+        shutil.copytree(path, Path(folder) / PUBLISHED / str(version))
         ports = [_free_port(), _free_port()]
         command = [
             binary,
@@ -110,7 +112,7 @@ def _started(binary: str, path: Path) -> Iterator[Server]:
             try:
                 server = Server(
                     PUBLISHED,
-                    int(path.name),
+                    version,
                     f"127.0.0.1:{ports[0]}",
                     f"http://127.0.0.1:{ports[1]}/v1/models/{PUBLISHED}",
                 )

@@ -191,6 +191,29 @@ def test_rollback_pin_and_labels_are_what_tf_serving_reads(blessed, root, capsys
     assert pushed("--pin", one, *where) == 2
 
 
+def test_versions_by_date_are_listed_and_odd_numbers_are_ignored_and_named(blessed, root, capsys):
+    for name in ("20261126045022", "20261126", "7" + 18 * "0", "0123", "9" * 19):
+        shutil.copytree(blessed, root / "kernorm" / name)
+    assert pushed("--list", "--saved-models-dir", root) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:2] for line in lines[:3]] == [
+        ["7" + 18 * "0", "no time"],
+        ["20261126045022", "2026-11-26 04:50:22"],
+        ["20261126", "2026-11-26 00:00:00"],
+    ]
+    assert lines[4].startswith("0123  ignored: a version has no leading zeros, but a server may take it for one;")
+    assert (
+        lines[5] == f"{'9' * 19}  ignored: a version is at most 2^63 - 1, as TF Serving takes it; rename or remove it"
+    )
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    told = capsys.readouterr()
+    assert Path(told.out.strip()).name == "7" + 17 * "0" + "1"
+    for name in ("0123", "9" * 19):
+        assert f"{root / 'kernorm' / name}: ignored: a version " in told.err
+    assert pushed("--pin", "9" * 19, "--saved-models-dir", root) == 2
+    assert "A version must be a published one. Received: 9999" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -113,6 +113,13 @@ def test_a_binary_is_started_with_the_model_and_ended(tmp_path, images, monkeypa
     assert processes[0].returncode is not None
 
 
+def test_a_folder_that_is_no_version_is_served_as_the_cards(tmp_path, images, monkeypatch):
+    on_path(tmp_path, monkeypatch, f'exec {sys.executable} -m tests.serving_twin "$@"')
+    for name in ("mine", "9" * 19):
+        found, _ = tfserving.ask(candidate(tmp_path / "m" / name), read_card(SHOWN), images)
+        assert len(found) == 15
+
+
 def test_a_model_that_does_not_load_is_told_at_once_with_the_reason(tmp_path, images, monkeypatch):
     """Without --max_num_load_retries=0 the server tries it again and again."""
     on_path(tmp_path, monkeypatch, f'exec {sys.executable} -m tests.serving_twin "$@"')
