@@ -14,10 +14,12 @@ from kernorm.serving.registry import Registry, ignored_reasons
 
 def format_versions(registry: Registry) -> list[str]:
     """Returns a line a published version, the newest first, and what models.config makes a server do."""
-    served, there = registry.served(), versions(registry.base)
+    served, there = registry.served() if registry.configured() else Served(), versions(registry.base)
     lines = [_line(registry.base / str(number), _marks(served, number)) for number in reversed(there)]
-    if there:
+    if there and registry.configured():
         lines.append(format_served(served))
+    elif there:
+        lines.append(f"models.config does not name {registry.model}, so no server serves it; --pin latest adds it")
     lines += [f"{name}  {why}" for name, why in ignored_reasons(registry.base).items()]
     for name, number in sorted(served.refused.items()):
         lines.append(

@@ -129,6 +129,10 @@ class Registry:
         """Returns what models.config makes a server do."""
         return self._read()[0]
 
+    def configured(self) -> bool:
+        """Says whether models.config names the model; else no server serves it."""
+        return any(entry.name == self.model for entry in self.read_config().model_config_list.config)
+
     def pin(self, number: int | None) -> None:
         """Serves a version to requests that name none, and no higher one; None follows the newest.
 
@@ -173,7 +177,9 @@ class Registry:
         with self._locked():
             self._require_version(number)
             served, config = self._read()
-            listed = number in served.listed
+            listed = number in served.listed and self.configured()
+            if listed and served.labels.get(name) == number:
+                return True
             if not wait and listed and time.time() - self._since(served, number) > SETTLED_SECONDS:
                 self._write(served, served.labelled(name, number), config)
                 return True

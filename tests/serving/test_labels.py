@@ -185,6 +185,24 @@ def test_policies_written_by_hand_are_read_and_kept(root, pushed):
     assert [line.rpartition("  ")[2] for line in pushed("--list").splitlines()[:3]][:2] == ["served", "loaded"]
 
 
+def test_a_model_that_models_config_does_not_name_is_not_served(root, pushed, settled):
+    (root / CONFIG).write_text(PIN.format("").replace("'kernorm'", "'other'"))
+    told = pushed("--list").splitlines()
+    assert not told[0].endswith("served")
+    assert told[2] == "models.config does not name kernorm, so no server serves it; --pin latest adds it"
+    pushed("--label", f"stable={V2}", code=1)  # no server can have it yet
+    assert Registry(root).served().labels == {}
+    pushed("--label", f"stable={V2}")
+    assert Registry(root).served().labels == {"stable": V2}
+
+
+def test_a_label_that_is_there_is_given_again_at_once(root, models, twin, pushed):
+    pushed("--label", f"stable={V2}", "--wait", twin.rest)
+    before = (root / CONFIG).read_text()
+    pushed("--label", f"stable={V2}")
+    assert (root / CONFIG).read_text() == before
+
+
 def test_a_damaged_note_counts_as_none(root, pushed):
     text = (root / CONFIG).read_text()
     for note in ("[]", "{", '{"kernorm": 1}', '{"kernorm": {"since": 1}}'):

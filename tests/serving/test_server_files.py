@@ -40,7 +40,7 @@ def flags():
 @pytest.fixture
 def clients():
     """Asks a server by as many clients at once as it is told; each has a connection of its own."""
-    with ThreadPoolExecutor(64) as pool:
+    with ThreadPoolExecutor(64 + 4 * os.cpu_count()) as pool:
 
         def ask(twin, batches):
             return [pool.submit(predict, twin, batch) for batch in batches]
