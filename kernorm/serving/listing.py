@@ -41,7 +41,7 @@ def _line(path: Path, marks: list[str]) -> str:
         card, digest = verify_integrity(path)
         found, reason = read_evaluation(path), blessing_problem(path, digest)
     except UsageError as error:
-        return f"{path.name}  {when}  UNUSABLE: {error}"
+        return "  ".join([path.name, when, f"UNUSABLE: {error}", *marks])
     accuracy = f"{100 * found.measured('accuracy').value:.2f} %" if found else "not evaluated"
     blessing = "not blessed" if reason else "blessed"
     return f"{path.name}  {when}  {blessing:11}  {accuracy:13}  {card.run_id}  {', '.join(marks)}"

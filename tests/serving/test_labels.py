@@ -1,5 +1,6 @@
 """Labels, pins and rollbacks of push, as a server takes them: the twin of TF Serving reads what push writes."""
 
+import re
 import shutil
 import time
 
@@ -20,9 +21,7 @@ PIN = "model_config_list {{ config {{ name: 'kernorm' base_path: '/models/kernor
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Two published versions, and a push that takes the repository's model without evaluating it again."""
-    monkeypatch.setattr(registry, "blessing_problem", lambda *_: None)
-    monkeypatch.setattr(registry, "validation_problem", lambda *_: None)
+    """Two published versions, of the repository's model, which is blessed."""
     monkeypatch.setattr(registry, "SETTLED_SECONDS", 3600.0)
     for number in (V1, V2):
         shutil.copytree(SHOWN, tmp_path / "kernorm" / str(number))
@@ -150,6 +149,8 @@ def test_a_pin_keeps_no_higher_version_loaded(models, twin, pushed, root):
     told = pushed("--list").splitlines()
     assert [line.split()[0] for line in told[:3]] == [str(newest(root)), str(V2), str(V1)]
     assert told[2].endswith("  served")
+    (root / "kernorm" / str(V1) / "saved_model.pb").write_bytes(b"edited")
+    assert re.search(r"UNUSABLE: A model must .*  served$", pushed("--list").splitlines()[2])
     assert told[3] == f"requests without a version go to {V1}, pinned"
 
 
