@@ -29,7 +29,8 @@ PROG = "python -m kernorm.predict"
 class PredictConfig:
     """Says which class each PNG file shows, by a served model or by a SavedModel here.
 
-    A line a file: its name, the class, its probability.
+    A line a file: its name, the class, its probability. A server's model of an earlier version answers with the
+    number of the class instead of its name.
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
@@ -81,7 +82,7 @@ def main(config: PredictConfig) -> None:
         timeout=config.timeout,
     )
     for path, found in zip(config.images, predictions, strict=True):
-        name = labels[found.class_id] if labels else str(found.class_id)
+        name = found.class_name or (labels[found.class_id] if labels else str(found.class_id))
         print(f"{path}  {name}  {found.probability:.4f}")
 
 

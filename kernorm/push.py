@@ -6,6 +6,7 @@ validates it in the runtimes of this machine, if that has not been done, and cop
 saved_models/<model>/<unix seconds>/.
 """
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ PROG = "python -m kernorm.push"
 class PushConfig:
     """Publishes a blessed model for TF Serving, or says which published version is served.
 
-    Exit code 1, with the reason, if the model is not blessed. A published version is never changed.
+    Exit code 1, with the reason, if the model is not blessed, or a label has to wait. A published version is never
+    changed.
     """
 
     path: tyro.conf.Positional[Path | None] = None
@@ -41,10 +43,19 @@ class PushConfig:
     """Serve this version, or 'latest' again."""
 
     label: str | None = None
-    """Give a version a name for clients: stable=VERSION. TF Serving knows labels of loaded versions only."""
+    """Give a version a name for clients: stable=VERSION. It stays loaded as long as it has one.
+
+    TF Serving refuses a label on a version that it has not loaded. So push has it loaded first, and writes the label
+    at once only if it has been served for two minutes: else give --wait, or run the command again later."""
+
+    wait: str | None = None
+    """With --label: ask this server, http://HOST:PORT/v1/models/NAME or HOST:PORT, until it has loaded the version."""
+
+    unlabel: str | None = None
+    """Take a label away."""
 
     list: bool = False
-    """Show the published versions: blessing, test accuracy, origin, what is served."""
+    """Show the published versions: blessing, test accuracy, origin, and what models.config makes a server do."""
 
     saved_models_dir: Path = Path("saved_models")
     """Where <model>/ and serving_config/ lie."""
@@ -52,35 +63,53 @@ class PushConfig:
     def __post_init__(self) -> None:
         """Refuses more or less than one thing to do."""
         check_settings(self)
-        given = [name for name in ("path", "rollback", "pin", "label", "list") if getattr(self, name)]
+        given = [name for name in ("path", "rollback", "pin", "label", "unlabel", "list") if getattr(self, name)]
         if len(given) != 1:
             raise UsageError(
-                "One thing at a time: a model to push, --rollback, --pin, --label or --list.",
+                "One thing at a time: a model to push, --rollback, --pin, --label, --unlabel or --list.",
                 ", ".join(given) or "none",
                 f"See {PROG} --help.",
             )
+        if self.wait and not self.label:
+            raise UsageError("--wait goes with --label.", ", ".join(given), "Remove it.")
 
 
-def main(config: PushConfig) -> None:
-    """Does what the command asks for.
+def main(config: PushConfig) -> int:
+    """Does what the command asks for; returns 1 if a label has to wait.
 
     Raises:
         Refused: the model may not be published.
     """
     use_tensorflow_on_cpu(load=False)  # what is validated already needs no TensorFlow
+    from kernorm.serving.endpoint import read_endpoint
+    from kernorm.serving.listing import format_versions
     from kernorm.serving.registry import Registry
 
     registry = Registry(config.saved_models_dir, config.model)
     if config.list:
-        print("\n".join(registry.format_versions()) or f"nothing is published under {registry.base}")
+        print("\n".join(format_versions(registry)) or f"nothing is published under {registry.base}")
     elif config.path:
         print(registry.push(config.path))
     elif config.label:
-        registry.label(*_label(config.label))
+        wait = read_endpoint(config.wait, "--wait") if config.wait else None
+        if not registry.label(*_label(config.label), wait=wait):
+            print(_later(config))
+            return 1
+    elif config.unlabel:
+        registry.unlabel(config.unlabel)
+    elif config.rollback:
+        registry.rollback()
     else:
-        number = registry.previous() if config.rollback else _number(config)
-        registry.serve(number)
-        print(f"serves {number or 'the newest version'}")
+        registry.pin(_number(config))
+    return 0
+
+
+def _later(config: PushConfig) -> str:
+    words = ["--label", str(config.label), "--saved-models-dir", str(config.saved_models_dir), "--model", config.model]
+    return (
+        "the label is not written yet: a server refuses models.config, if it has not loaded the version. Two minutes "
+        f"after this is served, or at once with --wait ENDPOINT, run: {PROG} {shlex.join(words)}"
+    )
 
 
 def _label(text: str) -> tuple[str, int]:

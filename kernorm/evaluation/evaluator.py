@@ -33,7 +33,7 @@ from kernorm.limits import expanded
 from kernorm.saved_model.card import FOLDER, Card, read_card
 from kernorm.saved_model.inference import load_in_batches
 from kernorm.saved_model.integrity import verify_integrity
-from kernorm.saved_model.versions import PUBLISHED
+from kernorm.saved_model.versions import PUBLISHED, version_number
 from kernorm.stats.comparison import mcnemar
 from kernorm.stats.intervals import wilson
 from kernorm.system.files import write_atomically
@@ -130,7 +130,7 @@ def _require_comparable(card: Card, other: Card, path: Path) -> None:
             f"{path}, of {other.data.name}, for a model of {card.data.name}",
             "Give another --baseline or --beside.",
         )
-    if not path.name.isdecimal():
+    if version_number(path.name) is None:
         raise UsageError("A baseline is a version's folder.", path, "Give saved_models/<name>/<version>.")
 
 

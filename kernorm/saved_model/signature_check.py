@@ -71,9 +71,12 @@ def _logits(signatures: Signatures, labels: tuple[str, ...], batch: NDArray[np.u
         logits = answer["logits"].numpy()
         _agree("class_id", answer["class_id"].numpy(), logits.argmax(-1))
         _agree("probabilities", answer["probabilities"].numpy(), softmax(logits))
+    names = np.array([label.encode() for label in labels], object)
+    for answer in answers[1:]:
+        _agree("class_name", answer["class_name"].numpy(), names[answer["class_id"].numpy()])
     ranked = signatures["classify"](inputs=examples)
     order = np.argsort(-logits, axis=-1, kind="stable")
-    _agree("classes", ranked["classes"].numpy(), np.array([label.encode() for label in labels], object)[order])
+    _agree("classes", ranked["classes"].numpy(), names[order])
     _agree("scores", ranked["scores"].numpy(), np.take_along_axis(softmax(logits), order, axis=-1))
     return [answer["logits"].numpy() for answer in answers]
 

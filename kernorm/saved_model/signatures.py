@@ -30,8 +30,9 @@ class Endpoint:
 def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint]:
     """Returns the signatures of a model from uint8 images (N, H, W, C) to logits (N, K), by name.
 
-    Three answer with class_id int64 (N,), probabilities and logits float32 (N, K); `classify` answers with classes
-    string (N, K) and scores float32 (N, K), the likeliest first.
+    Three answer with class_id int64 (N,), probabilities and logits float32 (N, K), the two that take files with
+    class_name string (N,) as well; `classify` answers with classes string (N, K) and scores float32 (N, K), the
+    likeliest first.
 
     Raises:
         UsageError: PNG knows no image of that many channels, or the labels are not as many as the logits.
@@ -60,7 +61,9 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
         return answer(model(filled, training=False)[:count])
 
     def from_png(image_bytes: tf.Tensor) -> Answer:
-        return from_pixels(decode_png(image_bytes, shape))
+        answered = from_pixels(decode_png(image_bytes, shape))
+        # Not in serving_default: OpenVINO, ONNX and LiteRT read that one, and none of them has strings.
+        return answered | {"class_name": tf.gather(tf.constant(labels), answered["class_id"])}
 
     def from_examples(examples: tf.Tensor) -> Answer:
         # The layout that tensorflow-datasets writes; its label is not asked for.
@@ -83,7 +86,7 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
 
 
 def answer(logits: tf.Tensor) -> Answer:
-    """Returns what three signatures answer, from logits (N, K)."""
+    """Returns the numbers that three signatures answer, from logits (N, K)."""
     logits = tf.cast(logits, tf.float32)
     return {"class_id": tf.argmax(logits, axis=-1), "probabilities": tf.nn.softmax(logits), "logits": logits}
 
@@ -116,9 +119,11 @@ def decode_png(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     JPEG, GIF and BMP: all of them other pixels than the model was trained on. A damaged file fails in that op.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs, with the positions of the wrong files in the batch.
+        tf.errors.InvalidArgumentError: when it runs, with the positions of the wrong files in the batch; or if it is
+            asked about no list of files, which a server does not check.
     """
     height, width, channels = shape
+    images = _listed(images)
     header = png_header(shape)
     wrong = tf.where(tf.strings.substr(images, 0, len(header)) != header)[:, 0]
     rule = (
@@ -133,6 +138,19 @@ def decode_png(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
         images,
         fn_output_signature=tf.TensorSpec(shape, tf.uint8),
     )
+
+
+def _listed(images: tf.Tensor) -> tf.Tensor:
+    """Refuses one file that is not in a list of files, and lists of lists."""
+    # Of unknown rank: TensorFlow would otherwise take the signature's word for it, and drop the check.
+    fed = tf.compat.v1.placeholder_with_default(images, None)
+    rule = (
+        'Images must be a list, also one image: [{"b64": "..."}], not {"b64": "..."}. Received: a tensor of this shape:'
+    )
+    with tf.control_dependencies([tf.debugging.Assert(tf.equal(tf.rank(fed), 1), [rule, tf.shape(fed)])]):
+        fed = tf.identity(fed)
+    fed.set_shape((None,))
+    return fed
 
 
 def png_header(shape: tuple[int, int, int]) -> bytes:

@@ -19,7 +19,8 @@ from kernorm.system.files import locked, sync_folder
 
 # Name under which models are published, unless another is given.
 PUBLISHED = "kernorm"
-_NUMBER = re.compile(r"\d+", re.ASCII)
+# TF Serving reads a version as a signed number of 64 bits.
+_HIGHEST = 2**63 - 1
 # .<version>.<process>.tmp holds `model`, the folder in the making, and `lock`, held while its process lives.
 _TEMPORARY = re.compile(r"\.(\d+)\.(\d+)\.tmp", re.ASCII)
 
@@ -36,11 +37,25 @@ class Version:
     path: Path
 
 
+def version_number(name: str) -> int | None:
+    """Returns the version that a folder's name is; None if it is none, or one that TF Serving cannot take."""
+    number = int(name) if name.isascii() and name.isdecimal() and len(name) < 20 else -1
+    return number if str(number) == name and number <= _HIGHEST else None
+
+
 def versions(base: Path) -> list[int]:
     """Returns the numbers of the finished versions in a model's folder, rising; none if there is no such folder."""
     if not base.is_dir():
         return []
-    return sorted(int(path.name) for path in base.iterdir() if _NUMBER.fullmatch(path.name))
+    return sorted(number for path in base.iterdir() if (number := version_number(path.name)) is not None)
+
+
+def ignored_versions(base: Path) -> list[str]:
+    """Returns names in a model's folder that are whole numbers, but no versions: leading zeros, or above 2^63 - 1."""
+    if not base.is_dir():
+        return []
+    names = [path.name for path in base.iterdir() if path.name.isascii() and path.name.isdecimal()]
+    return sorted(name for name in names if version_number(name) is None)
 
 
 @contextlib.contextmanager
@@ -51,7 +66,7 @@ def new_version(base: Path) -> Iterator[Version]:
     removed first. All files are flushed to disk before the rename.
 
     Raises:
-        UsageError: the folder cannot be made or written, or the disk is full.
+        UsageError: the folder cannot be made or written, the disk is full, or no number is left.
     """
     try:
         base.mkdir(parents=True, exist_ok=True)
@@ -76,8 +91,15 @@ def remove_leftovers(base: Path) -> None:
 
 
 def _build(base: Path) -> Iterator[Version]:
-    begun = [int(match[1]) for path in base.iterdir() if (match := _TEMPORARY.fullmatch(path.name))]
+    names = [match[1] for path in base.iterdir() if (match := _TEMPORARY.fullmatch(path.name))]
+    begun = [number for name in names if (number := version_number(name)) is not None]
     number = max([int(time.time()), *(taken + 1 for taken in [*versions(base), *begun])])
+    if number > _HIGHEST:
+        raise UsageError(
+            "A version is at most 2^63 - 1, as TF Serving takes it.",
+            f"{base} with {number - 1}, after which there is none",
+            "Rename or remove that folder.",
+        )
     temporary = base / f".{number}.{os.getpid()}.tmp"
     version = Version(number, temporary / "model", base / str(number))
     try:

@@ -4,11 +4,8 @@ A small client for TF Serving's REST and gRPC interfaces. Images travel as PNG f
 """
 
 import base64
-import json
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 from kernorm.errors import UsageError
 from kernorm.saved_model.paths import literal_path
 from kernorm.saved_model.versions import PUBLISHED
+from kernorm.serving.endpoint import NoAnswer, ask_rest, from_grpc, one_line, read_endpoint
 from kernorm.system.backend import import_tensorflow
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -25,17 +23,14 @@ _FIRST_WAIT = 0.5
 
 @dataclass(frozen=True)
 class Prediction:
-    """A class by its number, and its probability."""
+    """A class by its number, its probability, and its name, which models of earlier versions do not answer."""
 
     class_id: int
     probability: float
+    class_name: str | None = None
 
 
 Ask = Callable[[list[bytes]], list[Prediction]]
-
-
-class _Again(Exception):  # noqa: N818
-    """A failure that may pass; the message is the server's."""
 
 
 def predict(
@@ -69,10 +64,9 @@ def predict(
         )
     if model_path:
         ask = _local(model_path)
-    elif endpoint and endpoint.startswith(("http://", "https://")):
-        ask = _rest(endpoint, timeout)
     else:
-        ask = _grpc(str(endpoint), model, timeout)
+        server = read_endpoint(str(endpoint))
+        ask = _rest(server.full, timeout) if server.rest else _grpc(server.address, model, timeout)
     for start in range(0, len(pngs), batch_size):
         yield from _patiently(ask, list(pngs[start : start + batch_size]), retries, endpoint)
 
@@ -81,37 +75,32 @@ def _patiently(ask: Ask, batch: list[bytes], retries: int, endpoint: str | None)
     for attempt in range(retries + 1):
         try:
             return ask(batch)
-        except _Again as error:
+        except NoAnswer as error:
+            if error.code and not error.passing:
+                raise _refused(str(endpoint), f"{error.code}: {error}") from None
+            if not error.passing:
+                raise UsageError(
+                    "An endpoint is one of TF Serving's.", f"{endpoint}: {error}", "Check the address."
+                ) from None
             if attempt == retries:
                 raise UsageError(
                     "A server must answer.",
-                    f"{endpoint}, asked {attempt + 1} times: {error}",
+                    f"{endpoint}, asked {attempt + 1} times: {f'{error.code}: ' if error.code else ''}{error}",
                     "Is it running, and has it loaded the model?",
                 ) from None
             time.sleep(_FIRST_WAIT * 2**attempt)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise _refused(str(endpoint), f"an answer that is none of kernorm's models: {error!r}") from None
     raise ValueError(f"Retries are at least 0. Received: {retries}.")
 
 
-def _rest(endpoint: str, timeout: float) -> Ask:
-    address = endpoint.removesuffix("/").removesuffix(":predict") + ":predict"
-
+def _rest(address: str, timeout: float) -> Ask:
     def ask(batch: list[bytes]) -> list[Prediction]:
         images = [{"b64": base64.b64encode(png).decode()} for png in batch]
-        body = json.dumps({"signature_name": "serving_png", "inputs": {"image_bytes": images}}).encode()
-        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                outputs = json.loads(response.read())["outputs"]
-                return _predictions(outputs["class_id"], outputs["probabilities"], len(batch))
-        except urllib.error.HTTPError as error:
-            told = _told(error.read())
-            if error.code in (429, 503):
-                raise _Again(told) from None
-            raise _refused(endpoint, f"HTTP {error.code}: {told}") from None
-        except (OSError, urllib.error.URLError) as error:
-            raise _Again(str(getattr(error, "reason", error))) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise _refused(endpoint, f"an answer that is none of kernorm's models: {error!r}") from None
+        body = {"signature_name": "serving_png", "inputs": {"image_bytes": images}}
+        return _predictions(ask_rest(f"{address}:predict", body, timeout)["outputs"], len(batch))
 
     return ask
 
@@ -126,7 +115,6 @@ def _grpc(endpoint: str, model: str, timeout: float) -> Ask:
     from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
     stub = PredictionServiceStub(grpc.insecure_channel(endpoint))
-    passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
     def ask(batch: list[bytes]) -> list[Prediction]:
         request = PredictRequest()
@@ -134,14 +122,9 @@ def _grpc(endpoint: str, model: str, timeout: float) -> Ask:
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(np.array(batch, object)))
         try:
             outputs = stub.Predict(request, timeout=timeout).outputs
-            answer = {name: tf.make_ndarray(outputs[name]).tolist() for name in ("class_id", "probabilities")}
-            return _predictions(answer["class_id"], answer["probabilities"], len(batch))
         except grpc.RpcError as error:
-            if error.code() in passing:
-                raise _Again(f"{error.code().name}: {error.details()}") from None
-            raise _refused(endpoint, f"{error.code().name}: {error.details()}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise _refused(endpoint, f"an answer that is none of kernorm's models: {error!r}") from None
+            raise from_grpc(error, endpoint) from None
+        return _predictions({name: tf.make_ndarray(value).tolist() for name, value in outputs.items()}, len(batch))
 
     return ask
 
@@ -172,18 +155,21 @@ def _local(path: Path) -> Ask:
             answer = loaded.signatures["serving_png"](image_bytes=tf.constant(np.array(batch, object), tf.string))
         except tf.errors.OpError as error:
             raise UsageError(
-                "An image must be one that the model takes.", _one_line(error.message), "Convert it."
+                "An image must be one that the model takes.", one_line(error.message), "Convert it."
             ) from None
-        return _predictions(answer["class_id"].numpy().tolist(), answer["probabilities"].numpy().tolist(), len(batch))
+        return _predictions({name: value.numpy().tolist() for name, value in answer.items()}, len(batch))
 
     return ask
 
 
-def _predictions(classes: Any, probabilities: Any, count: int) -> list[Prediction]:
-    if len(classes) != count or len(probabilities) != count:
+def _predictions(outputs: Mapping[str, Any], count: int) -> list[Prediction]:
+    classes, probabilities = outputs["class_id"], outputs["probabilities"]
+    names = outputs.get("class_name", [None] * count)
+    if not len(classes) == len(probabilities) == len(names) == count:
         raise ValueError(f"{len(classes)} answers to {count} images")
     return [
-        Prediction(int(number), float(row[int(number)])) for number, row in zip(classes, probabilities, strict=True)
+        Prediction(int(number), float(row[int(number)]), name.decode() if isinstance(name, bytes) else name)
+        for number, row, name in zip(classes, probabilities, names, strict=True)
     ]
 
 
@@ -191,14 +177,3 @@ def _refused(endpoint: str, told: str) -> UsageError:
     return UsageError(
         "A server must take the request.", f"{endpoint} says {told}", "Check the model's name and the images."
     )
-
-
-def _told(body: bytes) -> str:
-    try:
-        return _one_line(str(json.loads(body)["error"]))
-    except (ValueError, KeyError, TypeError):
-        return _one_line(body.decode(errors="replace"))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300].rstrip(".")

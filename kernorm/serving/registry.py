@@ -5,26 +5,41 @@ What is served is said in serving_config/models.config, which TF Serving reads a
 """
 
 import contextlib
-import datetime
+import logging
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernorm.errors import Refused, UsageError
-from kernorm.evaluation.result import blessing_problem, read_evaluation
+from kernorm.errors import Refused, UsageError, nearest
+from kernorm.evaluation.result import blessing_problem
 from kernorm.saved_model.integrity import tree_sha256, verify_integrity
-from kernorm.saved_model.versions import PUBLISHED, new_version, versions
+from kernorm.saved_model.versions import PUBLISHED, ignored_versions, new_version, versions
+from kernorm.serving.endpoint import Endpoint
+from kernorm.serving.models_config import (
+    Notes,
+    Served,
+    format_notes,
+    format_served,
+    read_notes,
+    read_served,
+    takes_new_versions,
+    write_served,
+)
+from kernorm.serving.server_files import CONFIG, MOUNTED, docker_command, write_server_files
+from kernorm.serving.status import server_at, wait_until_loaded
 from kernorm.serving.validation import validate_model, validation_problem
 from kernorm.system.files import locked, make_folder, write_atomically
 
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-CONFIG = Path("serving_config") / "models.config"
-# Where the command in README mounts saved_models in the container.
-MOUNTED = "/models"
+# The server of README reads models.config every 30 s, and a model of this size is loaded in a few more.
+SETTLED_SECONDS = 120.0
+
+_LOG = logging.getLogger("kernorm")
 
 
 @dataclass(frozen=True)
@@ -70,8 +85,11 @@ class Registry:
             validate_model(path)
         if reason := validation_problem(path, digest):
             raise Refused(f"{path}: {reason}")
-        make_folder(self.folder, "--saved-models-dir")
+        write_server_files(self.folder)
+        for name, why in ignored_reasons(self.base).items():
+            _LOG.warning(f"{self.base / name}: {why}")
         with self._locked():
+            served, config = self._read()
             with new_version(self.base) as version:
                 _copy(path, version.folder)
                 copied = tree_sha256(version.folder)
@@ -81,9 +99,11 @@ class Registry:
                         f"{version.folder} with the hash {copied[:12]}… instead of {digest[:12]}…",
                         f"Was {path} changed meanwhile? Evaluate it and push again.",
                     )
-            config = self.read_config()
-            self._entry(config)
-            self._write_config(config)
+            if not takes_new_versions(self._entry(config)):
+                self._write(served, served.published(version.number), config)
+            if not served.follows:
+                _LOG.info(f"{version.number} is published and not served; --pin latest serves it")
+        _LOG.info(f"serve by: {docker_command(self.folder)}")
         return version.path
 
     def read_config(self) -> "ModelServerConfig":
@@ -105,48 +125,36 @@ class Registry:
                 "models.config is what TF Serving reads.", f"{path}: {error}", "Fix or remove it."
             ) from None
 
-    def serve(self, number: int | None) -> None:
-        """Says which version is to be served; None for the newest one.
+    def served(self) -> Served:
+        """Returns what models.config makes a server do."""
+        return self._read()[0]
+
+    def configured(self) -> bool:
+        """Says whether models.config names the model; else no server serves it."""
+        return any(entry.name == self.model for entry in self.read_config().model_config_list.config)
+
+    def pin(self, number: int | None) -> None:
+        """Serves a version to requests that name none, and no higher one; None follows the newest.
+
+        Labels of higher versions, which are unloaded by that, are dropped.
 
         Raises:
             UsageError: there is no such version.
         """
         with self._locked():
-            if number is not None:
+            there = versions(self.base)
+            if number is not None or not there:
                 self._require_version(number)
-            config = self.read_config()
-            entry = self._entry(config)
-            entry.ClearField("model_version_policy")
-            if number is not None:
-                entry.model_version_policy.specific.versions.append(number)
-            self._write_config(config)
+            served, config = self._read()
+            self._write(served, served.pinned(there[-1] if number is None else number, number is None), config)
 
-    def label(self, name: str, number: int) -> None:
-        """Gives a version a label for clients.
-
-        Raises:
-            UsageError: there is no such version.
-        """
-        with self._locked():
-            self._require_version(number)
-            config = self.read_config()
-            self._entry(config).version_labels[name] = number
-            self._write_config(config)
-
-    def served_version(self) -> int | None:
-        """Returns the version that models.config has TF Serving serve; None without any."""
-        for entry in self.read_config().model_config_list.config:
-            if entry.name == self.model and entry.model_version_policy.specific.versions:
-                return int(max(entry.model_version_policy.specific.versions))
-        return max(versions(self.base), default=None)
-
-    def previous(self) -> int:
-        """Returns the version before the one that is served.
+    def rollback(self) -> None:
+        """Serves the version before the one that requests without a version reach, as `pin`.
 
         Raises:
             UsageError: there is none.
         """
-        now = self.served_version()
+        now = self.served().top
         before = [number for number in versions(self.base) if now is not None and number < now]
         if not before:
             raise UsageError(
@@ -154,18 +162,52 @@ class Registry:
                 f"{self.base}, which serves {now or 'none'} and has none before it",
                 "See python -m kernorm.push --list.",
             )
-        return before[-1]
+        self.pin(before[-1])
 
-    def format_versions(self) -> list[str]:
-        """Returns a line a published version, the newest first."""
-        entries = self.read_config().model_config_list.config
-        entry = next((entry for entry in entries if entry.name == self.model), None)
-        labels = dict(entry.version_labels) if entry else {}
-        now = self.served_version()
-        return [
-            _line(self.base / str(number), number == now, [name for name, of in labels.items() if of == number])
-            for number in reversed(versions(self.base))
-        ]
+    def label(self, name: str, number: int, wait: Endpoint | None = None) -> bool:
+        """Gives a version a label for clients, once it is served; returns whether it has it.
+
+        A server that runs refuses the whole file for a label on a version that it has not loaded. So the version is
+        listed first. The label is written when the server at `wait` has loaded it; without `wait` only if the version
+        has been listed long enough.
+
+        Raises:
+            UsageError: there is no such version, or the server does not load it.
+        """
+        with self._locked():
+            self._require_version(number)
+            served, config = self._read()
+            listed = number in served.listed and self.configured()
+            if listed and served.labels.get(name) == number:
+                return True
+            if not wait and listed and time.time() - self._since(served, number) > SETTLED_SECONDS:
+                self._write(served, served.labelled(name, number), config)
+                return True
+            if not listed:
+                self._write(served, served.loading(number), config)
+        if not wait:
+            return False
+        wait_until_loaded(server_at(wait, self.model, number))
+        with self._locked():
+            served, config = self._read()
+            if number not in served.listed:
+                raise UsageError(
+                    "A version with a label stays served.", f"{number}, which was unlisted meanwhile", "Label it again."
+                )
+            self._write(served, served.labelled(name, number), config)
+        return True
+
+    def unlabel(self, name: str) -> None:
+        """Takes a label away; its version is unloaded, if nothing else needs it.
+
+        Raises:
+            UsageError: there is no such label.
+        """
+        with self._locked():
+            served, config = self._read()
+            if name not in served.labels:
+                raise UsageError("--unlabel takes a label.", f"{name!r}", nearest(name, served.labels))
+            self._write(served, served.unlabelled(name), config)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -181,20 +223,50 @@ class Registry:
         entry.name, entry.base_path, entry.model_platform = self.model, f"{MOUNTED}/{self.model}", "tensorflow"
         return entry
 
-    def _write_config(self, config: "ModelServerConfig") -> None:
+    def _read(self) -> tuple[Served, "ModelServerConfig"]:
+        config = self.read_config()
+        entry = next((entry for entry in config.model_config_list.config if entry.name == self.model), None)
+        return read_served(entry, self._notes().get(self.model, {}), versions(self.base)), config
+
+    def _notes(self) -> Notes:
+        path = self.folder / CONFIG
+        return read_notes(path.read_text()) if path.is_file() else {}
+
+    def _write(self, before: Served, after: Served, config: "ModelServerConfig") -> None:
+        """Writes what a server is to do, without labels that it would refuse; says what requests reach then."""
         from google.protobuf import text_format
 
+        after = after.labelled_within(before.listed)
+        notes = self._notes() | {self.model: write_served(after, self._entry(config), time.time())}
         path = self.folder / CONFIG
         make_folder(path.parent, "--saved-models-dir")
-        write_atomically(path, text_format.MessageToString(config).encode())
+        write_atomically(path, (format_notes(notes) + text_format.MessageToString(config)).encode())
+        for name, number in sorted(before.labels.items()):
+            if name not in after.labels:
+                _LOG.info(f"the label {name} of {number} is gone")
+        _LOG.info(format_served(after))
 
-    def _require_version(self, number: int) -> None:
+    def _since(self, served: Served, number: int) -> float:
+        """Returns since when a version has been listed; by the files' own times, if push did not note it."""
+        files = [path for path in (self.folder / CONFIG, self.base / str(number)) if path.exists()]
+        return served.since.get(number, max(path.stat().st_mtime for path in files))
+
+    def _require_version(self, number: int | None) -> None:
         known = versions(self.base)
         if number not in known:
             raise UsageError(
-                "A version must be a published one.", number, f"Known: {', '.join(map(str, known)) or 'none'}."
+                "A version must be a published one.",
+                "latest" if number is None else number,
+                f"Known: {', '.join(map(str, known)) or 'none'}.",
             )
         verify_integrity(self.base / str(number))
+
+
+def ignored_reasons(base: Path) -> dict[str, str]:
+    """Returns names in a model's folder that are numbers, but no versions, each with the reason."""
+    zeros = "ignored: a version has no leading zeros, but a server may take it for one; rename or remove it"
+    large = "ignored: a version is at most 2^63 - 1, as TF Serving takes it; rename or remove it"
+    return {name: zeros if name.startswith("0") else large for name in ignored_versions(base)}
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -204,15 +276,3 @@ def _copy(source: Path, target: Path) -> None:
             (target / path.relative_to(source)).mkdir()
         else:
             shutil.copyfile(path, target / path.relative_to(source))
-
-
-def _line(path: Path, served: bool, labels: list[str]) -> str:
-    marks = ", ".join([*(["served"] if served else []), *labels])
-    when = f"{datetime.datetime.fromtimestamp(int(path.name), datetime.UTC):%Y-%m-%d %H:%M:%S}"
-    try:
-        card, digest = verify_integrity(path)
-        found, reason = read_evaluation(path), blessing_problem(path, digest)
-    except UsageError as error:
-        return f"{path.name}  {when}  UNUSABLE: {error}"
-    accuracy = f"{100 * found.measured('accuracy').value:.2f} %" if found else "not evaluated"
-    return f"{path.name}  {when}  {'not blessed' if reason else 'blessed':11}  {accuracy:13}  {card.run_id}  {marks}"

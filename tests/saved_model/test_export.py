@@ -25,6 +25,7 @@ from kernorm.records.record import Environment, Export, Opening, Record, read_re
 from kernorm.saved_model import warmup
 from kernorm.saved_model.card import FOLDER, read_card
 from kernorm.saved_model.export import export_in_subprocess, export_model, export_run
+from kernorm.saved_model.formats import convert
 from kernorm.saved_model.graph import reachable_ops
 from kernorm.saved_model.integrity import tree_sha256
 from kernorm.saved_model.signature_check import check_answers
@@ -152,6 +153,26 @@ def test_a_wrong_rank_size_or_type_is_refused_and_the_next_request_answered(made
         np.testing.assert_array_equal(serve(images[:3])[0], before)
 
 
+@pytest.mark.parametrize(
+    ("name", "output", "encode"),
+    [("serving_png", "class_id", png), ("serving_tf_examples", "class_id", example), ("classify", "scores", example)],
+)
+def test_one_image_without_a_list_is_refused_in_plain_words(made, images, name, output, encode):
+    """`{"b64": ...}` instead of `[{"b64": ...}]`; a server feeds it to the graph as it is."""
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], str(made[2].path)).signature_def[name]
+        (entry,) = signature.inputs.values()
+        options = CallableOptions(feed=[entry.name], fetch=[signature.outputs[output].name])
+        serve = session._make_callable_from_options(options)
+        rule = r"Images must be a list, also one image: .*Received: a tensor of this shape:\] \[\]"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
+            serve(np.array(encode(images[0]), object))
+        if name == "serving_png":
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"a tensor of this shape:\] \[1 1\]"):
+                serve(np.array([[encode(images[0])]], object))
+        assert len(serve(np.array([encode(images[0])], object))[0]) == 1
+
+
 @pytest.mark.parametrize("size", [0, 1, 3, 128])
 @pytest.mark.parametrize("name", ["serving_default", "serving_png", "serving_tf_examples"])
 def test_every_way_of_asking_answers_as_the_model(made, images, name, size):
@@ -166,6 +187,8 @@ def test_every_way_of_asking_answers_as_the_model(made, images, name, size):
         tf.float32,
         tf.float32,
     )
+    if name != "serving_default":
+        assert [label.decode() for label in answer["class_name"].numpy()] == [LABELS[n] for n in logits.argmax(-1)]
     assert len(set(logits.argmax(-1))) > 2 or size < 128  # A model that answers always the same would prove little.
 
 
@@ -268,6 +291,12 @@ def test_openvino_reads_the_folder_and_agrees(made, images, size):
     np.testing.assert_array_equal(answer["class_id"], logits.argmax(-1))
 
 
+@pytest.mark.parametrize("name", ["onnx", "litert", "openvino"])
+def test_other_formats_are_made_of_it(made, name):
+    """None of them takes the strings of the other signatures; `convert` compares the answers itself."""
+    assert convert(Path(made[2].path), name).exists()
+
+
 def test_every_warm_up_record_parses_and_is_answered(made, images):
     model, record, export, signatures = made
     path = Path(export.path) / "assets.extra/tf_serving_warmup_requests"
@@ -312,7 +341,11 @@ def test_what_travels_with_the_model(made):
     assert card.signatures["serving_default"].inputs["image"].shape == (None, 28, 28, 1)
     assert card.signatures["serving_png"].inputs["image_bytes"].dtype == "string"
     shapes = {name: tensor.shape for name, tensor in card.signatures["serving_png"].outputs.items()}
-    assert shapes == {"class_id": (None,), "probabilities": (None, 10), "logits": (None, 10)}
+    numbers = {"class_id": (None,), "probabilities": (None, 10), "logits": (None, 10)}
+    assert shapes == numbers | {"class_name": (None,)}
+    # Without strings, which OpenVINO, ONNX and LiteRT do not take.
+    assert {name: tensor.shape for name, tensor in card.signatures["serving_default"].outputs.items()} == numbers
+    assert "string" not in {tensor.dtype for tensor in card.signatures["serving_default"].outputs.values()}
     assert (Path(export.path) / FOLDER / "labels.txt").read_text().splitlines() == list(LABELS)
 
 
@@ -344,7 +377,7 @@ def test_a_changed_model_is_not_what_was_exported(made, images, mnist_info):
 
 def test_labels_in_another_order_are_not_what_was_exported(made, images):
     model, _, _, signatures = made
-    with pytest.raises(RuntimeError, match=r"^An exported model's outputs must .* Received: classes that do not"):
+    with pytest.raises(RuntimeError, match=r"^An exported model's outputs must .* Received: class_name that do not"):
         check_answers(model, signatures, LABELS[::-1], images)
 
 

@@ -107,6 +107,7 @@ def test_ties_are_ranked_as_class_id_says():
     assert [name.decode() for name in ranked["classes"][0].numpy()] == ["c", "ü", "b", "a"]
     np.testing.assert_allclose(ranked["scores"], [[0.5, 0.5, 0.0, 0.0]], atol=1e-7)
     assert answer["class_id"].numpy().tolist() == [2]
+    assert answer["class_name"].numpy().tolist() == [b"c"]
 
 
 def test_labels_that_are_not_as_many_as_logits():

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kernorm.errors import UsageError
-from kernorm.saved_model.versions import new_version, remove_leftovers, versions
+from kernorm.saved_model.versions import ignored_versions, new_version, remove_leftovers, versions
 from kernorm.system.files import locked
 
 
@@ -55,11 +55,30 @@ def test_a_version_is_above_a_future_one(tmp_path):
     assert publish(tmp_path).number == 100_000_000_000
 
 
-def test_only_whole_numbers_are_versions(tmp_path):
-    for name in ("7", "12", "1a", ".5.5.tmp", "²", "-3"):
+def test_a_version_is_above_a_date(tmp_path):
+    (tmp_path / "20261126045022").mkdir()
+    assert publish(tmp_path).number == 20261126045023
+
+
+def test_only_whole_numbers_that_a_server_takes_are_versions(tmp_path):
+    for name in ("7", "12", "1a", ".5.5.tmp", "²", "-3", "007", "00", "9223372036854775808", "1" + 30 * "0"):
         (tmp_path / name).mkdir()
     assert versions(tmp_path) == [7, 12]
     assert versions(tmp_path / "none") == []
+    assert ignored_versions(tmp_path) == ["00", "007", "1" + 30 * "0", "9223372036854775808"]
+    assert ignored_versions(tmp_path / "none") == []
+    (tmp_path / f".9{18 * '9'}99.1.tmp").mkdir()  # begun by a process that counted on
+    assert publish(tmp_path).number < 2**40
+
+
+def test_there_is_no_version_after_the_highest(tmp_path):
+    (tmp_path / "9223372036854775806").mkdir()
+    assert publish(tmp_path).number == 2**63 - 1
+    with pytest.raises(
+        UsageError, match=r"^A version is at most 2\^63 - 1, as TF Serving takes it\. Received: .*75807, after which"
+    ):
+        publish(tmp_path)
+    assert versions(tmp_path) == [2**63 - 2, 2**63 - 1]
 
 
 def test_nothing_numeric_is_there_until_it_is_whole(tmp_path):

@@ -149,10 +149,17 @@ def test_what_may_pass_is_asked_again(files, serving, resting, capsys):
     resting[2].append((503, {"error": "still loading"}))
     assert asked("--endpoint", resting[0], path) == 0
     assert classes(capsys.readouterr().out) == [label, label]
+    for trouble in ((grpc.StatusCode.DEADLINE_EXCEEDED, "too slow"), (504, {"error": "too slow"})):
+        where = serving if trouble[0] != 504 else resting
+        where[2].append(trouble)
+        assert asked("--endpoint", where[0], path) == 0
+    capsys.readouterr()
     resting[2].extend([(503, {"error": "still\nloading"})] * 2)
     assert asked("--endpoint", resting[0], "--retries", 1, path) == 2
     told = capsys.readouterr().err
-    assert f"A server must answer. Received: {resting[0]}, asked 2 times: still loading. Is it running" in told
+    assert (
+        f"A server must answer. Received: {resting[0]}, asked 2 times: HTTP 503: still loading. Is it running" in told
+    )
     assert resting[2] == []
 
 

@@ -1,5 +1,7 @@
 """python -m kernorm.push: what may be published, that it is published whole, and what is served."""
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,10 +21,12 @@ from kernorm.saved_model.versions import versions
 from kernorm.serving import registry
 from kernorm.serving.registry import CONFIG
 from kernorm.serving.runtimes import NEEDS
+from kernorm.serving.server_files import BATCHING_FLAGS
 from kernorm.serving.validation import validate_model
 from kernorm.system.cli import run
 from kernorm.system.files import locked
 from tests.builders import asked_here, candidate, easy_thresholds
+from tests.serving_twin import Twin
 
 
 def pushed(*words):
@@ -64,6 +68,24 @@ def test_a_blessed_model_becomes_a_version_with_the_same_files(blessed, root, ca
     assert (entry.name, entry.base_path, entry.model_platform) == ("kernorm", "/models/kernorm", "tensorflow")
     assert not entry.HasField("model_version_policy")
     assert {path.name for path in (root / "kernorm").iterdir()} == {path.name}
+
+
+def test_every_file_that_the_printed_command_names_is_there(blessed, root, capsys):
+    """Also outside a checkout, where only what push writes is there; the twin starts with the flags."""
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("serve by: ")]
+    words = shlex.split(line)
+    assert f"{root}:/models" in words
+    flags = [*words[words.index("tensorflow/serving") + 1 :], *BATCHING_FLAGS]
+    named = re.findall(r"=/models/(\S+)", " ".join(flags))
+    assert [path for path in named if not (root / path).is_file()] == []
+    assert len(named) == 3
+    with Twin.of_flags(flags, root) as twin:
+        assert twin.models.resolve("kernorm") == versions(root / "kernorm")[-1]
+    edited = root / "serving_config" / "batching.config"
+    edited.write_text("mine")
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    assert edited.read_text() == "mine"
 
 
 def test_versions_rise_and_published_ones_stay_as_they_are(blessed, root):
@@ -150,8 +172,8 @@ def test_rollback_pin_and_labels_are_what_tf_serving_reads(blessed, root, capsys
     capsys.readouterr()
     assert pushed("--rollback", *where) == 2
     assert "A rollback needs a version before the one that is served. Received: " in capsys.readouterr().err
-    assert pushed("--label", f"stable={two}", *where) == 0
-    assert dict(config_of(root)[0].version_labels) == {"stable": two}
+    assert pushed("--label", f"stable={two}", *where) == 1  # tests/serving/test_labels.py
+    assert specific() == [one, two]
     assert pushed("--pin", three, *where) == 0
     assert specific() == [three]
     assert pushed("--pin", "latest", *where) == 0
@@ -160,19 +182,42 @@ def test_rollback_pin_and_labels_are_what_tf_serving_reads(blessed, root, capsys
     capsys.readouterr()
     assert pushed("--list", *where) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [str(number) for number in (three, two, one)]
+    assert [line.split()[0] for line in lines] == [*(str(number) for number in (three, two, one)), "requests"]
     assert "blessed" in lines[0]
     assert f"{100 * read_evaluation(blessed).measured('accuracy').value:.2f} %" in lines[0]
     assert lines[0].endswith("served")
-    assert lines[1].endswith("stable")
+    assert lines[3] == f"requests without a version go to {three}, the newest"
     assert "UNUSABLE: A model must be as it was exported." in lines[2]
     assert pushed("--pin", one, *where) == 2
+
+
+def test_versions_by_date_are_listed_and_odd_numbers_are_ignored_and_named(blessed, root, capsys):
+    for name in ("20261126045022", "20261126", "7" + 18 * "0", "0123", "9" * 19):
+        shutil.copytree(blessed, root / "kernorm" / name)
+    assert pushed("--list", "--saved-models-dir", root) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:2] for line in lines[:3]] == [
+        ["7" + 18 * "0", "no time"],
+        ["20261126045022", "2026-11-26 04:50:22"],
+        ["20261126", "2026-11-26 00:00:00"],
+    ]
+    assert lines[4].startswith("0123  ignored: a version has no leading zeros, but a server may take it for one;")
+    assert (
+        lines[5] == f"{'9' * 19}  ignored: a version is at most 2^63 - 1, as TF Serving takes it; rename or remove it"
+    )
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    told = capsys.readouterr()
+    assert Path(told.out.strip()).name == "7" + 17 * "0" + "1"
+    for name in ("0123", "9" * 19):
+        assert f"{root / 'kernorm' / name}: ignored: a version " in told.err
+    assert pushed("--pin", "9" * 19, "--saved-models-dir", root) == 2
+    assert "A version must be a published one. Received: 9999" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "One thing at a time: a model to push, --rollback, --pin, --label or --list. Received: none."),
+        ([], "One thing at a time: a model to push, --rollback, --pin, --label, --unlabel or --list. Received: none."),
         (["--list", "--rollback"], "Received: rollback, list."),
         (["--pin", "newest"], "--pin takes a version, or latest. Received: 'newest'."),
         (["--pin", "7"], "A version must be a published one. Received: 7. Known: none."),

@@ -11,6 +11,7 @@ from kernorm.saved_model.inference import load_saved_model
 from kernorm.serving import tfserving
 from tests.builders import SHOWN, candidate
 from tests.serving_twin import Twin
+from tests.twin_models import Failed
 
 VERSION = int(SHOWN.name)
 
@@ -112,7 +113,55 @@ def test_a_binary_is_started_with_the_model_and_ended(tmp_path, images, monkeypa
     assert processes[0].returncode is not None
 
 
-def test_a_binary_that_does_not_load_the_model_is_told(tmp_path, images, monkeypatch):
-    on_path(tmp_path, monkeypatch, "echo no such flag; exit 1")
-    with pytest.raises(ValueError, match=r"^tensorflow_model_server does not load the model: no such flag$"):
+def test_a_folder_that_is_no_version_is_served_as_the_cards(tmp_path, images, monkeypatch):
+    on_path(tmp_path, monkeypatch, f'exec {sys.executable} -m tests.serving_twin "$@"')
+    for name in ("mine", "9" * 19):
+        found, _ = tfserving.ask(candidate(tmp_path / "m" / name), read_card(SHOWN), images)
+        assert len(found) == 15
+
+
+def test_a_model_that_does_not_load_is_told_at_once_with_the_reason(tmp_path, images, monkeypatch):
+    """Without --max_num_load_retries=0 the server tries it again and again."""
+    on_path(tmp_path, monkeypatch, f'exec {sys.executable} -m tests.serving_twin "$@"')
+    path = candidate(tmp_path / "m" / "77")
+    (path / "saved_model.pb").unlink()
+    reason = (
+        r"^tensorflow_model_server does not load the model: Failed to start server\. Error: UNKNOWN: 1 servable\(s\) "
+        r"did not become available: .*Could not find SavedModel \.pb or \.pbtxt at supplied export directory .*/77 bye$"
+    )
+    with pytest.raises(ValueError, match=reason):
+        tfserving.ask(path, read_card(SHOWN), images)
+
+
+def test_a_binary_that_does_not_start_is_told_by_its_log(tmp_path, images, monkeypatch):
+    on_path(tmp_path, monkeypatch, "echo unknown argument; echo usage: server; exit 1")
+    told = r"^tensorflow_model_server does not load the model: unknown argument usage: server$"
+    with pytest.raises(ValueError, match=told):
+        tfserving.ask(SHOWN, read_card(SHOWN), images)
+
+
+def test_a_rest_address_may_name_the_version(twin, images, monkeypatch):
+    monkeypatch.setenv(tfserving.ENDPOINT, f"{twin.rest}/versions/{VERSION}")
+    found, _ = tfserving.ask(SHOWN, read_card(SHOWN), images)
+    assert {key.split()[0] for key in found} == {"rest"}
+    monkeypatch.setenv(tfserving.ENDPOINT, f"{twin.rest}/versions/7")
+    with pytest.raises(tfserving.NotServed, match=rf" names version 7, the model is version {VERSION}$"):
+        tfserving.ask(SHOWN, read_card(SHOWN), images)
+
+
+def test_an_error_of_grpc_is_one_line(twin, images, monkeypatch):
+    monkeypatch.setenv(tfserving.ENDPOINT, twin.grpc)
+    monkeypatch.setattr("kernorm.saved_model.warmup.encode_png", lambda batch: [b"no image"] * len(batch))
+    with pytest.raises(ValueError, match=r"^INVALID_ARGUMENT: .*An image must be an 8-bit greyscale PNG[^\n]*$"):
+        tfserving.ask(SHOWN, read_card(SHOWN), images)
+
+
+def test_a_named_server_that_goes_away_or_is_full_says_nothing_about_the_model(twin, images, monkeypatch):
+    monkeypatch.setenv(tfserving.ENDPOINT, f"{twin.grpc}, {twin.rest}")
+
+    def full(answer):
+        raise Failed("RESOURCE_EXHAUSTED", "the batch scheduling queue is full")
+
+    monkeypatch.setattr(twin, "changed", full)
+    with pytest.raises(tfserving.NotServed, match=r" stopped answering: the batch scheduling queue is full$"):
         tfserving.ask(SHOWN, read_card(SHOWN), images)
