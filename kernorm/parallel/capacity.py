@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Of the device's free memory that `auto` uses.
 SHARE_OF_MEMORY = 0.8
+# Of each lowering, in calibration.
+TIMINGS = 3
 # What calibration has found in this process.
 _FASTER: dict[tuple, Lowering] = {}
 
@@ -112,9 +114,12 @@ class Placement:
         self.state, self.hyper = self.programs.members(self._begin), self.programs.members(self._hyper)
 
     def _free(self) -> int | None:
-        """Asks how many bytes of a device's memory are free, before anything of this population is there."""
-        stats = self.devices[0].memory_stats()
-        return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
+        """Asks how many bytes of a device's memory are free, before anything of this population is there.
+
+        None where the device does not say, as with allocators that know no limit.
+        """
+        stats = self.devices[0].memory_stats() or {}
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if "bytes_limit" in stats else None
 
     def _fits(self, lowering: Lowering, free: int | None) -> bool:
         """Tells whether the programs need no more than their share of the free memory; says what they need."""
@@ -138,9 +143,11 @@ class Placement:
         return self.programs.memory(self.state, self.hyper, feed, next(equal_batches(*self.data.train)))
 
     def _faster(self, lowerings: list[Lowering]) -> Lowering:
-        """Times a dispatch of each lowering, once a process for a net and width, and leaves no trace in a run."""
-        config = self.runs[0].config
-        key = (config.net, self.data.info.image_shape, config.batch_size, self.width, *lowerings)
+        """Times a dispatch of each lowering, once a process for a net, and leaves no trace in a run.
+
+        Compiling takes longer than all that another width or batch size might save.
+        """
+        key = (self.runs[0].config.net, self.data.info.image_shape, *lowerings)
         if len(lowerings) > 1 and key not in _FASTER:
             seconds: dict[Lowering, float] = {}
             for lowering in lowerings:
@@ -153,14 +160,16 @@ class Placement:
         return _FASTER.get(key, lowerings[0])
 
     def _step_seconds(self, lowering: Lowering) -> float:
+        """Returns the least of several timings: others may use the device meanwhile."""
         self._load(lowering)
         count, feed = next(self._feeds(self.done))
-        for _ in range(2):  # the first one compiles
+        taken = []
+        for _ in range(1 + TIMINGS):  # the first one compiles
             begun_at = time.perf_counter()
             self.state, found = self._train(feed, count)
             jax.block_until_ready(found)
-            taken = time.perf_counter() - begun_at
-        return taken / count
+            taken.append(time.perf_counter() - begun_at)
+        return min(taken[1:]) / count
 
     def _feeds(self, epoch: int) -> Iterator[tuple[int, Feed]]:
         """Yields the steps of an epoch, from 0, as dispatches: how many, and what is fed.

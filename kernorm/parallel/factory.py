@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,4 +92,13 @@ def accelerators() -> int:
     code = "import jax; print(sum(device.platform != 'cpu' for device in jax.local_devices()))"
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
-    return int(asked.stdout.split()[-1]) if asked.returncode == 0 and asked.stdout.strip() else 0
+    count = int(asked.stdout.split()[-1]) if asked.returncode == 0 and asked.stdout.strip() else 0
+    if count == 0 and (told := _of_devices(asked.stderr)):
+        _LOG.warning("JAX finds no accelerator: %s", told)
+    return count
+
+
+def _of_devices(text: str) -> str:
+    """Returns the last line of JAX's messages that speaks of an accelerator, such as an error of CUDA at its start."""
+    lines = [line.strip() for line in text.splitlines() if re.search("cuda|nvidia|gpu|rocm|tpu", line, re.IGNORECASE)]
+    return lines[-1] if lines else ""

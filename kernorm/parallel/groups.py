@@ -18,7 +18,7 @@ from kernorm.datasets.dataset import load
 from kernorm.errors import UsageError
 from kernorm.parallel.grouping import WIDTHS, grouped
 from kernorm.parallel.lowering import Lowering
-from kernorm.parallel.members import Failed, passing_errors
+from kernorm.parallel.members import Failed, on_the_host, passing_errors
 from kernorm.parallel.population import Population
 from kernorm.records.record import Record
 from kernorm.system.backend import keras_settings, require_jax
@@ -101,7 +101,7 @@ def _train_group(
         together: dict[tuple[int, int, bool], list[Trainer]] = {}
         data = None
         for config in configs:
-            with passing_errors(failed, config), _on_the_host():
+            with passing_errors(failed, config), on_the_host():
                 if config.track != "none":
                     raise UsageError(
                         "A tracker follows one run.", f"track={config.track!r} in a population", "Remove it."
@@ -132,11 +132,3 @@ def _train_group(
                 population = None  # type: ignore[assignment]
                 gc.collect()  # so that what it held is free when the next one asks
     return records
-
-
-def _on_the_host() -> contextlib.AbstractContextManager:
-    """Lets what begins a run, a hundred small operations, be done by the processor if JAX was given it."""
-    try:
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
-    except RuntimeError:
-        return contextlib.nullcontext()

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +32,26 @@ def set_state(run: "Trainer", state: State) -> None:
     for variables, values in zip(groups, state, strict=True):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
+
+
+def on_the_host() -> contextlib.AbstractContextManager:
+    """Lets the small operations of single runs be done by the processor if JAX was given it, not by the devices."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
+
+
+def kept_of(run: "Trainer") -> State:
+    """Returns the variables of a run's selected epoch, without the optimizer's; the run's own before its first one."""
+    model = run.model
+    values = run.reached.kept or [np.array(variable) for variable in model.variables]
+    by_variable = {id(variable): value for variable, value in zip(model.variables, values, strict=True)}
+    trainable, fixed = (
+        [by_variable[id(variable)] for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    )
+    return State(trainable, fixed, optimizer=[])
 
 
 def in_order(run: "Trainer", state: State, place: int) -> list[NDArray]:

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
@@ -20,16 +19,23 @@ from kernorm.datasets.dataset import Split
 from kernorm.nets.penalties import check_penalty, lambdas, penalty_of
 from kernorm.parallel.capacity import Placement
 from kernorm.parallel.lowering import Lowering
-from kernorm.parallel.members import Failed, equal_batches, in_order, kernel_places, passing_errors, set_state, state_of
+from kernorm.parallel.members import (
+    Failed,
+    equal_batches,
+    in_order,
+    kept_of,
+    kernel_places,
+    on_the_host,
+    passing_errors,
+    set_state,
+    state_of,
+)
 from kernorm.parallel.vmap import State, Steps, stack
 from kernorm.records.history import write_history
 from kernorm.records.record import THRESHOLDS, Epoch, Record
 from kernorm.training.callbacks import Diverged
 from kernorm.training.diagnostics import pruned
-from kernorm.training.run import (
-    fail,
-    finish,
-)
+from kernorm.training.run import fail, finish
 from kernorm.training.trainer import Logits, Trainer
 
 # Steps a dispatch on an accelerator.
@@ -84,8 +90,15 @@ class Population(Placement):
         for run in self.runs[1:] if done < self.last else ():
             run.open_monitored_split()
         for run in self.runs:
+            run.note_looks()
             run.record = replace(run.record, environment=replace(run.record.environment, population=self.count))
+        # The variables of each member's best epoch stay on the devices until they are written.
+        self.best = self._begin_best() if first.config.select != "last" else None
         self.saved = time.monotonic()
+
+    def _begin_best(self) -> State:
+        kept = [kept_of(run) for run in self.runs]
+        return self.programs.members(stack([*kept, *[kept[0]] * (self.width - self.count)]))
 
     def prove(self) -> None:
         """Proves that the loss that is minimized holds each member's penalty, as the formula gives it."""
@@ -111,6 +124,7 @@ class Population(Placement):
             self.prove()
         for epoch in range(self.done, self.last):
             self._epoch(epoch)
+            self._save(epoch)
             if len(self.ended) == self.count:
                 break
         self._measure()
@@ -141,8 +155,7 @@ class Population(Placement):
         percentiles, weights = self.programs.watch(self.state), self._weights()
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         alive = self._alive
-        selects = self.runs[0].config.select != "last"
-        kept = jax.device_get(self.state) if selects else self.state
+        better = np.zeros(self.width, bool)
         for place, run in alive:
             own = [values[place] for values in weights]
             penalty = penalty_of(own, lambdas(run.model, run.config))
@@ -163,13 +176,14 @@ class Population(Placement):
                 cpu_seconds=cpu / len(alive),
                 watched=run.watch.describe([own[index] for index in kernel_places(run)], percentiles[place]),
             )
-            run.reached.add(row, run.config.select, partial(in_order, run, kept, place))
+            better[place] = run.reached.add(row, run.config.select)
+        if self.best is not None:
+            self.best = self.programs.choose(self.programs.members(better), self.state, self.best)
         best = max((run.reached.history[-1].val_accuracy or 0 for _, run in alive), default=0.0)
         _LOG.info(
             f"epoch {epoch + 1}/{self.last}  {self.count} members ({self.width} wide), {seconds:.1f} s, "
             f"{len(alive) / seconds:.2f} member-epochs/s, best accuracy {100 * best:.2f} %"
         )
-        self._save(epoch)
 
     def _end_diverged(self, epoch: int, losses: NDArray[np.float32]) -> None:
         """Ends the members with a loss that is not finite at its first such step."""
@@ -178,20 +192,35 @@ class Population(Placement):
             if wrong.size:
                 batch = int(wrong[0])
                 step = epoch * losses.shape[1] + batch
-                self.ended[place] = fail(run, Diverged.at(step, epoch, batch, float(losses[place, batch])))
+                with on_the_host():
+                    self.ended[place] = fail(run, Diverged.at(step, epoch, batch, float(losses[place, batch])))
 
     def _save(self, epoch: int) -> None:
-        """Writes the members' state if it is time; always where the test split was looked at, to keep it on record."""
-        pause = time.monotonic() - self.saved < SAVE_SECONDS
-        if epoch + 1 < self.last and pause and self.runs[0].monitored != "test":
+        """Writes the members' state if it is time; till then each look at the test split is noted by itself."""
+        if epoch + 1 < self.last and time.monotonic() - self.saved < SAVE_SECONDS:
+            for _, run in self._alive:
+                run.announce_look()
+                run.note_looks()
             return
         state = jax.device_get(self.state)
-        for place, run in self._alive:
-            set_state(run, State(*([values[place] for values in group] for group in state)))
-            write_history(run.reached.history, run.folder / "history.csv")
-            run.save(run.model)
-            run.announce_look()
+        self._fetch_best()
+        with on_the_host():
+            for place, run in self._alive:
+                set_state(run, State(*([values[place] for values in group] for group in state)))
+                write_history(run.reached.history, run.folder / "history.csv")
+                run.save(run.model)
+                run.announce_look()
+                run.note_looks()
         self.saved = time.monotonic()
+
+    def _fetch_best(self) -> None:
+        """Gives each run the variables of its best epoch."""
+        if self.best is None:
+            return
+        best = jax.device_get(self.best)
+        for place, run in self._alive:
+            if run.reached.selected:
+                run.reached.kept = in_order(run, best, place)
 
     def _scores(self, split: Sequence[NDArray]) -> tuple[list[float], list[float]]:
         """Returns the members' cross-entropy in nats and accuracy on a split, in inference mode."""
@@ -212,7 +241,7 @@ class Population(Placement):
         last: dict[int, State] = {}
         for place, run in alive.items():
             self.ended[place] = None
-            with passing_errors(self.failed, run.config):
+            with passing_errors(self.failed, run.config), on_the_host():
                 look = run.final_look()
                 if run.selects_on_test:
                     last[place] = state_of(run)
@@ -249,7 +278,7 @@ class Population(Placement):
                 pruned=[logits[place] for logits in answers.pruned],
             )
             # Logits may be infinite where the loss was not: the others are to be measured all the same.
-            with passing_errors(self.failed, run.config):
+            with passing_errors(self.failed, run.config), on_the_host():
                 self.ended[place] = finish(run, *run.scored(own, looks[place]))
 
     def _stacked(self, states: Mapping[int, State]) -> State:

@@ -115,6 +115,7 @@ class Programs:
         self.scores = self._mapped(self._scores, (0, None, None))
         self.logits = self._mapped(self._logits, (0, None))
         self.percentiles = self._mapped(self._percentiles, (0, None))
+        self.choose = self._mapped(_choose, (0, 0, 0), donate=(2,))
 
     def _mapped(self, work: Callable, axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Any:
         """Compiles the work of one member for all, each device doing its own; an axis of None is shared."""
@@ -217,10 +218,13 @@ class Programs:
         found = [program.compile().memory_analysis() for program in programs]
         if None in found:
             return None
-        held = sum(array.nbytes for array in jax.tree.leaves((state, hyper))) // len(self.devices) + self.shared_bytes
+        best = state._replace(optimizer=[])  # the variables of the best epoch, where one is selected
+        held = sum(array.nbytes for array in jax.tree.leaves((state, hyper, best))) // len(self.devices)
+        held += self.shared_bytes
         train, *others = found
         total = train.argument_size_in_bytes + train.output_size_in_bytes - train.alias_size_in_bytes
         total += train.temp_size_in_bytes
+        total += sum(array.nbytes for array in jax.tree.leaves(best)) // len(self.devices)
         total = max(total, *(held + other.temp_size_in_bytes + other.output_size_in_bytes for other in others))
         return Memory(total=total, member=(total - self.shared_bytes) * len(self.devices) // self.width)
 
@@ -242,6 +246,11 @@ def _places(variables: list, model: keras.Model) -> list[int]:
     """Returns where variables stand among the model's trainable ones and then the others."""
     known = {id(variable): place for place, variable in enumerate(sum(_groups(model), []))}
     return [known[id(variable)] for variable in variables]
+
+
+def _choose(better: Any, now: State, best: State) -> State:
+    """Returns a member's variables of now if they are better than the best so far; without the optimizer's."""
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old), now._replace(optimizer=[]), best)
 
 
 def _cross_entropies(logits: Any, labels: Any) -> Any:

@@ -216,7 +216,7 @@ class Environment:
     """Where and with what a run was computed.
 
     `peak_memory` is in bytes of the whole process, `population` the runs that were trained side by side, which share
-    its time.
+    its time. `precision` is how float32 products are computed, empty in records of before it was kept.
     """
 
     backend: str
@@ -226,6 +226,7 @@ class Environment:
     commit: str | None = None
     peak_memory: int = 0
     population: int = 1
+    precision: str = ""
 
 
 @strict

@@ -89,10 +89,14 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Returns the commit of the checkout that kernorm runs from; None if it runs from none, or git is missing."""
+    """Returns the commit of the checkout that kernorm runs from; None if it runs from none, or git is missing.
+
+    A copy of a checkout without .git may have it in KERNORM_COMMIT, or in a file .accelerator/commit.
+    """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
-        return None
+        packed = root / ".accelerator" / "commit"
+        return os.environ.get("KERNORM_COMMIT") or (packed.read_text().strip() if packed.is_file() else None)
     try:
         asked = subprocess.run(
             ["git", "-C", root, "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True, text=True, check=False

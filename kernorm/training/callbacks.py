@@ -40,15 +40,20 @@ class TrainingState:
     selected: int = 0
     kept: list[NDArray] = field(default_factory=list)
 
-    def add(self, row: Epoch, select: str, variables: Callable[[], list[NDArray]]) -> None:
-        """Adds an epoch's row and keeps the variables of the best one; ties go to the earlier, as in the studies."""
+    def add(self, row: Epoch, select: str) -> bool:
+        """Adds an epoch's row; tells whether its variables are to be kept, as those of the best epoch so far.
+
+        Ties go to the earlier, as in the studies. The last epoch's variables need not be kept.
+        """
         best = max((past.val_accuracy or 0 for past in self.history), default=-1.0)
         self.history.append(row)
         if select == "last":
             self.selected = row.epoch
-        elif not self.kept or (row.val_accuracy or 0) > best:
-            self.selected = row.epoch
-            self.kept = variables()
+            return False
+        if self.selected and (row.val_accuracy or 0) <= best:
+            return False
+        self.selected = row.epoch
+        return True
 
 
 class RunLog(keras.callbacks.Callback):
@@ -118,7 +123,8 @@ class RunLog(keras.callbacks.Callback):
             cpu_seconds=time.process_time() - self.cpu_begun,
             watched=self.watch.measure(),
         )
-        self.reached.add(row, self.config.select, lambda: checkpoint.variables_of(self.model))
+        if self.reached.add(row, self.config.select):
+            self.reached.kept = checkpoint.variables_of(self.model)
         write_history(self.reached.history, self.folder / "history.csv")
         self.save(self.model)
         self.progress.epoch(row, self.monitored)

@@ -17,6 +17,7 @@ from kernorm.nets.model import build_model_for
 from kernorm.nets.penalties import measure, prove
 from kernorm.nets.weights import save_weights
 from kernorm.records.history import write_history
+from kernorm.records.jsonl import JsonLines
 from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, WEIGHTS, Epoch, Opening, Record, write_record
 from kernorm.reporting.progress import RunProgress
 from kernorm.stats.scores import evaluate
@@ -32,6 +33,9 @@ from kernorm.training.trackers import trackers
 
 _HISTORY = TypeAdapter(list[Epoch])
 _OPENINGS = TypeAdapter(list[Opening])
+# Accesses to the test split since the checkpoint, where an epoch ends without one: of populations.
+LOOKS = "looks.jsonl"
+_LOOKS = JsonLines(Opening)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,7 @@ class Trainer:
         self.watch = Watch(self.model, config, self.data.train.images)
         first = Epoch(epoch=0, l1_penalty=penalty.l1, l2_penalty=penalty.l2, watched=self.watch.measure())
         self.reached = TrainingState(history=[first])
+        self._noted = 0
         self.record = Record(
             run_id=folder.name,
             revision=REVISION,
@@ -117,7 +122,9 @@ class Trainer:
     def resume(self) -> int:
         """Restores the checkpoint, if there is one; returns the epochs that are done."""
         path = self.folder / CHECKPOINT
+        noted = [look for _, look in _LOOKS.read(self.folder / LOOKS) if look]
         if not path.exists():
+            self.data.test.openings.extend(noted)
             return 0
         state = checkpoint.load(path)
         if with_added(state.notes["identity"]) != self.config.identity:
@@ -138,7 +145,8 @@ class Trainer:
             selected=state.notes["selected"],
             kept=state.kept,
         )
-        self.data.test.openings.extend(_OPENINGS.validate_python(state.notes["openings"]))
+        openings = _OPENINGS.validate_python(state.notes["openings"])
+        self.data.test.openings.extend([*openings, *(look for look in noted if look not in openings)])
         self.record = replace(self.record, started=state.notes["started"])
         return self.reached.history[-1].epoch
 
@@ -193,6 +201,16 @@ class Trainer:
         }
         checkpoint.save(self.folder / CHECKPOINT, model, self.reached.kept, notes)
         write_record(self.so_far(), self.folder / RECORD)
+        (self.folder / LOOKS).unlink(missing_ok=True)
+        self._noted = len(self.data.test.openings)
+
+    def note_looks(self) -> None:
+        """Appends the accesses to the test split since the last save to a file, which outlives a killed process."""
+        new = self.data.test.openings[self._noted :]
+        if new:
+            with (self.folder / LOOKS).open("ab") as file:
+                file.write(b"".join(map(_LOOKS.line, new)))
+        self._noted += len(new)
 
     def _after_epoch(self, model: keras.Model) -> None:
         """Saves the state, then logs the next epoch's test evaluation in advance, if there is one."""
@@ -222,6 +240,7 @@ class Trainer:
         """Returns and writes the record of a run that diverged."""
         self.record = replace(self.so_far(), status="diverged", message=str(error))
         write_record(self.record, self.folder / RECORD)
+        (self.folder / LOOKS).unlink(missing_ok=True)
         return self.record
 
     def measure(self) -> tuple[Record, NDArray[np.uint8]]:

@@ -28,9 +28,11 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load
 from kernorm.parallel.groups import train_population
 from kernorm.parallel.lowering import LOWERINGS, Lowering
+from kernorm.parallel.members import on_the_host
 from kernorm.parallel.population import Population
 from kernorm.recipes import recipe
 from kernorm.system.backend import require_jax
+from kernorm.training.callbacks import TrainingState
 from kernorm.training.run import start_or_resume, train
 from kernorm.training.trainer import Trainer
 
@@ -109,7 +111,8 @@ def runs_of(configs: list[TrainConfig]) -> list[Trainer]:
     for config in configs:
         folder = config.reports_dir / "runs" / config.run_id
         folder.mkdir(parents=True)
-        found.append(start_or_resume(config, folder, data._replace(test=data.test.sealed_again()))[0])
+        with on_the_host():
+            found.append(start_or_resume(config, folder, data._replace(test=data.test.sealed_again()))[0])
     return found
 
 
@@ -142,9 +145,11 @@ def throughput(asked: argparse.Namespace, net: str, norm: str, peaks: tuple[floa
         run.fit(0)
         add("fit", "", 1, run.reached.history[2].seconds)
     for width in asked.widths:
-        for lowering in asked.lowerings:
-            with tempfile.TemporaryDirectory() as folder:
-                runs = runs_of([config_of(asked, net, norm, seed, folder) for seed in range(width)])
+        with tempfile.TemporaryDirectory() as folder:
+            runs = runs_of([config_of(asked, net, norm, seed, folder) for seed in range(width)])
+            for lowering in asked.lowerings:
+                for run in runs:
+                    run.reached = TrainingState(history=run.reached.history[:1])
                 population = Population(runs, 0, width=width, lowering=lowering)
                 program = compiled(population)
                 population._epoch(0)

@@ -10,10 +10,6 @@ import keras
 import numpy as np
 import pytest
 
-from kernorm.parallel.capacity import SHARE_OF_MEMORY
-from kernorm.parallel.members import state_of
-from kernorm.training.trainer import Trainer
-
 if keras.backend.backend() != "jax":
     pytest.skip("needs KERNORM_TEST_BACKEND=jax", allow_module_level=True)
 
@@ -23,12 +19,15 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.nets.weights import load_model
 from kernorm.parallel import capacity, grouping, groups, population
+from kernorm.parallel.capacity import SHARE_OF_MEMORY
 from kernorm.parallel.groups import train_population
 from kernorm.parallel.jobs import Members, train_members
+from kernorm.parallel.members import on_the_host, state_of
 from kernorm.parallel.population import Population
 from kernorm.records.record import CHECKPOINT, RECORD, WEIGHTS, read_record
 from kernorm.training import checkpoint
 from kernorm.training.run import start_or_resume, train
+from kernorm.training.trainer import LOOKS, Trainer
 
 pytestmark = pytest.mark.usefixtures("boxes_cache")
 # One program of each shows most of what there is; six norms in one net take one compilation.
@@ -232,7 +231,7 @@ def test_devices_lowering_and_steps_a_dispatch_change_nothing(config):
         runs = []
         for given in configs:
             folder(given).mkdir(parents=True)
-            with groups._on_the_host():
+            with on_the_host():
                 runs.append(start_or_resume(given, folder(given))[0])
         trained = Population(runs, 0, width=4, **way)
         places = {shard.device for shard in trained.state.trainable[0].addressable_shards}
@@ -256,6 +255,62 @@ def test_members_selected_by_test_accuracy_enter_every_look(config):
         assert [mistake.index for mistake in found.mistakes] == [mistake.index for mistake in expected.mistakes]
         assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-4)
         assert_close(member, elsewhere(member, "alone"))
+
+
+@pytest.mark.slow
+def test_a_killed_population_keeps_every_look_and_the_best_weights(config, monkeypatch):
+    given = [config(seed=seed, select="test", validation_size=64, epochs=4) for seed in range(2)]
+    whole = [elsewhere(member, "whole") for member in given]
+    expected = train_population(whole, width=2)
+    saved, begun, save = [], Population._epoch, Trainer.save
+
+    def noting(run, model):
+        saved.append(run.reached.history[-1].epoch)
+        save(run, model)
+
+    def killed_in_the_last(self, epoch):
+        if epoch == 3:
+            raise KeyboardInterrupt
+        if epoch == 1:  # it is time
+            self.saved = float("-inf")
+        begun(self, epoch)
+
+    monkeypatch.setattr(Trainer, "save", noting)
+    monkeypatch.setattr(Population, "_epoch", killed_in_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        train_population(given, width=2)
+    assert saved == [2, 2]  # not after each epoch, and not as all ended
+    notes = checkpoint.load(folder(given[0]) / CHECKPOINT).notes
+    assert [look["epoch"] for look in notes["openings"]] == [1, 2]
+    monkeypatch.setattr(Population, "_epoch", begun)
+    records = train_population(given, width=2)
+    for member, other, record, once in zip(given, whole, records, expected, strict=True):
+        assert_same(member, other)
+        assert (record.selected_epoch, record.test) == (once.selected_epoch, once.test)
+        # Epoch 3 was looked at, which no checkpoint had, and again; epoch 4 may have been.
+        looks = [look.epoch for look in record.openings if look.purpose == "selection"]
+        assert looks == [1, 2, 3, 4, 3, 4]
+        assert not (folder(member) / LOOKS).exists()
+
+
+@pytest.mark.slow
+def test_what_concerns_single_runs_is_done_by_the_processor(config, monkeypatch):
+    found = []
+
+    def noting(name):
+        whole = getattr(Trainer, name)
+
+        def noted(run, *arguments):
+            found.append((name, jax.config.jax_default_device))
+            return whole(run, *arguments)
+
+        monkeypatch.setattr(Trainer, name, noted)
+
+    for name in ("save", "final_look", "keep_selected", "scored"):
+        noting(name)
+    train_population([config(epochs=1, l1=1e-4)], width=2)
+    assert {name for name, _ in found} == {"save", "final_look", "keep_selected", "scored"}
+    assert {device for _, device in found} == {jax.local_devices(backend="cpu")[0]}
 
 
 @pytest.mark.slow
