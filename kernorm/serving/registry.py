@@ -230,7 +230,7 @@ class Registry:
 
     def _notes(self) -> Notes:
         path = self.folder / CONFIG
-        return read_notes(path.read_text()) if path.is_file() else {}
+        return read_notes(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def _write(self, before: Served, after: Served, config: "ModelServerConfig") -> None:
         """Writes what a server is to do, without labels that it would refuse; says what requests reach then."""
