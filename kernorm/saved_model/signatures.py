@@ -17,6 +17,8 @@ Answer = dict[str, tf.Tensor]
 
 # Channels to the colour type of a PNG's header (ISO/IEC 15948, 11.2.2) and its name.
 _COLOURS = {1: (0, "greyscale"), 3: (2, "RGB"), 4: (6, "RGBA")}
+# How files of the two kinds that tensorflow-datasets stores begin.
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,18 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
         filled = tf.pad(image, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0], [0, 0], [0, 0]])
         return answer(model(filled, training=False)[:count])
 
-    def from_png(image_bytes: tf.Tensor) -> Answer:
-        answered = from_pixels(decode_png(image_bytes, shape))
+    def named(image: tf.Tensor) -> Answer:
+        answered = from_pixels(image)
         # Not in serving_default: OpenVINO, ONNX and LiteRT read that one, and none of them has strings.
         return answered | {"class_name": tf.gather(tf.constant(labels), answered["class_id"])}
+
+    def from_png(image_bytes: tf.Tensor) -> Answer:
+        return named(decode_png(image_bytes, shape))
 
     def from_examples(examples: tf.Tensor) -> Answer:
         # The layout that tensorflow-datasets writes; its label is not asked for.
         parsed = tf.io.parse_example(examples, {"image": tf.io.FixedLenFeature([], tf.string)})
-        return from_png(parsed["image"])
+        return named(decode_recorded(parsed["image"], shape))
 
     def classify(inputs: tf.Tensor) -> Answer:
         answered = from_examples(inputs)
@@ -124,17 +129,42 @@ def decode_png(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     """
     height, width, channels = shape
     images = _listed(images)
-    header = png_header(shape)
-    wrong = tf.where(tf.strings.substr(images, 0, len(header)) != header)[:, 0]
-    rule = (
-        f"An image must be an 8-bit {_COLOURS[channels][1]} PNG of {height}x{width} pixels, channels={channels}. "
-        "Received: another kind of file at these positions of the batch:"
-    )
+    right = _begins(images, png_header(shape))
+    kind = f"an 8-bit {_COLOURS[channels][1]} PNG of {height}x{width} pixels, channels={channels}"
+    return _decoded(_checked(images, right, kind), shape)
+
+
+def decode_recorded(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    """Decodes files as records of tensorflow-datasets hold them, strings (N,), to pixels (N, H, W, C), uint8.
+
+    By the operation with which tensorflow-datasets decodes them, so that the model sees the pixels that it was trained
+    on: a set keeps JPEG files as they are, and PNG files of any depth and colours.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs, as `decode_png`; or if an image has another size.
+    """
+    images = _listed(images)
+    right = tf.logical_or(_begins(images, _PNG), _begins(images, _JPEG))
+    return _decoded(_checked(images, right, "a PNG or JPEG file"), shape)
+
+
+def _begins(files: tf.Tensor, first: bytes) -> tf.Tensor:
+    return tf.strings.substr(files, 0, len(first)) == first
+
+
+def _checked(images: tf.Tensor, right: tf.Tensor, kind: str) -> tf.Tensor:
+    """Returns the files, once all of them are right."""
+    wrong = tf.where(tf.logical_not(right))[:, 0]
+    rule = f"An image must be {kind}. Received: another kind of file at these positions of the batch:"
     check = tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [rule, wrong], summarize=10)
     with tf.control_dependencies([check]):
-        images = tf.identity(images)
+        return tf.identity(images)
+
+
+def _decoded(images: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    # This operation decodes JPEG as well.
     return tf.map_fn(
-        lambda image: tf.ensure_shape(tf.io.decode_png(image, channels=channels), shape),
+        lambda image: tf.ensure_shape(tf.io.decode_png(image, channels=shape[-1]), shape),
         images,
         fn_output_signature=tf.TensorSpec(shape, tf.uint8),
     )
@@ -156,4 +186,4 @@ def _listed(images: tf.Tensor) -> tf.Tensor:
 def png_header(shape: tuple[int, int, int]) -> bytes:
     """Returns the first 26 bytes of every 8-bit PNG of that shape (H, W, C): signature, IHDR, size, depth, colour."""
     height, width, channels = shape
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBB", 13, b"IHDR", width, height, 8, _COLOURS[channels][0])
+    return _PNG + struct.pack(">I4sIIBB", 13, b"IHDR", width, height, 8, _COLOURS[channels][0])

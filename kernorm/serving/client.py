@@ -13,7 +13,7 @@ from typing import Any
 from kernorm.errors import UsageError
 from kernorm.saved_model.paths import literal_path
 from kernorm.saved_model.versions import PUBLISHED
-from kernorm.serving.endpoint import NoAnswer, ask_rest, from_grpc, one_line, read_endpoint
+from kernorm.serving.endpoint import NoAnswer, ask_rest, from_grpc, read_endpoint, shortened
 from kernorm.system.backend import import_tensorflow
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -155,7 +155,7 @@ def _local(path: Path) -> Ask:
             answer = loaded.signatures["serving_png"](image_bytes=tf.constant(np.array(batch, object), tf.string))
         except tf.errors.OpError as error:
             raise UsageError(
-                "An image must be one that the model takes.", one_line(error.message), "Convert it."
+                "An image must be one that the model takes.", shortened(error.message), "Convert it."
             ) from None
         return _predictions({name: value.numpy().tolist() for name, value in answer.items()}, len(batch))
 

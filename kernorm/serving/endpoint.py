@@ -36,7 +36,7 @@ class NoAnswer(Exception):  # noqa: N818
     """
 
     def __init__(self, message: str, *, code: str = "", passing: bool = False) -> None:
-        super().__init__(one_line(message))
+        super().__init__(shortened(message))
         self.code, self.passing = code, passing or code in _PASSING
 
 
@@ -139,7 +139,7 @@ def from_grpc(error: "grpc.RpcError", address: str) -> NoAnswer:
     return NoAnswer(f"{details}{way}", code=name)
 
 
-def one_line(text: str) -> str:
+def shortened(text: str) -> str:
     """Returns a text in one line, shortened, without a full stop."""
     return " ".join(text.split())[:_SHOWN].rstrip(".")
 

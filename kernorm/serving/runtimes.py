@@ -8,6 +8,8 @@ Used by validate. Reads FOLDER/images.npy, uint8 (N, H, W, C), asks the SavedMod
 import os
 import sys
 import tempfile
+import textwrap
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +23,7 @@ from kernorm.saved_model.inference import SIGNATURE, rebuild
 from kernorm.saved_model.parity import BATCHES, Logits, PredictLogits, require_ranked
 from kernorm.saved_model.paths import literal_path
 from kernorm.serving import tfserving
+from kernorm.serving.tfserving import NotServed
 
 Found: TypeAlias = dict[str, Logits]
 
@@ -107,6 +110,8 @@ def records(path: Path, folder: Path) -> tuple[Found, str]:
     features = tfds.builder_from_directory(file.parent).info.features
     serialized = [record.numpy() for record in tf.data.TFRecordDataset(str(file)).take(max(BATCHES))]
     key = next(key for key in features if isinstance(features[key], tfds.features.Image))
+    if key != "image":
+        raise NotServed(f"the set calls its images {key!r}, the signature 'image'")
     images = np.stack([features.deserialize_example(record)[key].numpy() for record in serialized])
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         ask = _asked_in(session, path)
@@ -177,8 +182,15 @@ NEEDS = {
 }
 
 
+def _reason(error: Exception) -> str:
+    """Returns an error in one line; of TensorFlow's, which hold graph and stack as well, what the operation says."""
+    lines = [line for line in str(getattr(error, "message", error)).splitlines() if "{{node" not in line]
+    start = max((at + 1 for at, line in enumerate(lines) if line.startswith(("Node: ", "Graph execution"))), default=0)
+    return textwrap.shorten(f"{type(error).__name__}: {' '.join(lines[start:])}", width=500, placeholder=" …")
+
+
 def main(words: list[str]) -> int:
-    """Runs one runtime; returns NOT_RUN if it has no such model."""
+    """Runs one runtime; returns NOT_RUN if it has no such model, 1 if it fails, with the reason in the last line."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -187,9 +199,13 @@ def main(words: list[str]) -> int:
     try:
         with literal_path(path) as literal:
             logits, version = RUNTIMES[name](literal, folder)
-    except tfserving.NotServed as reason:
+    except NotServed as reason:
         print(reason, file=sys.stderr)
         return NOT_RUN
+    except Exception as error:
+        traceback.print_exc()
+        print(_reason(error), file=sys.stderr)
+        return 1
     np.savez(folder / f"{name}.npz", **logits, version=np.array(version))  # type: ignore[arg-type]
     return 0
 

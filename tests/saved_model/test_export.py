@@ -30,6 +30,8 @@ from kernorm.saved_model.graph import reachable_ops
 from kernorm.saved_model.integrity import tree_sha256
 from kernorm.saved_model.signature_check import check_answers
 from kernorm.saved_model.versions import versions
+from kernorm.serving import runtimes
+from kernorm.serving.tfserving import NotServed
 from kernorm.stats.scores import evaluate
 from kernorm.system import cli
 
@@ -119,7 +121,11 @@ def png(image):
 
 
 def example(image):
-    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[png(image)]))
+    return record(png(image))
+
+
+def record(file):
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
     return tf.train.Example(features=tf.train.Features(feature={"image": value})).SerializeToString()
 
 
@@ -235,8 +241,10 @@ def test_bad_images_are_refused_and_the_model_goes_on(made, images):
     rule = r"must be an 8-bit greyscale PNG of 28x28 pixels, channels=1"
     with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
         signatures["serving_png"](image_bytes=tf.constant([png(images[0]), b"no image"]))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[20,28,1\] is not compatible with .* \[28,28,1\]"):
         signatures["classify"](inputs=tf.constant([example(images[0][:20])]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be a PNG or JPEG file\. Received: .*\] \[1\]"):
+        signatures["serving_tf_examples"](examples=tf.constant([example(images[0]), record(b"GIF89a")]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="image .*is required but could not be found"):
         signatures["serving_tf_examples"](examples=tf.constant([tf.train.Example().SerializeToString()]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="Could not parse example"):
@@ -256,6 +264,33 @@ def test_records_as_tensorflow_datasets_writes_them(made, images, tmp_path):
     (records,) = tf.data.TFRecordDataset(str(tmp_path / "tiny.tfrecord")).batch(9)
     logits = signatures["serving_tf_examples"](examples=records)["logits"]
     np.testing.assert_allclose(logits, model.predict(images[:9], verbose=0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("key", "kind"), [("image", "jpeg"), ("image", "png"), ("picture", "png")])
+def test_records_of_a_set_are_answered_whatever_their_format(made, images, tmp_path, key, kind):
+    import tensorflow_datasets as tfds
+
+    label = tfds.features.ClassLabel(num_classes=10)
+    image = tfds.features.Image(shape=(28, 28, 1), encoding_format=kind)
+    features = tfds.features.FeaturesDict({key: image, "label": label})
+    template = tfds.core.ShardedFileTemplate(
+        tmp_path, dataset_name="tiny", split="train", filetype_suffix="tfrecord", template=None
+    )
+    file = template.sharded_filepath(shard_index=0, num_shards=1)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for index, pixels in enumerate(images[:9]):
+            writer.write(features.serialize_example(features.encode_example({key: pixels, "label": index})))
+    split = tfds.core.SplitInfo(name="train", shard_lengths=[9], num_bytes=0, filename_template=template)
+    tfds.folder_dataset.write_metadata(data_dir=tmp_path, features=features, split_infos=[split])
+    (tmp_path / runtimes.RECORDS).symlink_to(file)
+    if key == "image":
+        answers, _ = runtimes.records(made[2].path, tmp_path)
+        wanted = answers["wanted:serving_tf_examples"]
+        assert wanted.shape == (9, 10)
+        np.testing.assert_allclose(answers["serving_tf_examples"], wanted, rtol=0, atol=5e-5)
+    else:
+        with pytest.raises(NotServed, match="the set calls its images 'picture', the signature 'image'"):
+            runtimes.records(made[2].path, tmp_path)
 
 
 def test_a_session_of_tensorflow_1_answers_likewise(made, images):

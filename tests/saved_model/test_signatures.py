@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from kernorm.errors import UsageError
-from kernorm.saved_model.signatures import decode_png, endpoints, png_header
+from kernorm.saved_model.signatures import decode_png, decode_recorded, endpoints, png_header
 
 GREY, COLOUR = (28, 20, 1), (28, 20, 3)
 
@@ -86,6 +87,34 @@ def test_a_damaged_png_is_refused(decode, rng, damage):
     with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid PNG"):
         decode[GREY]([good, bad])
     np.testing.assert_array_equal(decode[GREY]([good, good])[0], decode[GREY]([good])[0])
+
+
+RECORDED = [(GREY, kind) for kind in ("16 bits", "1 bit", "palette", "grey and alpha", "RGB", "RGBA", "JPEG")] + [
+    (COLOUR, kind) for kind in ("grey", "grey JPEG", "colour JPEG", "colour palette")
+]
+
+
+@pytest.mark.parametrize(("shape", "kind"), RECORDED)
+def test_records_are_decoded_as_tensorflow_datasets_does(rng, shape, kind):
+    image = tfds.features.Image(shape=shape)
+    grey, colour = pixels(rng, GREY, 1)[0], pixels(rng, COLOUR, 1)[0]
+    files = WRONG | {
+        "grey": lambda grey: encoded(grey),
+        "grey JPEG": lambda grey: encoded(grey, kind="JPEG"),
+        "colour JPEG": lambda _: encoded(colour, kind="JPEG"),
+        "colour palette": lambda _: encoded(colour, "P"),
+    }
+    file = files[kind](grey)
+    right = encoded(grey if shape == GREY else colour)
+    wanted = [image.decode_example(tf.constant(one)) for one in (right, file)]
+    np.testing.assert_array_equal(tf.function(decode_recorded)([right, file], shape), wanted)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "text", "nothing"])
+def test_records_of_other_files_are_refused(rng, kind):
+    image = pixels(rng, GREY, 1)[0]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a PNG or JPEG file\. Received: another .*\] \[1\]"):
+        tf.function(decode_recorded)([encoded(image), WRONG[kind](image)], GREY)
 
 
 def net(shape, classes):

@@ -158,7 +158,11 @@ def test_a_warm_up_request_that_fails_is_refused(model, here, monkeypatch, capsy
         for record in (*records, log.SerializeToString()):
             writer.write(record)
     assert validated(rehash(model)) == 1
-    assert "tensorflow: failed: " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert (
+        "tensorflow: failed: InvalidArgumentError: assertion failed: [An image must be an 8-bit greyscale PNG" in told
+    )
+    assert "{{node" not in told
 
 
 def test_refuses_a_model_without_warm_up_requests_or_changed(model, capsys):
