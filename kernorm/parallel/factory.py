@@ -93,12 +93,16 @@ def accelerators() -> int:
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     count = int(asked.stdout.split()[-1]) if asked.returncode == 0 and asked.stdout.strip() else 0
-    if count == 0 and (told := _of_devices(asked.stderr)):
+    if count == 0 and (told := _of_devices(asked.stderr, failed=asked.returncode != 0)):
         _LOG.warning("JAX finds no accelerator: %s", told)
     return count
 
 
-def _of_devices(text: str) -> str:
-    """Returns the last line of JAX's messages that speaks of an accelerator, such as an error of CUDA at its start."""
-    lines = [line.strip() for line in text.splitlines() if re.search("cuda|nvidia|gpu|rocm|tpu", line, re.IGNORECASE)]
-    return lines[-1] if lines else ""
+def _of_devices(text: str, *, failed: bool) -> str:
+    """Returns the last line of JAX's messages that names an accelerator, such as an error of CUDA at its start.
+
+    That of a JAX that failed is its last line, if none does.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.search("cuda|nvidia|gpu|rocm|tpu", line, re.IGNORECASE)]
+    return (named or (lines if failed else []) or [""])[-1]

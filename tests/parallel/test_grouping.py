@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import Future
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,12 +84,15 @@ def test_groups_keep_the_order_in_which_runs_came():
         (1, 128, 1, 1),
         (2, 128, 1, 2),
         (5, 128, 1, 8),
-        (10, 128, 1, 12),
+        (10, 128, 1, 10),
+        (11, 128, 1, 12),
+        (20, 128, 1, 20),
         (33, 128, 1, 48),
         (3, 4, 1, 4),
         (3, 3, 2, 4),
         (1, 128, 4, 4),
-        (9, 128, 5, 15),
+        (9, 128, 5, 10),
+        (11, 128, 5, 15),
         (200, 200, 1, 200),
     ],
 )
@@ -234,6 +239,29 @@ def test_without_an_accelerator_auto_is_the_ordinary_engine(on_jax, caplog):
     one = open_training(EngineConfig(population=3))
     assert isinstance(one, Populations)
     assert one.slots == 3
+
+
+def test_why_jax_finds_no_accelerator_is_said(on_jax, caplog, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "rocm")
+    assert accelerators.__wrapped__() == 0
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.match("JAX finds no accelerator: RuntimeError: Unable to initialize backend 'rocm'", told)
+
+
+@pytest.mark.parametrize(
+    ("stats", "free"),
+    [
+        ({"bytes_limit": 100, "bytes_in_use": 30}, 70),
+        ({"bytes_limit": 100}, 100),
+        ({"bytes_in_use": 30}, None),
+        (None, None),
+    ],
+)
+def test_the_free_memory_of_a_device_that_may_not_tell_it(on_jax, stats, free):
+    from kernorm.parallel.capacity import Placement
+
+    device = SimpleNamespace(memory_stats=lambda: stats)
+    assert Placement._free(SimpleNamespace(devices=[device])) == free
 
 
 def test_auto_on_ray_needs_a_share_of_a_gpu(on_jax, caplog, monkeypatch):

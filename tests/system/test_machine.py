@@ -97,6 +97,12 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     package.mkdir()
     monkeypatch.setattr(machine, "__file__", str(package / "system" / "machine.py"))
     assert machine.commit() is None
+    packed = tmp_path / ".accelerator" / "commit"
+    packed.parent.mkdir()
+    packed.write_text("abc\n")
+    assert machine.commit() == "abc"  # of a copy without .git
+    monkeypatch.setenv("KERNORM_COMMIT", "def")
+    assert machine.commit() == "def"
     if shutil.which("git") is None:
         pytest.skip("needs git")
     git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
