@@ -374,7 +374,7 @@ DISK = [
     ),
     Case(
         "",
-        "Writing needs room and permission. Received: Is a directory at reports/runs/{id}/lock.",
+        "Writing needs room and permission. Received: Is a directory at {here}/reports/runs/{id}/lock.",
         lambda: made(run_folder() / "lock"),
     ),
     Case(
@@ -457,7 +457,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(case, place, monkeypatch, cap
     assert len(lines) == 1, printed.err
     assert FORM.fullmatch(lines[0]), lines[0]
     said = case.said.replace("{id}", config_of([]).run_id) if "{id}" in case.said else case.said
-    assert said in lines[0]
+    assert said.replace("{here}", str(place)) in lines[0]
     assert len(lines[0]) < 700
     assert tree(place) == before
 

@@ -373,7 +373,7 @@ def test_bad_settings_are_refused(settings, message):
 
 def test_ray_must_be_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    message = r"must be installed\. Received: --engine ray, which is not\. pip install 'kernorm\[ray\]', or give"
+    message = r"must be installed\. Received: --engine ray, which is not\. pip install ray, or give"
     with pytest.raises(UsageError, match=message):
         open_engine(square, EngineConfig(name="ray"))
 
