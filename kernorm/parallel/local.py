@@ -94,7 +94,8 @@ def out_of_memory_kills() -> int:
     count = 0
     for path in _COUNTS:
         with contextlib.suppress(OSError):
-            fields = dict(line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if " " in line)
+            lines = path.read_text(encoding="utf-8").splitlines()
+            fields = dict(line.split(maxsplit=1) for line in lines if " " in line)
             count += int(fields.get("oom_kill", 0))
     return count
 

@@ -96,7 +96,8 @@ def commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         packed = root / ".accelerator" / "commit"
-        return os.environ.get("KERNORM_COMMIT") or (packed.read_text(encoding="utf-8").strip() if packed.is_file() else None)
+        given = os.environ.get("KERNORM_COMMIT")
+        return given or (packed.read_text(encoding="utf-8").strip() if packed.is_file() else None)
     try:
         asked = subprocess.run(
             ["git", "-C", root, "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True, text=True, check=False
