@@ -443,7 +443,13 @@ ENVIRONMENT = [
 
 
 @pytest.mark.parametrize(
-    "case", [*WORDS, *NET, *DATA, *DISK, *FOLDER, *ENVIRONMENT], ids=lambda case: f"{case.words} {case.said}"[:50]
+    "case",
+    [
+        # A process of its own asks tensorflow-datasets.
+        pytest.param(case, marks=pytest.mark.slow) if case.prepare is damaged_files else case
+        for case in (*WORDS, *NET, *DATA, *DISK, *FOLDER, *ENVIRONMENT)
+    ],
+    ids=lambda case: f"{case.words} {case.said}"[:50],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(case, place, monkeypatch, capfd):
     case.prepare()
@@ -545,6 +551,7 @@ def test_streams_that_are_closed_or_full(place, shell, code, said):
     assert asked.stderr.count("\n") == bool(said)
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_run_in_order(place, start):
     folder = made(run_folder("--epochs", "100"))
     (folder / ".record.json.1.tmp").write_text("left by a process that was killed")

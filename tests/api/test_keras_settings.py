@@ -72,6 +72,7 @@ def test_inside_they_are_keras_own(foreign):
         assert given() == PLAIN | {"dtype_policy": "float32"}
 
 
+@pytest.mark.slow
 def test_a_run_and_its_export_are_the_same_under_any_global_setting(foreign, boxes_cache, tmp_path):
     words = {**TINY, "norm": "gbn", "dataset": "boxes", "validation_size": 32}
     places = [{key: tmp_path / part / key for key in ("reports_dir", "saved_models_dir")} for part in ("a", "b")]

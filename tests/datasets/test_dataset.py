@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import kernorm
 from kernorm import data
 from kernorm.config import TrainConfig
 from kernorm.data import DataConfig
-from kernorm.datasets import cache
+from kernorm.datasets import cache, prepare, tfds
 from kernorm.datasets.cache import Arrays
 from kernorm.datasets.dataset import HeldOutSplit, load, load_arrays, pixel_moments, prepared_sha256
 from kernorm.errors import UsageError
@@ -210,8 +211,8 @@ print(load(TrainConfig(validation_size=200)).info.train)
 
 
 def own(caplog):
-    """Returns kernorm's own messages, without tensorflow-datasets'."""
-    return [entry.getMessage() for entry in caplog.records if entry.name == "kernorm"]
+    """Returns what kernorm says of loading, without tensorflow-datasets' messages and the warning of duplicates."""
+    return [entry.getMessage() for entry in caplog.records if (entry.name, entry.levelname) == ("kernorm", "INFO")]
 
 
 def damage(path, image):
@@ -231,6 +232,18 @@ def test_a_set_is_prepared_once(prepared, cache_folder, caplog, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.fixture
+def prepared_here(monkeypatch):
+    """Prepares sets in this process, where a process of their own, with TensorFlow anew, proves no more."""
+
+    def run(command, **_):
+        name, *folders = command[3:]
+        cache.write(tfds.prepare(name, *(Path(folder) if folder else None for folder in folders)))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(prepare, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
+
+
 @pytest.mark.slow
 def test_a_damaged_set_is_prepared_again_by_one_of_two(prepared, cache_folder, start):
     first = load_arrays("tiny_set", data_dir=prepared)
@@ -246,7 +259,7 @@ def test_a_damaged_set_is_prepared_again_by_one_of_two(prepared, cache_folder, s
     assert cache.read(path).sha256 == first.sha256
 
 
-def test_a_set_of_an_older_kernorm_is_prepared_again(prepared, cache_folder, caplog):
+def test_a_set_of_an_older_kernorm_is_prepared_again(prepared_here, prepared, cache_folder, caplog):
     arrays = load_arrays("tiny_set", data_dir=prepared)
     path = cache_folder / "tiny_set-1.0.0.npz"
     # As kernorm 0.1 wrote it: another set's images, under this one's name, unchecked.
@@ -260,7 +273,7 @@ def test_a_set_of_an_older_kernorm_is_prepared_again(prepared, cache_folder, cap
     assert f"The prepared set {path} cannot be used: it is of schema 1, which is 2 now. It is pre" in caplog.text
 
 
-def test_a_set_whose_source_has_changed_is_prepared_again(tmp_path, cache_folder, caplog):
+def test_a_set_whose_source_has_changed_is_prepared_again(prepared_here, tmp_path, cache_folder, caplog):
     caplog.set_level("INFO", "kernorm")
     source = store_tiny_set(tmp_path / "tfds")
     first = load_arrays("tiny_set", data_dir=source)
@@ -280,7 +293,7 @@ def test_a_set_whose_source_has_changed_is_prepared_again(tmp_path, cache_folder
     assert f"{source}/tiny_set/1.0.0 has changed since tiny_set was prepared on {day}; it is" in caplog.text
 
 
-def test_a_folder_that_is_not_looked_at_is_said(prepared, tmp_path, cache_folder, caplog):
+def test_a_folder_that_is_not_looked_at_is_said(prepared_here, prepared, tmp_path, cache_folder, caplog):
     caplog.set_level("INFO", "kernorm")
     first = load_arrays("tiny_set", data_dir=prepared)
     assert load_arrays("tiny_set", data_dir=prepared).sha256 == first.sha256
@@ -368,7 +381,7 @@ def test_the_command_lists_what_is_prepared_and_what_is_damaged(rng, cache_folde
     assert hint.startswith("Others are prepared by python -m kernorm.data NAME")
 
 
-def test_the_command_says_where_a_set_came_from(prepared, cache_folder, capsys):
+def test_the_command_says_where_a_set_came_from(prepared_here, prepared, cache_folder, capsys):
     data.main(DataConfig(names=("tiny_set",), data_dir=prepared))
     # Its test images are the first five of training.
     day = datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -326,6 +326,7 @@ def test_openvino_reads_the_folder_and_agrees(made, images, size):
     np.testing.assert_array_equal(answer["class_id"], logits.argmax(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "litert", "openvino"])
 def test_other_formats_are_made_of_it(made, name):
     """None of them takes the strings of the other signatures; `convert` compares the answers itself."""

@@ -30,6 +30,7 @@ def names(model):
     return sorted(path.name for path in model.parent.iterdir())
 
 
+@pytest.mark.slow
 def test_every_format_answers_as_the_saved_model(model, digits, capsys):
     assert run(ConvertConfig, main, prog=PROG, argv=[str(model)]) == 0
     told = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -23,6 +23,7 @@ def test_a_model_is_loaded_from_any_folder(tmp_path, name):
     np.testing.assert_allclose(load_saved_model(path)(images), np.asarray(rebuild(path)(images)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_is_exported_evaluated_and_predicts_in_any_folder(tmp_path, boxes_cache, capsys):
     folder = tmp_path / "".join(NAMES)
     run = kernorm.train_model(**TINY, reports_dir=folder / "reports", saved_models_dir=folder / "saved_models")
@@ -35,6 +36,7 @@ def test_a_model_is_exported_evaluated_and_predicts_in_any_folder(tmp_path, boxe
     assert capsys.readouterr().out.startswith(f"{png}  ")
 
 
+@pytest.mark.slow
 def test_a_good_model_is_blessed_in_any_folder(tmp_path, monkeypatch):
     path = candidate(tmp_path / "".join(NAMES) / "1")
     asked_here(monkeypatch)
@@ -44,7 +46,10 @@ def test_a_good_model_is_blessed_in_any_folder(tmp_path, monkeypatch):
     assert passed >= {"graph", "tensorflow", "openvino", "onnxruntime"}
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino", "litert"])
+@pytest.mark.parametrize(
+    "name",
+    ["litert", pytest.param("onnx", marks=pytest.mark.slow), pytest.param("openvino", marks=pytest.mark.slow)],
+)
 def test_a_model_is_converted_in_any_folder(tmp_path, name):
     path = candidate(tmp_path / "".join(NAMES) / "1")
     assert kernorm.load_exported(path).convert(name).is_file()

@@ -113,6 +113,7 @@ def test_a_binary_is_started_with_the_model_and_ended(tmp_path, images, monkeypa
     assert processes[0].returncode is not None
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_version_is_served_as_the_cards(tmp_path, images, monkeypatch):
     on_path(tmp_path, monkeypatch, f'exec {sys.executable} -m tests.serving_twin "$@"')
     for name in ("mine", "9" * 19):

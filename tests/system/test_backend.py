@@ -39,8 +39,8 @@ def test_a_backend_that_is_not_installed_is_refused():
 @pytest.mark.parametrize(
     "words",
     [
-        ["predict", "--model-path", SHOWN, "{png}"],
         ["push", "--list"],
+        pytest.param(["predict", "--model-path", SHOWN, "{png}"], marks=pytest.mark.slow),
         pytest.param(["predict", "--endpoint=localhost:1", "--retries=0", "{png}"], marks=pytest.mark.slow),
         pytest.param(["evaluate", "{folder}"], marks=pytest.mark.slow),
         pytest.param(["validate", "{folder}"], marks=pytest.mark.slow),

@@ -16,6 +16,7 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.cache import prepared_sha256
 from kernorm.datasets.dataset import load
 from kernorm.errors import UsageError
+from kernorm.nets.model import build_model_for
 from kernorm.nets.weights import load_model
 from kernorm.records.record import read_record, write_record
 from kernorm.train import main, summary
@@ -194,8 +195,8 @@ def test_same_seed_gives_the_same_weights_and_retrain_keeps_the_first(uninterrup
     assert second.run_id == f"{first.run_id}-r2"
     assert_equal_weights(folder, runs / second.run_id)
     assert first.test == second.test
-    other = train(replace(config, seed=1, epochs=1))
-    assert (weights_of(runs / other.run_id)[0] != weights_of(folder)[0]).any()
+    initial = [build_model_for(replace(config, seed=seed), first.data).get_weights()[0] for seed in (0, 1)]
+    assert (initial[0] != initial[1]).any()
 
 
 class Stop(Exception):
@@ -452,26 +453,37 @@ def test_jax_trains_without_tensorflow_and_says_that_it_could_not_export(tiny, t
     assert record.history[3].cross_entropy < record.history[1].cross_entropy < 1.5 * math.log(10)
 
 
-def test_a_paused_run_keeps_the_test_split_shut_and_goes_on_to_the_same_weights(finished, boxes_cache, tmp_path):
-    record, config, folder = finished
+@pytest.fixture
+def paused(finished, tmp_path):
+    """The run of `finished` once more, stopped after its second epoch."""
+    _, config, _ = finished
     config = replace(config, reports_dir=tmp_path, export=False, report=False)
-    paused = train(replace(config, stop_after=2))
-    assert (paused.status, paused.test, paused.openings) == ("running", None, ())
-    assert [row.epoch for row in paused.history] == [0, 1, 2]
-    assert paused.history[2].val_cross_entropy == record.history[2].val_cross_entropy
-    other = paused.data.sha256[::-1]
+    return train(replace(config, stop_after=2)), config
+
+
+def test_a_paused_run_keeps_the_test_split_shut(finished, boxes_cache, paused):
+    record, (stopped, config) = finished[0], paused
+    assert (stopped.status, stopped.test, stopped.openings) == ("running", None, ())
+    assert [row.epoch for row in stopped.history] == [0, 1, 2]
+    assert stopped.history[2].val_cross_entropy == record.history[2].val_cross_entropy
+    other = stopped.data.sha256[::-1]
     data = load(config)
     data = data._replace(info=replace(data.info, sha256=other))
-    told = rf"data that it started with\. Received: .* of boxes {paused.data.sha256[:12]}…, which is {other[:12]}… now"
+    told = rf"data that it started with\. Received: .* of boxes {stopped.data.sha256[:12]}…, which is {other[:12]}… now"
     with pytest.raises(UsageError, match=told):
-        start_or_resume(config, tmp_path / "runs" / config.run_id, data)
+        start_or_resume(config, config.reports_dir / "runs" / config.run_id, data)
+
+
+@pytest.mark.slow
+def test_a_paused_run_goes_on_to_the_same_weights(finished, boxes_cache, paused):
+    (record, _, folder), (_, config) = finished, paused
     ended = train(config)
     assert ended.status == "finished"
     assert [opening.purpose for opening in ended.openings] == ["final evaluation"]
     assert ended.test == record.test
     ours, theirs = (
         load_model(ended, place / "model.weights.h5").get_weights()
-        for place in (tmp_path / "runs" / config.run_id, folder)
+        for place in (config.reports_dir / "runs" / config.run_id, folder)
     )
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(mine, other)

@@ -78,6 +78,7 @@ def test_run_fn_writes_a_servable_model_of_the_examples(fn_args, files, tmp_path
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.mark.slow
 def test_tuner_fn_searches_and_its_best_feeds_run_fn(fn_args, tmp_path):
     fn_args.model_run_dir = None
     fn_args.custom_config = QUICK | {"search": {"max_trials": 2, "batch_sizes": "50,100", "l1": "off"}}
