@@ -7,11 +7,11 @@ from kernorm.studies.analysis import analyse
 from tests.builders import a_study, some_results
 
 
-@pytest.fixture
-def result(tmp_path):
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
     study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")})
     results = some_results(study, {"bn": (50, 51, 52, 53), "ln": (10, 11, 13, 12)})
-    return StudyResult(study, analyse(study, results), tmp_path)
+    return StudyResult(study, analyse(study, results), tmp_path_factory.mktemp("study"))
 
 
 def test_the_table_holds_what_the_report_says(result):

@@ -121,6 +121,7 @@ def test_the_latest_blessed_version_is_the_baseline(mnist_cache, model, easy, ca
     assert "Baseline: eva4-bn" in (base / "2000" / FOLDER / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_robustness_has_every_corruption_and_the_models_beside(mnist_cache, model, monkeypatch, capsys):
     monkeypatch.setattr("kernorm.evaluation.evaluator.ROBUSTNESS_IMAGES", 100)
     other = candidate(model.parent / "2000")

@@ -215,7 +215,7 @@ def test_classify_gives_all_labels_the_likeliest_first(made, images, size):
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        (TrainConfig(net="eva4", norm="bn", penalize="all", l1=1e-4), (28, 28, 1)),
+        pytest.param(TrainConfig(net="eva4", norm="bn", penalize="all", l1=1e-4), (28, 28, 1), marks=pytest.mark.slow),
         (
             TrainConfig(net="eva6", norm="frn", norm_at=("conv2=brn", "conv3=gbn"), standardize_kernels=True),
             (32, 32, 3),

@@ -43,6 +43,7 @@ def test_a_good_model_is_published_and_is_the_next_ones_baseline(tmp_path, mnist
     assert read_evaluation(tmp_path / "run" / "2").baseline.version == first
 
 
+@pytest.mark.slow
 def test_a_poor_model_is_trained_and_refused(tmp_path, mnist_cache, capsys, caplog):
     config = replace(
         TINY, reports_dir=tmp_path / "reports", saved_models_dir=tmp_path / "saved_models", format=("openvino",)

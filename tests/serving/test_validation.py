@@ -117,6 +117,7 @@ def test_other_answers_than_the_nets_are_refused(model, here, monkeypatch, capsy
     assert "differ from Keras by 3.7, allowed are " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_served_model_is_asked_and_what_it_answers_counts(model, here, monkeypatch, capsys):
     """The server is of the test: it speaks TF Serving's protocol, but is not it."""
     only(monkeypatch, "graph", "tensorflow", SERVING)

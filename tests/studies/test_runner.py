@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from kernorm.errors import UsageError
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import REVISION
+from kernorm.studies import runner
 from kernorm.studies.ledger import DAMAGED, RECORDS, Ledger, Result
 from kernorm.study import PROG, StudyConfig, command, main, plan
 from kernorm.system import cli
@@ -192,6 +194,26 @@ def test_a_run_that_another_study_has_trained_is_taken(tmp_path, boxes_cache, ca
     assert "trained by other studies: 4 from other" in (folder_of(path) / "report.html").read_text()
 
 
+def test_a_study_takes_the_folder_of_its_own_file_only(tmp_path, boxes_cache, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path)
+    mine = plan(StudyConfig(study=path.name))
+    results = list(fabricate(path).results.values())
+    for file, refused in (("mine.py", False), ("", False), ("elsewhere/mine.py", True)):
+        folder = tmp_path / "studies" / f"of {file.replace('/', ' ')}"
+        folder.mkdir(parents=True)
+        # A run of another config, as if the study had none of its own in common.
+        Ledger(folder).add(replace(results[0], file=file, run_id="another"))
+        if refused:
+            with pytest.raises(
+                UsageError, match=r"belongs to one study file\. Received: mine\.py, and in .* of elsewhere/mine\.py\. G"
+            ):
+                runner._check_file(mine, Ledger(folder))
+            Ledger(folder).add(replace(results[0], file=file))  # edited or moved, it shares a run
+        runner._check_file(mine, Ledger(folder))
+
+
+@pytest.mark.slow
 def test_two_study_files_of_one_name_do_not_share_a_folder(tmp_path, boxes_cache, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path)
@@ -277,9 +299,10 @@ def test_a_study_runs_and_reports_without_tensorflow(tmp_path, boxes_cache):
     ("changes", "reason"),
     [
         ({"revision": 1}, "4 of another revision of the training code"),
-        pytest.param({"data": "9f" * 32}, "4 of other data", marks=pytest.mark.slow),
+        ({"data": "9f" * 32}, "4 of other data"),
     ],
 )
+@pytest.mark.slow
 def test_a_run_that_todays_code_and_data_would_not_give_is_not_taken(tmp_path, boxes_cache, capsys, changes, reason):
     path = write(tmp_path)
     for name in ("other", "mine"):
@@ -298,7 +321,7 @@ def test_a_run_that_todays_code_and_data_would_not_give_is_not_taken(tmp_path, b
     )
 
 
-@pytest.mark.parametrize("data", [None, "9f" * 32])
+@pytest.mark.parametrize("data", [None, pytest.param("9f" * 32, marks=pytest.mark.slow)])
 def test_an_old_page_is_written_again_from_its_old_records(tmp_path, boxes_cache, data):
     path = write(tmp_path)
     fabricate(path, "mine", data, revision=1)

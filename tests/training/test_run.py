@@ -168,6 +168,7 @@ def test_a_deleted_report_is_written_again_and_the_look_is_entered(finished, box
     assert (copy / "report.html").read_text().count("data:image/png") == page.count("data:image/png")
 
 
+@pytest.mark.slow
 def test_without_a_report_it_can_be_added_later(tiny, capsys):
     config = tiny(epochs=1, report=False)
     assert main(config) == 0

@@ -52,6 +52,7 @@ def fn_args(files, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_run_fn_writes_a_servable_model_of_the_examples(fn_args, files, tmp_path, monkeypatch):
     monkeypatch.setenv("KERNORM_CACHE_DIR", str(tmp_path / "mine"))
     hp = keras_tuner.HyperParameters()
