@@ -168,6 +168,8 @@ class Trainer:
                 save=self._after_epoch,
                 progress=progress,
             )
+            # TensorFlow traces a step twice if the first time makes variables, such as momenta.
+            self.model.optimizer.build(self.model.trainable_variables)
             with trackers(self.config, self.folder.name, self.folder) as others:
                 self.model.fit(
                     self.batches,

@@ -46,10 +46,8 @@ def test_a_good_model_is_blessed_in_any_folder(tmp_path, monkeypatch):
     assert passed >= {"graph", "tensorflow", "openvino", "onnxruntime"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["litert", pytest.param("onnx", marks=pytest.mark.slow), pytest.param("openvino", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["litert", "onnx", "openvino"])
 def test_a_model_is_converted_in_any_folder(tmp_path, name):
     path = candidate(tmp_path / "".join(NAMES) / "1")
     assert kernorm.load_exported(path).convert(name).is_file()

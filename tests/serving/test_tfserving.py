@@ -96,6 +96,7 @@ def on_path(folder, monkeypatch, command):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
+@pytest.mark.slow
 def test_a_binary_is_started_with_the_model_and_ended(tmp_path, images, monkeypatch):
     on_path(
         tmp_path,

@@ -87,6 +87,7 @@ def test_the_runtimes_that_a_server_has_bless_a_model(model, here, monkeypatch, 
     assert (model / FOLDER / "INFRA_BLESSED").read_text().splitlines() == told.splitlines()[:-1]
 
 
+@pytest.mark.slow
 def test_a_runtime_is_asked_in_a_process_of_its_own(model, tmp_path):
     found = validation._run("graph", model, tmp_path)
     assert list(found) == ["version"]

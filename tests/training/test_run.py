@@ -20,6 +20,7 @@ from kernorm.nets.model import build_model_for
 from kernorm.nets.weights import load_model
 from kernorm.records.record import read_record, write_record
 from kernorm.train import main, summary
+from kernorm.training import optimizers
 from kernorm.training.callbacks import RunLog
 from kernorm.training.run import locked_run_folder, start_or_resume, train
 from tests.builders import make_record
@@ -293,13 +294,16 @@ def test_a_diverged_run_stops_names_the_step_and_is_recorded(tiny, capsys, caplo
     assert "is already trained; --retrain" in caplog.text
 
 
-def test_selection_on_validation_keeps_the_best_epoch(tiny):
+def test_selection_on_validation_keeps_the_best_epoch(tiny, monkeypatch):
+    traced, apply = [], optimizers._Scheduled.apply
+    monkeypatch.setattr(optimizers._Scheduled, "apply", lambda self, *words: (traced.append(self), apply(self, *words)))
     # A rate that stays high makes accuracies go up and down, so that the last epoch is rarely the best.
     record = train(tiny(select="validation", schedule="constant", learning_rate=0.3, report=False))
     accuracies = [row.val_accuracy for row in record.history[1:]]
     assert record.selected_epoch == 1 + int(np.argmax(accuracies))
     assert record.validation.accuracy == pytest.approx(max(accuracies), abs=1e-6)
     assert (len(record.openings), record.test_last) == (1, None)
+    assert len(traced) == 1  # twice, if the first step makes the momenta
 
 
 # The rate rises to the end, until nothing is left of what was learned: the last epoch is not the best one.
