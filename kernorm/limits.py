@@ -10,6 +10,7 @@ import math
 import numbers
 import operator
 import os
+import re
 import types
 import typing
 from pathlib import Path
@@ -69,6 +70,18 @@ def _kind(flag: str, hint: Any) -> _Kind:
     kinds = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
     choices = tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
     return _Kind(flag, kinds, choices, next((mark for mark in marks if isinstance(mark, Limit)), None))
+
+
+def seconds_of(text: str, flag: str) -> float:
+    """Returns a time such as 90s, 30m or 1.5h in seconds; a number alone is of seconds.
+
+    Raises:
+        UsageError: it is none, or 0; `flag` gave it.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)([smh]?)", text)
+    if not found or not float(found[1]):
+        raise UsageError(f"{flag} takes a time.", f"{text!r}", "Give for example 30m.")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def check_settings(settings: Any) -> None:

@@ -19,7 +19,7 @@ from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
 from kernorm.system import cli
 
 if TYPE_CHECKING:
-    from kernorm.studies.definition import Study
+    from kernorm.studies.definition import Study, UntilResolved
 
 PROG = "python -m kernorm.study"
 
@@ -40,7 +40,7 @@ class StudyConfig:
     """
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "which runs": ("seeds", "epochs", "only"),
+        "which runs": ("seeds", "until_resolved", "time_budget", "max_seeds", "metric", "epochs", "only"),
         **ENGINE_GROUP,
         "results": ("name", "reports_dir", "saved_models_dir", "push"),
         "this command": ("dry_run", "report_only", "quiet", "verbose", "help"),
@@ -50,7 +50,24 @@ class StudyConfig:
     """Which one."""
 
     seeds: int | None = None
-    """How many seeds, from 0; None: as many as the study says. At least 2 for a verdict, 10 for small differences."""
+    """How many seeds, from 0, fixed before you look; None: as many as the study says. --dry-run shows which difference
+    they can see. Seeds that are added after a look at verdicts cost power."""
+
+    until_resolved: bool = False
+    """Add seeds round by round, for the baseline and the arms still open, until every arm is better, worse or
+    equivalent. Verdicts stay valid however often you look."""
+
+    time_budget: str | None = None
+    """With --until-resolved: begin no round that would end after this time, for example 30m or 2h. Given again, it goes
+    on."""
+
+    max_seeds: int | None = None
+    """With --until-resolved: the most seeds of an arm; None: 50. 20, 30 or 50, given before the first run, are declared
+    and need fewer seeds."""
+
+    metric: str | None = None
+    """Primary metric, which alone has verdicts: accuracy, cross_entropy, brier or ece; fixed by the first run. None:
+    the study's own."""
 
     epochs: int | None = None
     """Another number of epochs for every arm: a shortened schedule, kept in a folder of its own."""
@@ -88,6 +105,17 @@ class StudyConfig:
             not self.name.strip() or {"/", "\0"} & set(self.name) or self.name in (".", "..")
         ):
             raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example eva6-short.")
+        if self.metric is not None:
+            from kernorm.studies.definition import primary
+
+            primary(self.metric, "--metric")
+        self.until()
+
+    def until(self) -> "UntilResolved | None":
+        """Returns how long the study may go on; None where its number of seeds is fixed."""
+        from kernorm.studies.definition import until_resolved_or_none
+
+        return until_resolved_or_none(self.until_resolved, self.seeds, self.time_budget, self.max_seeds)
 
     @property
     def folder(self) -> Path:
@@ -109,6 +137,7 @@ def plan(config: StudyConfig) -> "Study":
         seeds=config.seeds,
         epochs=config.epochs,
         only=config.only,
+        metric=config.metric,
         threads=config.engine.threads,
         reports_dir=config.reports_dir,
         export=False,
@@ -118,7 +147,7 @@ def plan(config: StudyConfig) -> "Study":
 
 def main(config: StudyConfig) -> int:
     """Runs what is missing and shows the verdicts; returns 1 if a run failed, or none has finished yet."""
-    from kernorm.studies.runner import missing_runs, run_study
+    from kernorm.studies.runner import missing_runs, run_study, visible
     from kernorm.studies.terminal import show_plan, show_verdicts
     from kernorm.system.files import require_folder
 
@@ -126,8 +155,12 @@ def main(config: StudyConfig) -> int:
     require_folder(config.folder, "--reports-dir")
     if config.dry_run:
         show_plan(study, missing_runs(study, config.folder), config.engine.local_workers)
+        if not config.until_resolved:
+            print(visible(study, config.folder))
         return 0
-    summary = run_study(study, config.folder, config.engine, command=command(config), train=not config.report_only)
+    summary = run_study(
+        study, config.folder, config.engine, command=command(config), train=not config.report_only, until=config.until()
+    )
     show_verdicts(summary)
     print(f"report   {config.folder / 'report.html'}")
     if any(arm.states["failed"] for arm in summary.arms) or not summary.finished:
@@ -159,9 +192,11 @@ def _publish(study: "Study", config: StudyConfig) -> int:
 def command(config: StudyConfig) -> str:
     """Returns the command line of this config, without the flags that do not change the result."""
     words = ["python", "-m", "kernorm.study", shlex.quote(config.study)]
-    for name in ("seeds", "epochs", "name"):
+    if config.until_resolved:
+        words.append("--until-resolved")
+    for name in ("seeds", "time_budget", "max_seeds", "metric", "epochs", "name"):
         if (value := getattr(config, name)) is not None:
-            words += [f"--{name}", shlex.quote(str(value))]
+            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
     if config.only:
         words += ["--only", *map(shlex.quote, config.only)]
     return " ".join(words)

@@ -188,6 +188,8 @@ def some_results(study, errors=ERRORS, **changes):
         if run.config.select == "test":
             looks = [Opening(time="2026-03-01T10:00:00+00:00", epoch=n, purpose="selection") for n in range(1, 7)]
             record = replace(record, monitored="test", openings=(*looks, *record.openings))
+            if wrong is not None:
+                record = replace(record, test_last=evaluation([7 * image % COUNT for image in range(wrong + 2)]))
         found[name] = Result(arm=run.arm, seed=run.seed, run_id=name, status=status, message=message, record=record)
     return found
 

@@ -13,7 +13,7 @@ import tyro
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.limits import Limit, check_settings
+from kernorm.limits import Limit, check_settings, seconds_of
 from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
 from tuner.space import Space, space_of
 
@@ -172,12 +172,7 @@ class SearchConfig:
     @property
     def budget_seconds(self) -> float | None:
         """The time budget in seconds."""
-        if self.time_budget is None:
-            return None
-        found = re.fullmatch(r"(\d+(?:\.\d*)?)([smh]?)", self.time_budget)
-        if not found or not float(found[1]):
-            raise UsageError("--time-budget takes a time.", f"{self.time_budget!r}", "Give for example 30m.")
-        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+        return None if self.time_budget is None else seconds_of(self.time_budget, "--time-budget")
 
     @property
     def base(self) -> TrainConfig:

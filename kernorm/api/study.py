@@ -12,15 +12,24 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
 from kernorm.parallel.settings import EngineConfig
-from kernorm.stats.comparison import Comparison, holm, percentage_points, verdict
+from kernorm.stats.comparison import Comparison, percentage_points, verdict
 from kernorm.stats.comparison import compare as compare_values
-from kernorm.stats.intervals import Interval, two_level_bootstrap
-from kernorm.studies.definition import SEEDS, Published, Study, load_study, study_of, with_overrides
+from kernorm.stats.intervals import Interval, chance_variance, two_level_bootstrap
+from kernorm.studies.definition import (
+    SEEDS,
+    Published,
+    Study,
+    load_study,
+    study_of,
+    until_resolved_or_none,
+    with_overrides,
+)
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.report.arms import arms_of
 from kernorm.studies.report.charts import charts
 from kernorm.studies.runner import run_study as run_in_folder
-from kernorm.studies.summary import METRICS, ArmSummary, StudySummary
+from kernorm.studies.summary import ArmSummary, StudySummary
+from kernorm.studies.wording import compared, headline_interval
 
 
 class StudyResult:
@@ -37,8 +46,8 @@ class StudyResult:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row an arm: runs, mean test accuracy with its interval, difference to its baseline, verdict."""
-        rows = {arm.name: _row(arm) for arm in self.summary.arms}
+        """A row an arm: runs, mean of the primary metric, its interval for new images, difference, verdict."""
+        rows = {arm.name: _row(arm, self.summary.metric) for arm in self.summary.arms}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
     @property
@@ -46,20 +55,27 @@ class StudyResult:
         """The study's page, report.html."""
         return self.folder / "report.html"
 
-    def verdict(self, arm: str, metric: str = "accuracy") -> str:
-        """Says what may be said of an arm against its baseline, by one of the study's metrics.
+    def verdict(self, arm: str, metric: str | None = None) -> str:
+        """Says what may be said of an arm against its baseline, by the study's primary metric.
+
+        Of an arm whose epoch was selected on test it speaks of the last epoch.
 
         Raises:
-            UsageError: there is no such arm or metric, or the arm is a baseline.
+            UsageError: there is no such arm, the metric is not the primary one, or the arm is a baseline.
         """
         found = {one.name: one for one in self.summary.arms}
         if arm not in found:
             raise UsageError("A verdict is of an arm.", f"{arm!r}", nearest(arm, found))
-        if metric not in METRICS:
-            raise UsageError("A verdict is by a metric.", f"{metric!r}", nearest(metric, METRICS))
-        if metric not in found[arm].verdicts:
+        if metric not in (None, self.summary.metric):
+            raise UsageError(
+                "A verdict is by the study's primary metric.",
+                f"{metric!r}",
+                f"It is {self.summary.metric}; the others are described in `summary`.",
+            )
+        verdict = found[arm].decided
+        if found[arm].baseline is None:
             raise UsageError("A verdict compares an arm with its baseline.", f"{arm!r}, which is one", "Name another.")
-        return found[arm].verdicts[metric].sentence
+        return verdict.sentence if verdict else "no verdict: its runs kept no evaluation of the last epoch"
 
     def plot(self, name: str = "differences") -> Chart:
         """Returns a chart of the study's report by name, such as differences, seeds or curves.
@@ -67,7 +83,7 @@ class StudyResult:
         Raises:
             UsageError: the study has no such chart, for example before two seeds have finished.
         """
-        drawn = {key: panels for key, panels in charts(self._arms()).items() if panels}
+        drawn = {key: panels for key, panels in charts(self._arms(), self.summary.metric).items() if panels}
         if name not in drawn:
             raise UsageError("A chart is one that the study has.", f"{name!r}", nearest(name, drawn))
         return Chart(drawn[name], self.study.name)
@@ -98,6 +114,10 @@ def run_study(
     name: str | None = None,
     epochs: int | None = None,
     only: Collection[str] = (),
+    metric: str | None = None,
+    until_resolved: bool = False,
+    time_budget: str | None = None,
+    max_seeds: int | None = None,
     engine: EngineConfig | None = None,
     reports_dir: str | Path = "reports",
 ) -> StudyResult:
@@ -114,6 +134,10 @@ def run_study(
         name: of the folder under reports/studies; by default the study's, or `arms`.
         epochs: another number of epochs for every arm.
         only: some arms, by name or pattern.
+        metric: the primary one, which alone has verdicts; by default the study's own, or accuracy.
+        until_resolved: add seeds round by round until every arm is better, worse or equivalent.
+        time_budget: with `until_resolved`, begin no round that would end after this time, such as 30m or 2h.
+        max_seeds: with `until_resolved`, the most seeds of an arm; by default 50.
         engine: where runs are computed; by default on this machine, one a core.
         reports_dir: where studies/<name>/ and runs/<run id>/ are written.
 
@@ -121,6 +145,7 @@ def run_study(
         UsageError: an arm, a name, a number, the data or the engine is wrong.
     """
     reports_dir, engine = expanded(reports_dir), engine or EngineConfig()
+    until = until_resolved_or_none(until_resolved, seeds, time_budget, max_seeds)
     if isinstance(study, Mapping):
         planned = study_of(
             name or "arms",
@@ -139,13 +164,16 @@ def run_study(
         seeds=seeds,
         epochs=epochs,
         only=only,
+        metric=metric,
         threads=engine.threads,
         reports_dir=reports_dir,
         export=False,
         report=False,
     )
     folder = reports_dir / "studies" / (name or planned.name + (f"-e{epochs}" if epochs else ""))
-    return StudyResult(planned, run_in_folder(planned, folder, engine, command="kernorm.run_study(…)"), folder)
+    return StudyResult(
+        planned, run_in_folder(planned, folder, engine, command="kernorm.run_study(…)", until=until), folder
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,7 +181,7 @@ class Compared:
     """Two sets of runs, compared; by accuracy, unless told otherwise.
 
     Attributes:
-        verdict: in words; `on these images` unless the mistakes by image were given.
+        verdict: in words; a difference is one `on these images` unless the mistakes by image were given.
         comparison: difference, intervals and tests over the seeds in common.
         new_images: interval of the difference on images that were never seen; None without mistakes by image.
     """
@@ -168,7 +196,7 @@ class Compared:
     def _repr_html_(self) -> str:
         rows = {
             name: {"value": getattr(self.comparison, name)}
-            for name in ("pairs", "difference", "interval", "p_paired", "probability_better", "seeds_needed")
+            for name in ("pairs", "difference", "interval", "p", "probability_better")
         }
         return page(self.verdict, pd.DataFrame.from_dict(rows, orient="index"))
 
@@ -197,10 +225,7 @@ def compare(
         ValueError: a value is not finite, or the margin is not positive.
         UsageError: `wrong` without `count`, or without the seeds that are compared.
     """
-    comparison = compare_values(arm, baseline, higher_is_better=higher_is_better, margin=margin)
-    adjusted, tost = (holm({"arm": p})["arm"] for p in (comparison.p_paired, comparison.tost_p))
-    shown = verdict(comparison, adjusted, tost, show=percentage_points).sentence
-    new_images = None
+    new_images, floor = None, 0.0
     if wrong is not None:
         common = sorted(arm.keys() & baseline.keys())
         if count is None or any(seed not in one for one in wrong for seed in common):
@@ -209,31 +234,22 @@ def compare(
                 f"count={count}, seeds {[sorted(one) for one in wrong]} for {common}",
                 "Give wrong=({seed: images, …}, {seed: images, …}) and count=10000.",
             )
-        new_images = two_level_bootstrap(
-            [wrong[0][seed] for seed in common], [wrong[1][seed] for seed in common], count, paired=True
-        )
-    if comparison.difference is not None:
-        shown += f", {_on_images(comparison, new_images)}"
-    return Compared(verdict=shown, comparison=comparison, new_images=new_images)
+        mine, base = ([one[seed] for seed in common] for one in wrong)
+        new_images = two_level_bootstrap(mine, base, count, paired=True)
+        floor = chance_variance(mine, count, base)
+    comparison = compare_values(arm, baseline, higher_is_better=higher_is_better, margin=margin, floor=floor)
+    found = verdict(comparison, comparison.p, comparison.tost_p, new_images=new_images, show=percentage_points)
+    return Compared(verdict=found.sentence, comparison=comparison, new_images=new_images)
 
 
-def _on_images(comparison: Comparison, new_images: Interval | None) -> str:
-    if new_images is None:
-        return "on these images"
-    low, high = new_images
-    resolved = (low > 0) == (high > 0) and (low > 0) == ((comparison.difference or 0.0) > 0)
-    interval = f"[{percentage_points(low)}, {percentage_points(high)}]"
-    return f"on these images; on new images the difference is in {interval}{'' if resolved else ', not resolved'}"
-
-
-def _row(arm: ArmSummary) -> dict[str, Any]:
-    score, comparison = arm.scores.get("accuracy"), arm.comparisons.get("accuracy")
-    low, high = score.interval if score and score.interval else (None, None)
+def _row(arm: ArmSummary, metric: str) -> dict[str, Any]:
+    score, comparison = arm.scores.get(metric), compared(arm, metric)
+    low, high = headline_interval(arm, metric) or (None, None)
     return {
         "runs": len(arm.seeds),
-        "accuracy": score.mean if score else None,
+        metric: score.mean if score else None,
         "low": low,
         "high": high,
         "difference": comparison.difference if comparison else None,
-        "verdict": arm.verdicts["accuracy"].sentence if arm.verdicts else "" if arm.baseline else "baseline",
+        "verdict": arm.decided.sentence if arm.decided else "" if arm.baseline else "baseline",
     }

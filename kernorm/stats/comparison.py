@@ -1,22 +1,22 @@
 """Which differences between arms are real: intervals, tests, the seeds still needed, and a verdict in words.
 
-Between the records of a study and its report: SciPy and statsmodels on plain numbers, in each metric's own unit.
-Intervals hold 95 %. With few seeds trust those of Student's t: a percentile bootstrap of five values covers about 83 %
-(as Colas et al. 2018, arXiv:1806.08295, warn). Fix the number of seeds before looking: adding seeds until a difference
-is significant finds differences that are not there.
+Between the records of a study and its report: plain numbers, in each metric's own unit. Intervals hold 95 % unless they
+say otherwise. With few seeds trust those of Student's t: a percentile bootstrap of five values covers about 83 % (as
+Colas et al. 2018, arXiv:1806.08295, warn). The tests here are for one look at a number of seeds that was fixed before;
+those of `kernorm.stats.anytime` are for any number of looks.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import ttest_power
-from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from kernorm.stats.intervals import ROUNDING, Interval, Values, as_interval, bootstrap_interval, finite_values
 
@@ -24,6 +24,8 @@ ALPHA = 0.05
 POWER = 0.8
 # A difference that needs more seeds is out of reach.
 MOST_SEEDS = 1000
+# Above this correlation of arm and baseline over seeds, pairs find more than two samples do.
+PAIRING = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,37 +48,68 @@ class Summary:
 class Comparison:
     """One metric of an arm against the baseline; with fewer than two common seeds nothing but `pairs` is known.
 
-    `difference` is arm − baseline, the mean over the common seeds; `sd`, `interval`, `bootstrap` and `p_paired` are of
-    it. `p_welch` and the interval `welch` take the arms as unpaired, with all their seeds; None where neither varies.
-    `probability_better` is the share of all cross pairs in which the arm's value is the better one, ties one half; its
-    bootstrap interval is a point where every pair agrees. `tost_p` is of the claim that the difference lies within
-    ±`margin`. `seeds_needed` counts all seeds of an arm, those already run among them, that show a true difference of
-    `planned_difference` with power POWER; MOST_SEEDS stands for itself and for any more.
+    `difference` is arm − baseline. Where the arms are `paired`, it is the mean over the common seeds, with the standard
+    error `error` of that and `df` = pairs − 1; else the difference of the means of all seeds, by Welch 1947. `floor` is
+    the least variance that a difference of two runs was taken to have. `p` is of no difference, `tost_p` of one outside
+    ±`margin` (two one-sided tests), `interval` of the difference, all by Student's t with these. `sd`, `bootstrap` and
+    `p_paired` are of the differences by seed as they are, `p_welch` and `welch` of the arms unpaired; None where
+    neither varies. `probability_better` is the share of all cross pairs in which the arm's value is the better one,
+    ties one half; its bootstrap interval is a point where every pair agrees.
     """
 
     pairs: int
     higher_is_better: bool
     margin: float | None
+    paired: bool = True
+    floor: float = 0.0
     difference: float | None = None
-    sd: float | None = None
+    error: float | None = None
+    df: float | None = None
+    p: float | None = None
+    tost_p: float | None = None
     interval: Interval | None = None
+    sd: float | None = None
     bootstrap: Interval | None = None
     p_paired: float | None = None
     p_welch: float | None = None
     welch: Interval | None = None
     probability_better: float | None = None
     probability_interval: Interval | None = None
-    tost_p: float | None = None
-    planned_difference: float | None = None
-    seeds_needed: int | None = None
+
+    def interval_at(self, alpha: float) -> Interval | None:
+        """Returns the interval of the difference at the level 1 − `alpha`."""
+        if self.difference is None or self.error is None or self.df is None:
+            return None
+        half = self.error * float(stats.t.isf(alpha / 2, self.df)) if self.error else 0.0
+        return self.difference - half, self.difference + half
+
+
+Outcome = Literal[
+    "better",
+    "worse",
+    "better on these images",
+    "worse on these images",
+    "equivalent",
+    "not resolved",
+    "as selected",
+    "no verdict",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What may be said of an arm, as one of five names and as words for the report."""
+    """What may be said of an arm, as a name and as words for the report.
 
-    name: Literal["better", "worse", "equivalent", "not resolved", "no verdict"]
+    `interval` is of the difference, at the level 1 − `alpha` that decided after the correction for several arms; `of`
+    says of what images: `new images`, or `these images`, the ones of the test split. An interval of None has no bound
+    yet.
+    """
+
+    name: Outcome
     sentence: str
+    interval: Interval | None = None
+    of: Literal["new images", "these images", ""] = ""
+    alpha: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +148,21 @@ def compare(
     *,
     higher_is_better: bool,
     margin: float | None,
-    alpha: float = ALPHA,
+    paired: bool = True,
+    floor: float = 0.0,
 ) -> Comparison:
-    """Compares two arms, given as seed → value, paired by the seeds they have in common.
+    """Compares two arms, given as seed → value.
 
-    `alpha` is the level the seeds are planned for: under Holm's correction over k arms, ALPHA / k is safe. Differences
-    that are all the same have no t; both tests of them are sign tests, so that two equal pairs prove nothing.
+    Args:
+        arm: value by seed.
+        baseline: value by seed.
+        higher_is_better: which direction is better.
+        margin: what counts as no difference; None makes no equivalence test.
+        paired: by the seeds in common, to be decided before any test, as `pooled_correlation` does for a study.
+        floor: the least variance of a difference of two runs.
+
+    Without a floor, differences that are all the same have no t; both tests of them are sign tests, so that two equal
+    pairs prove nothing.
 
     Raises:
         ValueError: a value is not finite, or the margin is not positive.
@@ -131,41 +173,66 @@ def compare(
     common = sorted(arm.keys() & baseline.keys())
     pairs = len(common)
     if pairs < 2:
-        return Comparison(pairs=pairs, higher_is_better=higher_is_better, margin=margin)
-    paired = np.array([(arm[seed], baseline[seed]) for seed in common], dtype=np.float64).T
-    described = DescrStatsW(paired[0] - paired[1])
-    difference, sd, tost = float(described.mean), float(described.std_ddof(1)), None
+        return Comparison(pairs=pairs, higher_is_better=higher_is_better, margin=margin, paired=paired, floor=floor)
+    differences = np.array([arm[seed] - baseline[seed] for seed in common], dtype=np.float64)
+    described = DescrStatsW(differences)
     rounding = ROUNDING * max(np.abs(a).max(), np.abs(b).max())
-    if np.ptp(described.data) <= rounding:
-        sd = 0.0
-        p_paired = stats.binomtest(pairs, pairs).pvalue if abs(difference) > rounding else 1.0
-        if margin is not None:
-            within = pairs if abs(difference) < margin - rounding else 0
-            tost = float(stats.binomtest(within, pairs, alternative="greater").pvalue)
-    else:
-        p_paired = described.ttest_mean(0.0)[1]
-        if margin is not None:
-            tost = float(ttost_paired(*paired, -margin, margin)[0])
+    constant = np.ptp(differences) <= rounding
     means = CompareMeans(DescrStatsW(a), DescrStatsW(b)) if max(np.ptp(a), np.ptp(b)) > rounding else None
     sides = (a, b) if higher_is_better else (b, a)
-    planned, needed = _plan(difference, sd, pairs, margin, alpha)
-    return Comparison(
+    sd = 0.0 if constant else float(described.std_ddof(1))
+    if paired:
+        difference, error, df = float(described.mean), math.sqrt(max(sd**2, floor) / pairs), pairs - 1.0
+    else:
+        difference, (error, df) = float(a.mean() - b.mean()), _welch(a, b, floor)
+    found = Comparison(
         pairs=pairs,
         higher_is_better=higher_is_better,
         margin=margin,
+        paired=paired,
+        floor=floor,
         difference=difference,
+        error=error,
+        df=df,
         sd=sd,
-        interval=as_interval(described.tconfint_mean()),
-        bootstrap=bootstrap_interval(np.mean, described.data),
-        p_paired=float(p_paired),
+        bootstrap=bootstrap_interval(np.mean, differences),
+        p_paired=_sign_test(differences, rounding) if constant else float(described.ttest_mean(0.0)[1]),
         p_welch=float(means.ttest_ind(usevar="unequal")[1]) if means else None,
         welch=as_interval(means.tconfint_diff(usevar="unequal")) if means else None,
         probability_better=float(_share_above(*sides)),
         probability_interval=bootstrap_interval(_share_above, *sides),
-        tost_p=tost,
-        planned_difference=planned,
-        seeds_needed=needed,
     )
+    if error <= rounding:
+        within = pairs if margin is not None and abs(difference) < margin - rounding else 0
+        p, tost = _sign_test(differences, rounding), float(stats.binomtest(within, pairs, alternative="greater").pvalue)
+    else:
+        p = float(2 * stats.t.sf(abs(difference) / error, df))
+        tost = float(stats.t.sf(((margin or 0.0) - abs(difference)) / error, df))
+    return replace(found, p=p, tost_p=None if margin is None else tost, interval=found.interval_at(ALPHA))
+
+
+def pooled_correlation(pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]]) -> float | None:
+    """Returns the correlation over seeds of arms and their baselines, pooled over a study; None if nothing varies.
+
+    Args:
+        pairs: of each comparison the arm's and the baseline's value by seed.
+
+    Returns:
+        Σ cov / √(Σ var · Σ var) over the comparisons, of the seeds in common.
+    """
+    covariance = first = second = 0.0
+    for arm, baseline in pairs:
+        common = sorted(arm.keys() & baseline.keys())
+        if len(common) > 1:
+            a, b = (np.array([values[seed] for seed in common]) for values in (arm, baseline))
+            a, b = a - a.mean(), b - b.mean()
+            covariance, first, second = covariance + a @ b, first + a @ a, second + b @ b
+    return float(covariance / math.sqrt(first * second)) if first > 0 and second > 0 else None
+
+
+def pairing_pays(correlation: float | None) -> bool:
+    """Decides for a whole study whether arms are compared in pairs by seed, before any test."""
+    return correlation is not None and correlation > PAIRING
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -175,35 +242,66 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
     return dict.fromkeys(p_values) | dict(zip(made, adjusted, strict=True))
 
 
+def holm_levels(p_values: Mapping[str, float | None], alpha: float = ALPHA) -> dict[str, float]:
+    """Returns the level at which Holm's procedure (1979) tests each of several p-values, step by step.
+
+    A claim is refuted at α divided by the number of those that were not refuted before it; from the first that is not
+    refuted on, all have its level. None, no test made, has the strictest one.
+    """
+    made = sorted((p, name) for name, p in p_values.items() if p is not None)
+    levels, left = {}, max(1, len(made))
+    for p, name in made:
+        levels[name] = alpha / left
+        if p <= alpha / left:
+            left = max(1, left - 1)
+    return dict.fromkeys(p_values, alpha / max(1, len(made))) | levels
+
+
 def verdict(
     comparison: Comparison,
     p_adjusted: float | None,
     tost_adjusted: float | None = None,
+    *,
+    new_images: Interval | None = None,
     alpha: float = ALPHA,
+    equivalence_alpha: float = ALPHA,
     show: Callable[[float], str] = "{:.3g}".format,
+    plan: str = "",
 ) -> Verdict:
-    """Says what a comparison allows to be said, from its p_paired and tost_p as `holm` has adjusted them over the arms.
+    """Says what a comparison allows to be said.
 
-    A significant difference goes first: it is real, however small, and where the equivalence test holds too the
-    sentence says that it is smaller than the margin. Then equivalence. Without either the question is open, which is
-    no evidence of "no difference". `show` writes a difference with its unit, as `points` does for shares.
+    A significant difference goes first. It is one of the recipes, better or worse, if the interval for new images
+    leaves zero on the same side too, and else one on these images alone. Then equivalence. Without either the question
+    is open, which is no evidence of "no difference".
+
+    Args:
+        comparison: of the arm with its baseline.
+        p_adjusted: of no difference, as `holm` has adjusted it over the arms.
+        tost_adjusted: of the equivalence test, adjusted as well.
+        new_images: interval of the difference on images that were never seen, at the level for this arm.
+        alpha: the level of this arm, as `holm_levels` gives it.
+        equivalence_alpha: that of its equivalence test.
+        show: writes a difference with its unit, as `percentage_points` does for shares.
+        plan: what would resolve the question, in words.
     """
     if p_adjusted is None or comparison.difference is None:
         return Verdict(name="no verdict", sentence="no verdict: fewer than 2 seeds in common with the baseline")
-    equivalent = tost_adjusted is not None and tost_adjusted <= alpha
+    equivalent = tost_adjusted is not None and tost_adjusted <= ALPHA
     margin = show(comparison.margin or 0.0)
-    if p_adjusted <= alpha:
-        better = (comparison.difference > 0) == comparison.higher_is_better
-        name: Literal["better", "worse"] = "better" if better else "worse"
-        return Verdict(name=name, sentence=f"{name}, though by less than {margin}" if equivalent else name)
+    here: dict[str, Any] = {"interval": comparison.interval_at(alpha), "of": "these images", "alpha": alpha}
+    if p_adjusted <= ALPHA:
+        up = comparison.difference > 0
+        side = "better" if up == comparison.higher_is_better else "worse"
+        small = f", though by less than {margin}" if equivalent else ""
+        if new_images is not None and (new_images[0] > 0 if up else new_images[1] < 0):
+            name: Outcome = "better" if side == "better" else "worse"
+            return Verdict(name=name, sentence=name + small, interval=new_images, of="new images", alpha=alpha)
+        name = "better on these images" if side == "better" else "worse on these images"
+        return Verdict(name=name, sentence=f"{name}{small}; not resolved for new ones", **here)
     if equivalent:
-        return Verdict(name="equivalent", sentence=f"equivalent within {margin}")
-    if not comparison.planned_difference or not comparison.seeds_needed:
-        return Verdict(name="not resolved", sentence="not resolved: no difference seen, and no margin to plan for")
-    needed = max(comparison.seeds_needed, comparison.pairs + 1)
-    seeds = f"about {needed} seeds" if needed < MOST_SEEDS else f"{MOST_SEEDS} seeds or more"
-    sentence = f"not resolved: {seeds} needed to see {show(comparison.planned_difference)}"
-    return Verdict(name="not resolved", sentence=sentence)
+        here |= {"interval": comparison.interval_at(2 * equivalence_alpha), "alpha": 2 * equivalence_alpha}
+        return Verdict(name="equivalent", sentence=f"equivalent within {margin}", **here)
+    return Verdict(name="not resolved", sentence=f"not resolved: {plan}" if plan else "not resolved", **here)
 
 
 def percentage_points(share: float) -> str:
@@ -238,23 +336,49 @@ def mcnemar(wrong_a: Collection[int], wrong_b: Collection[int]) -> McNemar:
     return McNemar(only_a=only_a, only_b=only_b, p=float(p))
 
 
-def _plan(difference: float, sd: float, pairs: int, margin: float | None, alpha: float) -> tuple[float, int]:
-    """Returns the difference to plan for and its seeds.
+def plan_seeds(
+    variance: float, df: float, effect: float, *, paired: bool, correlation: float = 0.0, alpha: float = ALPHA
+) -> tuple[int, int]:
+    """Returns the range of seeds that show a true difference of `effect` with power POWER, in one look at new seeds.
 
-    That is the margin, the least that matters, or what was observed if that is more: an observed difference near 0
-    would ask for any number of seeds. If the margin would have been seen by now, the truth lies between it and 0, and
-    the plan is for the nearest verdict, from the observed difference. A spread known from few pairs is raised until
-    the power, averaged over such pilots, is the promised one (Julious and Owen 2006, their noncentral t).
+    Args:
+        variance: of a run within its arm, pooled over the arms of a study.
+        df: degrees of freedom of that.
+        effect: the difference to be seen; the margin.
+        paired: whether arms will be compared in pairs.
+        correlation: of the pairs, if they are.
+        alpha: the level of one arm.
+
+    Returns:
+        The seeds of each arm by the ends of the 80 % interval of the variance; MOST_SEEDS stands for any more.
     """
-    z = stats.norm.isf(alpha / 2)
-    raised = sd * float(stats.nct.ppf(POWER, pairs - 1, z) / (z + stats.norm.ppf(POWER)))
-    observed, least = abs(difference), margin or 0.0
-    planned = max(observed, least)
-    needed = seeds_needed(raised, planned, alpha)
-    if needed <= pairs:
-        planned = max(observed, least - observed)
-        needed = seeds_needed(raised, planned, alpha)
-    return planned, needed
+    share = 2 * (1 - correlation) if paired else 2.0
+    ends = [math.sqrt(share * variance * df / float(stats.chi2.isf(tail, df))) for tail in (0.1, 0.9)]
+    low, high = (seeds_needed(sd, effect, alpha) for sd in ends)
+    return low, high
+
+
+def visible_difference(variance: float, seeds: int, alpha: float) -> float:
+    """Returns the least true difference that so many seeds an arm show with power POWER, arms unpaired."""
+    if seeds < 2:
+        return math.inf
+    df = 2.0 * (seeds - 1)
+    return math.sqrt(2 * variance / seeds) * float(stats.t.isf(alpha / 2, df) + stats.t.ppf(POWER, df))
+
+
+def _welch(a: Values, b: Values, floor: float) -> tuple[float, float]:
+    """Returns the standard error of a difference of means and its degrees of freedom, by Welch and Satterthwaite."""
+    parts = [(max(float(values.var(ddof=1)), floor / 2) / len(values), len(values) - 1) for values in (a, b)]
+    total = sum(part for part, _ in parts)
+    if total == 0:
+        return 0.0, float(len(a) + len(b) - 2)
+    return math.sqrt(total), total**2 / sum(part**2 / df for part, df in parts)
+
+
+def _sign_test(differences: Values, rounding: float) -> float:
+    """Returns the p of differences that are all the same; 1 if they are 0."""
+    n = len(differences)
+    return float(stats.binomtest(n, n).pvalue) if abs(differences.mean()) > rounding else 1.0
 
 
 def _share_above(a: Values, b: Values, axis: int = -1) -> Any:

@@ -13,6 +13,8 @@ Interval = tuple[float, float]
 Values = NDArray[np.float64]
 
 RESAMPLES = 2000
+# Of them that lie beyond an interval, so that its ends are known at high levels too.
+_IN_TAIL = 100
 # What rounding leaves of the difference of equal numbers, relative to them.
 ROUNDING = 1e-9
 
@@ -25,17 +27,27 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def clopper_pearson(successes: int, count: int) -> tuple[float, float]:
+    """Returns the exact 95 % interval of a proportion (Clopper and Pearson 1934); (0, 1) when nothing was counted."""
+    if count == 0:
+        return 0.0, 1.0
+    interval = stats.binomtest(successes, count).proportion_ci(confidence_level=0.95, method="exact")
+    return float(interval.low), float(interval.high)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TimeTo:
     """Time to a target over runs: `median`, by Kaplan and Meier, is the first by which half of them had reached it.
 
-    None if they never did; an upper limit of None lies beyond what was run.
+    None if they never did. `interval` of the median lies between two order statistics and covers with probability
+    `level`, at least 95 %; below six runs there is none. An upper limit of None lies beyond what was run.
     """
 
     n: int
     reached: int
     median: float | None
     interval: tuple[float, float | None] | None
+    level: float | None = None
 
 
 def two_level_bootstrap(
@@ -44,27 +56,78 @@ def two_level_bootstrap(
     count: int,
     *,
     paired: bool,
-    resamples: int = RESAMPLES,
+    alpha: float = 0.05,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> Interval | None:
     """Returns the interval of the accuracy difference a − b on new images and new seeds; None below two runs an arm.
 
-    A run is given by the images, of `count`, that it has wrong; `paired` runs stand in the same order of seeds.
+    A run is given by the images, of `count`, that it has wrong; `paired` runs stand in the same order of seeds. The
+    level is 1 − `alpha`.
 
     Raises:
         ValueError: an image lies outside the split, or paired arms differ in their number of runs.
     """
-    a, b = _hits(wrong_a, count), _hits(wrong_b, count)
+    a, b = _misses(count, wrong_a, wrong_b)
     if paired and len(a) != len(b):
         raise ValueError(f"Paired arms have the same seeds. Received: {len(a)} and {len(b)} runs. Drop the others.")
-    return _two_levels([a - b] if paired else [a, -b], resamples, seed)
+    return _two_levels([b - a] if paired else [-a, b], count, 0.0, alpha, resamples, seed)
 
 
 def two_level_interval(
-    wrong: Sequence[Collection[int]], count: int, *, resamples: int = RESAMPLES, seed: int = 0
+    wrong: Sequence[Collection[int]], count: int, *, resamples: int | None = None, seed: int = 0
 ) -> Interval | None:
-    """Returns the interval of one arm's accuracy on new images and new seeds, as `two_level_bootstrap` does."""
-    return _two_levels([_hits(wrong, count)], resamples, seed)
+    """Returns the 95 % interval of one arm's accuracy on new images and new seeds, as `two_level_bootstrap` does."""
+    (misses,) = _misses(count, wrong)
+    return _two_levels([-misses], count, 1.0, 0.05, resamples, seed)
+
+
+def chance_variance(
+    wrong: Sequence[Collection[int]], count: int, baseline: Sequence[Collection[int]] | None = None
+) -> float:
+    """Returns the variance of a run's accuracy that independent errors over the images imply; with one run 0.
+
+    Args:
+        wrong: the images that each run has wrong.
+        count: images of the split, N.
+        baseline: runs of the same seeds, in the same order; then it is the variance of the difference of a pair.
+
+    Returns:
+        The residual mean square of the two-way analysis of variance, runs by images, over N.
+
+    Raises:
+        ValueError: as `two_level_bootstrap`.
+    """
+    mine, other = _misses(count, wrong, baseline or ())
+    return _chance(mine if baseline is None else mine - other, count) / count if len(mine) > 1 else 0.0
+
+
+def chance_variances(
+    wrong: Sequence[Collection[int]], count: int, baseline: Sequence[Collection[int]]
+) -> tuple[float, ...]:
+    """Returns `chance_variance` of the differences of the first run, the first two, … of all runs."""
+    mine, other = _misses(count, wrong, baseline)
+    found, squares, columns, rows = [], 0.0, np.zeros(mine.shape[1]), np.zeros(0)
+    for row in mine - other:
+        squares, columns, rows = squares + float(row @ row), columns + row, np.append(rows, row.sum() / count)
+        found.append(_residual(squares, columns, rows, count) / count if len(rows) > 1 else 0.0)
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceParts:
+    """Variance of a mean accuracy difference: `images`, over the choice of images, and `seeds`, of a pair of seeds."""
+
+    images: float
+    seeds: float
+
+
+def variance_parts(wrong: Sequence[Collection[int]], count: int, baseline: Sequence[Collection[int]]) -> VarianceParts:
+    """Splits the variance of an arm's difference to its baseline, paired by seed; needs two runs."""
+    mine, other = _misses(count, wrong, baseline)
+    images, runs = (mine - other).mean(axis=0), (mine - other).sum(axis=1) / count
+    squares = float(images @ images) - count * float(images.sum() / count) ** 2
+    return VarianceParts(images=squares / (count - 1) / count, seeds=float(runs.var(ddof=1)))
 
 
 def time_to(values: Sequence[float | None], budgets: Sequence[float]) -> TimeTo:
@@ -83,18 +146,37 @@ def time_to(values: Sequence[float | None], budgets: Sequence[float]) -> TimeTo:
     survival = SurvfuncRight(sample, np.array(met, dtype=np.int64))
     # statsmodels asks for S < 1/2; slightly more includes S = 1/2, whichever way its logarithms have rounded it.
     median = float(survival.quantile(0.5 - ROUNDING))
-    with np.errstate(all="ignore"):  # its transform is infinite where S = 0
-        low, high = as_interval(survival.quantile_ci(0.5))
+    interval, level = _median_interval([math.inf if value is None else value for value in values])
     return TimeTo(
         n=len(met),
         reached=sum(met),
         median=median if math.isfinite(median) else None,
-        interval=None if math.isnan(low) else (low, high if math.isfinite(high) else None),
+        interval=interval,
+        level=level,
     )
 
 
-def _two_levels(parts: Sequence[Values], resamples: int, seed: int) -> Interval | None:
-    """Returns the percentile interval of the sum of the means of the parts, each (runs, images), both resampled.
+def _median_interval(times: Sequence[float]) -> tuple[tuple[float, float | None] | None, float | None]:
+    """Returns the narrowest interval of the median between order statistics that covers at least 95 %, and its level.
+
+    A run that never reached the target counts as later than all others; where the lower end is such a run, there is
+    no interval.
+    """
+    n, ordered = len(times), sorted(times)
+    places = [k for k in range(1, n // 2 + 1) if 1 - 2 * stats.binom.cdf(k - 1, n, 0.5) >= 0.95]
+    if not places or not math.isfinite(ordered[places[-1] - 1]):
+        return None, None
+    k = places[-1]
+    low, high = ordered[k - 1], ordered[n - k]
+    return (low, high if math.isfinite(high) else None), float(1 - 2 * stats.binom.cdf(k - 1, n, 0.5))
+
+
+def _two_levels(
+    parts: Sequence[Values], count: int, offset: float, alpha: float, resamples: int | None, seed: int
+) -> Interval | None:
+    """Returns the percentile interval of `offset` and the means of the parts, each (runs, images), both resampled.
+
+    The parts are 0 on all images of the `count` that they do not hold.
 
     Images are resampled for all runs at once. That holds each run's chance on each image too, which seeds resampled
     as well would count three times (Owen 2007, doi:10.1214/07-AOAS122): nearly every interval would cover. So the
@@ -103,26 +185,48 @@ def _two_levels(parts: Sequence[Values], resamples: int, seed: int) -> Interval 
     """
     if min(map(len, parts)) < 2:
         return None
+    resamples = resamples or max(RESAMPLES, math.ceil(_IN_TAIL / alpha))
     generator = np.random.default_rng(seed)
-    values, images = np.unique(sum(part.mean(axis=0) for part in parts), return_counts=True)
-    count = int(images.sum())
-    means = generator.multinomial(count, images / count, resamples) @ values / count
+    known = sum(part.mean(axis=0) for part in parts)
+    values, images = np.unique(np.append(known, 0.0), return_counts=True)
+    images[values == 0.0] += count - len(known) - 1
+    means = offset + generator.multinomial(count, images / count, resamples) @ values / count
     for part in parts:
-        runs, rows = len(part), part.mean(axis=1)
-        chance = np.square(part - part.mean(axis=0) - rows[:, None] + rows.mean()).sum() / (runs - 1) / (count - 1)
-        variance = max(0.0, rows.var(ddof=1) - chance / count)
+        runs, rows = len(part), part.sum(axis=1) / count
+        variance = max(0.0, rows.var(ddof=1) - _chance(part, count) / count)
         means += math.sqrt(variance / runs) * generator.standard_t(runs - 1, resamples)
-    return as_interval(np.percentile(means, (2.5, 97.5)))
+    return as_interval(np.percentile(means, (50 * alpha, 100 - 50 * alpha)))
 
 
-def _hits(wrong: Sequence[Collection[int]], count: int) -> Values:
-    hits = np.ones((len(wrong), count))
-    for row, images in zip(hits, wrong, strict=True):
-        if images and (min(images) < 0 or max(images) >= count):
-            received = f"{min(images)} to {max(images)}"
-            raise ValueError(f"Images count from 0 to {count - 1}. Received: {received}. Give their split's size.")
-        row[list(images)] = 0.0
-    return hits
+def _chance(part: Values, count: int) -> float:
+    """Returns what a run's hit on an image varies by chance, from misses or their differences, (runs, images)."""
+    return _residual(float((part * part).sum()), part.sum(axis=0), part.sum(axis=1) / count, count)
+
+
+def _residual(squares: float, columns: Values, rows: Values, count: int) -> float:
+    """Returns the residual mean square of runs by images, from sums of squares and of images, and means of runs.
+
+    What neither the means of the images nor those of the runs explain; images that are not held are 0 everywhere.
+    """
+    runs, middle = len(rows), float(rows.mean())
+    left = squares - float(columns @ columns) / runs - count * float(rows @ rows) + runs * count * middle**2
+    return max(0.0, left) / (runs - 1) / (count - 1)
+
+
+def _misses(count: int, *arms: Sequence[Collection[int]]) -> list[Values]:
+    """Returns for each arm 1 where a run is wrong, (runs, images), over the images that any run has wrong."""
+    held = sorted({image for runs in arms for images in runs for image in images})
+    if held and (held[0] < 0 or held[-1] >= count):
+        received = f"{held[0]} to {held[-1]}"
+        raise ValueError(f"Images count from 0 to {count - 1}. Received: {received}. Give their split's size.")
+    place = {image: column for column, image in enumerate(held)}
+    found = []
+    for runs in arms:
+        misses = np.zeros((len(runs), len(held)))
+        for row, images in zip(misses, runs, strict=True):
+            row[[place[image] for image in images]] = 1.0
+        found.append(misses)
+    return found
 
 
 def bootstrap_interval(statistic: Callable[..., Any], *samples: Values) -> Interval:

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from statistics import median_low
+from typing import Any
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import Epoch, Record
 from kernorm.stats import comparison, intervals
 from kernorm.studies.definition import Published, Study
+from kernorm.studies.design import Design
 from kernorm.studies.ledger import Result
 from kernorm.studies.summary import (
     METRICS,
@@ -19,30 +21,41 @@ from kernorm.studies.summary import (
     ArmSummary,
     Claim,
     HardImage,
+    LastEpoch,
     Metric,
     Sparsity,
     StudySummary,
     _test,
 )
+from kernorm.studies.verdicts import Decision, decide, failures_of, judged_anytime, judged_evaluation
 
 Runs = dict[int, Record]
 
 
-def analyse(study: Study, results: Mapping[str, Result], unusable: Mapping[str, int] | None = None) -> StudySummary:
-    """Compares the arms of a study by the results there are, by run id; `unusable` as in `ledger.Shared`."""
+def analyse(
+    study: Study,
+    results: Mapping[str, Result],
+    unusable: Mapping[str, int] | None = None,
+    design: Design | None = None,
+) -> StudySummary:
+    """Compares the arms of a study by the results there are.
+
+    Args:
+        study: its arms and baselines.
+        results: by run id.
+        unusable: as in `ledger.Shared`.
+        design: how verdicts are found; by default by one look, on the study's primary metric.
+    """
+    design = design or Design(metric=study.metric)
     found = results_by_arm(study, results)
     runs = {arm: finished(found[arm]) for arm in study.arms}
-    compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
-    comparisons = {
-        name: {arm: _compare(metric, runs[arm], runs[study.baselines[arm]], len(compared)) for arm in compared}
-        for name, metric in METRICS.items()
-    }
-    adjusted = {name: comparison.holm({arm: c.p_paired for arm, c in by.items()}) for name, by in comparisons.items()}
-    tost = {name: comparison.holm({arm: c.tost_p for arm, c in by.items()}) for name, by in comparisons.items()}
+    decisions = decide(study, design, found)
     arms = []
     for arm, config in study.arms.items():
-        baseline = study.baselines[arm] if arm in compared else None
-        mine = {name: comparisons[name][arm] for name in METRICS} if baseline else {}
+        decision = decisions.get(arm)
+        baseline = study.baselines[arm] if decision else None
+        against = runs[baseline] if baseline else {}
+        mine = {name: _compare(metric, runs[arm], against) for name, metric in METRICS.items()} if baseline else {}
         arms.append(
             _arm(
                 study,
@@ -51,13 +64,8 @@ def analyse(study: Study, results: Mapping[str, Result], unusable: Mapping[str, 
                 baseline,
                 found[arm],
                 runs[arm],
-                runs[baseline] if baseline else {},
-                comparisons=mine,
-                p_adjusted={name: adjusted[name][arm] for name in mine},
-                verdicts={
-                    name: comparison.verdict(mine[name], adjusted[name][arm], tost[name][arm], show=METRICS[name].show)
-                    for name in mine
-                },
+                against,
+                **_decided(config, decision, runs[arm], mine, design),
             )
         )
     records = [record for by_seed in runs.values() for record in by_seed.values()]
@@ -87,6 +95,9 @@ def analyse(study: Study, results: Mapping[str, Result], unusable: Mapping[str, 
         ),
         unusable=dict(unusable or {}),
         duplicates={record.data.name: record.data.duplicates for record in records if record.data.duplicates},
+        metric=design.metric,
+        design=design,
+        anytime=judged_anytime(design, found),
     )
 
 
@@ -112,7 +123,7 @@ def _arm(
     results: Mapping[int, Result],
     runs: Runs,
     baseline_runs: Runs,
-    **comparisons: dict,
+    **decided: Any,
 ) -> ArmSummary:
     records = list(runs.values())
     states = Counter(result.status for result in results.values())
@@ -127,7 +138,7 @@ def _arm(
         published=study.published.get(name),
         seeds=tuple(sorted(runs)),
         states={state: states[state] for state in ("finished", "diverged", "failed")}
-        | {"missing": len(study.seeds) - len(results)},
+        | {"missing": len(study.seeds_of(name)) - len(results)},
         troubles=tuple(
             f"seed {seed}: {result.message}" for seed, result in sorted(results.items()) if result.status != "finished"
         ),
@@ -153,16 +164,57 @@ def _arm(
         openings=sum(len(record.openings) for record in ended),
         seconds=sum(record.seconds for record in ended),
         cpu_seconds=sum(record.cpu_seconds for record in ended),
-        **comparisons,
+        failures=failures_of(results),
+        **decided,
     )
 
 
-def _compare(metric: Metric, runs: Runs, baseline: Runs, arms: int) -> comparison.Comparison:
-    """Compares one of several arms; seeds are planned for the level that Holm's correction leaves it at worst."""
+def _decided(
+    config: TrainConfig,
+    decision: Decision | None,
+    runs: Runs,
+    comparisons: dict[str, comparison.Comparison],
+    design: Design,
+) -> dict[str, Any]:
+    """Returns the fields of an arm that say what is decided of it."""
+    if config.select != "test":
+        if decision:
+            comparisons = comparisons | {design.metric: decision.comparison}
+        return {
+            "comparisons": comparisons,
+            "p_adjusted": decision.p_adjusted if decision else None,
+            "verdict": decision.verdict if decision else None,
+            "last": None,
+            "exhausted": bool(decision and decision.exhausted),
+        }
+    metric = METRICS[design.metric]
+    lasts = [
+        (metric.of(judged), metric.value(record)) for record in runs.values() if (judged := judged_evaluation(record))
+    ]
+    last = None
+    if lasts:
+        score = comparison.summarize([value for value, _ in lasts])
+        last = LastEpoch(
+            score=score,
+            gain=_mean(selected for _, selected in lasts) - score.mean,
+            compared=decision.comparison if decision else None,
+            p_adjusted=decision.p_adjusted if decision else None,
+            verdict=decision.verdict if decision else None,
+        )
+    selected = comparison.Verdict(name="as selected", sentence="as selected on test: no verdict")
+    return {
+        "comparisons": comparisons,
+        "p_adjusted": None,
+        "verdict": selected if decision else None,
+        "last": last,
+        "exhausted": bool(decision and decision.exhausted),
+    }
+
+
+def _compare(metric: Metric, runs: Runs, baseline: Runs) -> comparison.Comparison:
+    """Describes the difference of an arm to its baseline by one metric, over finished runs."""
     values, against = ({seed: metric.value(record) for seed, record in some.items()} for some in (runs, baseline))
-    return comparison.compare(
-        values, against, higher_is_better=metric.higher_is_better, margin=metric.margin, alpha=comparison.ALPHA / arms
-    )
+    return comparison.compare(values, against, higher_is_better=metric.higher_is_better, margin=metric.margin)
 
 
 def _wrong(runs: Runs) -> dict[int, set[int]]:

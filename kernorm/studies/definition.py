@@ -6,12 +6,14 @@ Before study.py, which runs it. A study file holds a docstring whose first parag
     BASELINE: str | dict[str, str]      the arm that the others are compared with, or each arm's own by name; the first
                                         arm if it is missing
     SEEDS: int                          how many, 5 if it is missing
+    PRIMARY: str                        the metric with verdicts: accuracy (default), cross_entropy, brier, ece
     PUBLISHED: dict[str, Published]     what a paper says of an arm, shown next to what is found here
 """
 
 import ast
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import runpy
@@ -24,9 +26,13 @@ from typing import Any
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
-from kernorm.limits import expanded, whole_number
+from kernorm.limits import expanded, seconds_of, whole_number
 
 SEEDS = 5
+# Metrics that verdicts may be by; see `summary.METRICS`.
+PRIMARY = ("accuracy", "cross_entropy", "brier", "ece")
+# The first number of seeds that may decide, `stats.anytime.FIRST`, which takes long to import.
+LEAST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +74,12 @@ class Study:
     Attributes:
         text: the file's docstring; its first paragraph is the question.
         seeds: are added to each arm's own seed.
+        counts: how many of the seeds an arm has, where that is not all of them.
+        metric: the primary one, which alone has verdicts.
         baselines: the arm that each arm is compared with; an arm that is its own baseline, or has none, is compared
             with nothing.
-        file: where it is defined: a path relative to the current folder, or `kernorm:NAME`; empty for a call.
+        file: where it is defined: a path from the current folder, `kernorm:NAME`, or a name and a digest of the path of
+            a file elsewhere; empty for a call.
     """
 
     name: str
@@ -80,6 +89,12 @@ class Study:
     baselines: Mapping[str, str]
     published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
     file: str = ""
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    metric: str = PRIMARY[0]
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """Returns the seeds of an arm."""
+        return self.seeds[: self.counts.get(arm, len(self.seeds))]
 
     @property
     def question(self) -> str:
@@ -92,7 +107,47 @@ class Study:
             Planned(arm=arm, seed=seed, config=replace(config, seed=config.seed + seed))
             for seed in self.seeds
             for arm, config in self.arms.items()
+            if seed in self.seeds_of(arm)
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntilResolved:
+    """How long a study may go on: no round begins that would end after `seconds`; `most` seeds of an arm at most."""
+
+    seconds: float | None = None
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses too few seeds."""
+        if self.most is not None and self.most < LEAST:
+            raise UsageError(
+                f"--max-seeds must be at least {LEAST}, the first number that may decide.",
+                f"max_seeds={self.most}",
+                "Give for example 50.",
+            )
+
+
+def until_resolved_or_none(
+    until_resolved: bool, seeds: int | None, time_budget: str | None, max_seeds: int | None
+) -> UntilResolved | None:
+    """Returns how long a study may go on, as the command and the call take it; None for a fixed number of seeds.
+
+    Raises:
+        UsageError: the settings contradict each other, or one is wrong.
+    """
+    seconds = None if time_budget is None else seconds_of(time_budget, "--time-budget")
+    found = UntilResolved(seconds=seconds, most=max_seeds)
+    if until_resolved and seeds is not None:
+        raise UsageError(
+            "A number of seeds is fixed, or found by rounds.",
+            f"--seeds {seeds} and --until-resolved",
+            "Give one of them.",
+        )
+    for flag, value in (("--time-budget", time_budget), ("--max-seeds", max_seeds)):
+        if value is not None and not until_resolved:
+            raise UsageError(f"{flag} goes with --until-resolved.", f"{flag} {value} alone", "Add that flag.")
+    return found if until_resolved else None
 
 
 def packaged() -> dict[str, Path]:
@@ -114,11 +169,25 @@ def load_study(name: str) -> Study:
     if not path.is_file():
         raise UsageError("A study file must be there.", f"{name}, which is not", f"Known: {', '.join(known)}.")
     study = _study(path.stem, path, _values(path))
-    return replace(study, file=f"kernorm:{name}" if name in known else os.path.relpath(path))
+    return replace(study, file=f"kernorm:{name}" if name in known else _file_name(path))
+
+
+def _file_name(path: Path) -> str:
+    """Names a study file by its path from the current folder; one elsewhere without the folders of this machine."""
+    relative = os.path.relpath(path)
+    if not relative.startswith(os.pardir):
+        return relative
+    return f"{path.name} ({hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]})"
 
 
 def with_overrides(
-    study: Study, *, seeds: int | None = None, epochs: int | None = None, only: Iterable[str] = (), **changes: Any
+    study: Study,
+    *,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    only: Iterable[str] = (),
+    metric: str | None = None,
+    **changes: Any,
 ) -> Study:
     """Returns the study with fewer or more seeds, another number of epochs, or some of its arms.
 
@@ -127,6 +196,7 @@ def with_overrides(
         seeds: how many, from 0.
         epochs: of every arm; step schedules keep their shape, rounded to whole epochs.
         only: names of arms or patterns such as `ln-*`; their baselines stay in any case.
+        metric: the primary one; None: the study's own.
         changes: fields of TrainConfig, the same for every arm.
 
     Raises:
@@ -146,7 +216,23 @@ def with_overrides(
         for arm, config in study.arms.items()
         if arm in kept
     }
-    return replace(study, arms=arms, seeds=study.seeds if count is None else tuple(range(count)))
+    return replace(
+        study,
+        arms=arms,
+        seeds=study.seeds if count is None else tuple(range(count)),
+        metric=study.metric if metric is None else primary(metric, "--metric"),
+    )
+
+
+def primary(name: Any, source: str) -> str:
+    """Returns a primary metric's name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in PRIMARY:
+        raise UsageError("A primary metric is a known one.", f"{name!r} as {source}", nearest(str(name), PRIMARY))
+    return str(name)
 
 
 def shortened(config: TrainConfig, epochs: int | None) -> dict[str, Any]:
@@ -203,6 +289,7 @@ def study_of(
     baseline: str | Mapping[str, str] | None = None,
     seeds: Any = SEEDS,
     published: Mapping[str, Published] | None = None,
+    metric: Any = PRIMARY[0],
     source: str = "this call",
 ) -> Study:
     """Returns a study of these arms; `source` is where they are defined, for messages.
@@ -214,6 +301,7 @@ def study_of(
         baseline: the arm that the others are compared with, or each arm's own by name; None: the first.
         seeds: how many.
         published: what a paper says of arms.
+        metric: the primary one, which alone has verdicts.
         source: names the file, or says that it is a call.
 
     Raises:
@@ -247,7 +335,15 @@ def study_of(
     count = whole_number(seeds)
     if count is None or count < 1:
         raise UsageError("SEEDS is a number of at least 1.", f"{seeds!r} in {source}", "Give 5.")
-    return Study(name=name, text=text, arms=arms, seeds=tuple(range(count)), baselines=baselines, published=published)
+    return Study(
+        name=name,
+        text=text,
+        arms=arms,
+        seeds=tuple(range(count)),
+        baselines=baselines,
+        published=published,
+        metric=primary(metric, f"PRIMARY of {source}"),
+    )
 
 
 def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
@@ -258,5 +354,6 @@ def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
         baseline=values.get("BASELINE"),
         seeds=values.get("SEEDS", SEEDS),
         published=values.get("PUBLISHED", {}),
+        metric=values.get("PRIMARY", PRIMARY[0]),
         source=str(path),
     )

@@ -5,6 +5,7 @@ seeds extend it. This process schedules jobs and collects results: it imports ne
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,22 +20,33 @@ from kernorm.parallel.factory import open_training
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import Record
 from kernorm.reporting.progress import StudyProgress
-from kernorm.studies.analysis import analyse
-from kernorm.studies.definition import Planned, Study
+from kernorm.studies.analysis import analyse, results_by_arm
+from kernorm.studies.definition import Planned, Study, UntilResolved
+from kernorm.studies.design import Design, read_design, settled, write_design
 from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.report.words import not_used, taken
+from kernorm.studies.rounds import format_round, next_round, open_arms, require_order, with_counts
 from kernorm.studies.summary import StudySummary
 from kernorm.studies.terminal import format_result
+from kernorm.studies.verdicts import ended_runs, format_visible
 from kernorm.system.files import locked, make_folder
 
 _LOG = logging.getLogger("kernorm")
 
 
 def run_study(
-    study: Study, folder: Path, engine: EngineConfig | None = None, *, command: str = "", train: bool = True
+    study: Study,
+    folder: Path,
+    engine: EngineConfig | None = None,
+    *,
+    command: str = "",
+    train: bool = True,
+    until: UntilResolved | None = None,
 ) -> StudySummary:
     """Runs what is missing of a study and writes report.html and its tables into the study's folder.
+
+    Verdicts that are shown are a look, which design.json keeps.
 
     Args:
         study: arms, seeds and baselines; its configs say where runs are kept.
@@ -42,12 +54,14 @@ def run_study(
         engine: where runs are computed; by default on this machine, one a core.
         command: how to make the report again, as it shows it.
         train: False writes the report from the records alone.
+        until: adds seeds round by round until every arm is resolved, or that says stop.
 
     Returns:
         What can be said of the study by all runs there are.
 
     Raises:
-        UsageError: its data or the engine cannot be used, its folder is another study's, or another process runs it.
+        UsageError: its data or the engine cannot be used, its folder is another study's, another process runs it, or
+            what was fixed before its first run would change.
     """
     make_folder(folder, "--reports-dir")
     with locked(folder / "lock", "run this study"):
@@ -60,9 +74,19 @@ def run_study(
                 ledger.path,
                 ", ".join(map(str, ledger.damaged)),
             )
+        asked = Design(metric=study.metric, until_resolved=until is not None, cap=until.most if until else None)
+        design = settled(read_design(folder), asked, begun=bool(ledger.results), train=train)
         if train:
+            write_design(design, folder)
+        if design.until_resolved:
+            study = _as_far_as_it_is(study, design, ledger)
+        if train and until:
+            study = _run_until_resolved(study, engine or EngineConfig(), ledger, design, until)
+        elif train:
             _run(study, engine or EngineConfig(), ledger)
-        summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable)
+        summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable, design=design)
+        if train or ledger.results:
+            write_design(design.looked(ended_runs(results_by_arm(study, ledger.results))), folder)
         write_study_report(study, summary, ledger, folder, command)
         return summary
 
@@ -84,6 +108,12 @@ def missing_runs(study: Study, folder: Path) -> list[Planned]:
     return _missing(study, _find_shared(study, folder))
 
 
+def visible(study: Study, folder: Path) -> str:
+    """Says which true difference a study of so many seeds can see, by the runs that there are."""
+    found = results_by_arm(study, _find_shared(study, folder).usable)
+    return format_visible(study, Design(metric=study.metric), found)
+
+
 def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
     """Takes the runs that any study has trained, and trains the others; each result is in the ledger once it ended."""
     folder = ledger.path.parent
@@ -91,15 +121,54 @@ def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
     shared = _find_shared(study, folder)  # once more: now the digests of all data are known
     missing = _missing(study, shared)
     _take(study, shared, ledger)
-    total = len(study.runs())
     if not missing:
-        _LOG.info("All %d runs of %s are done; more --seeds extend it.", total, study.name)
+        _LOG.info("All %d runs of %s are done; more --seeds extend it.", len(study.runs()), study.name)
         return
     opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
-    with (
-        opened as engine,
-        StudyProgress(total=total, done=total - len(missing), slots=engine.slots) as progress,
-    ):
+    with opened as engine:
+        _train(study, missing, engine, ledger)
+
+
+def _as_far_as_it_is(study: Study, design: Design, ledger: Ledger) -> Study:
+    """Returns a study with the seeds that each arm has, where their number is not fixed."""
+    wide = replace(study, seeds=tuple(range(design.most)), counts={})
+    found = results_by_arm(wide, ledger.results)
+    require_order(study, found)
+    return with_counts(study, ended_runs(found))
+
+
+def _run_until_resolved(
+    study: Study, engine_config: EngineConfig, ledger: Ledger, design: Design, until: UntilResolved
+) -> Study:
+    """Adds seeds round by round; returns the study with those that it has then."""
+    folder, begun, rounds = ledger.path.parent, time.monotonic(), 0
+    _prepare_data(study.arms.values())
+    opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
+    with opened as engine:
+        while True:
+            found = results_by_arm(study, ledger.results)
+            summary = analyse(study, ledger.results, design=design)
+            took = (time.monotonic() - begun) / max(1, rounds)
+            _LOG.info(format_round(summary, design, study.counts, took))
+            counts = next_round(study, design, [arm.name for arm in open_arms(summary)], ended_runs(found))
+            if not counts:
+                return study
+            if until.seconds is not None and rounds and time.monotonic() - begun + took > until.seconds:
+                _LOG.info("The time budget ends; the same command with a longer one goes on.")
+                return study
+            study = with_counts(study, counts)
+            shared = _find_shared(study, folder)
+            _take(study, shared, ledger)
+            _train(study, _missing(study, shared), engine, ledger)
+            rounds += 1
+
+
+def _train(
+    study: Study, missing: Iterable[Planned], engine: Engine[Planned, Record] | Populations[Planned], ledger: Ledger
+) -> None:
+    """Trains these runs; each result is in the ledger once it ended."""
+    missing, total = list(missing), len(study.runs())
+    with StudyProgress(total=total, done=total - len(missing), slots=engine.slots) as progress:
         for run in missing:
             engine.submit(run)
         for outcome in engine.outcomes():

@@ -1,13 +1,15 @@
 """What can be said of a study and of its arms, as typed tables."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import BY_COLUMNS, Duplicates, Evaluation, Record
 from kernorm.stats import comparison, intervals
 from kernorm.studies.definition import Published
+from kernorm.studies.design import Design
 
 TARGETS = (0.99, 0.994)
 MARGIN = 0.0005  # 0.05 percentage points
@@ -15,26 +17,41 @@ MARGIN = 0.0005  # 0.05 percentage points
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A score of a run: what it is called, which direction is better, and the margin that counts as no difference."""
+    """A score of a run: what it is called, which direction is better, and the margin that counts as no difference.
+
+    `of` takes it from an evaluation, `worst` says what a failed run has, by the number of classes, and `by_image` that
+    the mistakes tell it image by image, so that there are verdicts for new ones.
+    """
 
     label: str
-    value: Callable[[Record], float]
+    of: Callable[[Evaluation], float]
+    worst: Callable[[int], float]
     higher_is_better: bool = False
     margin: float | None = None
+    by_image: bool = False
     show: Callable[[float], str] = "{:.2g}".format
+
+    # Variance of the difference of two whole numbers of images that were rounded.
+    rounding: ClassVar[float] = 1 / 6
+
+    def value(self, record: Record) -> float:
+        """Returns the score of a finished run, as it was selected."""
+        return self.of(_test(record))
 
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         label="test accuracy",
-        value=lambda record: _test(record).accuracy,
+        of=lambda test: test.accuracy,
+        worst=lambda classes: 1 / classes,
         higher_is_better=True,
         margin=MARGIN,
+        by_image=True,
         show=comparison.percentage_points,
     ),
-    "cross_entropy": Metric(label="cross-entropy (NLL)", value=lambda record: _test(record).cross_entropy),
-    "brier": Metric(label="Brier score", value=lambda record: _test(record).brier),
-    "ece": Metric(label="calibration error (ECE)", value=lambda record: _test(record).ece),
+    "cross_entropy": Metric(label="cross-entropy (NLL)", of=lambda test: test.cross_entropy, worst=math.log),
+    "brier": Metric(label="Brier score", of=lambda test: test.brier, worst=lambda classes: 1 - 1 / classes),
+    "ece": Metric(label="calibration error (ECE)", of=lambda test: test.ece, worst=lambda _: 1.0),
 }
 
 
@@ -92,6 +109,46 @@ class Sparsity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Failures:
+    """How many of an arm's runs failed: diverged, failed or `collapsed`; `interval` is exact, 95 %, of the rate."""
+
+    runs: int
+    failed: int
+    collapsed: int
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The seeds of each arm, least and most, that would show a true difference, in one look at new seeds."""
+
+    difference: float
+    seeds: tuple[int, int]
+
+    def sentence(self, show: Callable[[float], str]) -> str:
+        """Says it in words."""
+        low, high = self.seeds
+        many = f"about {low}" if low == high else f"{low} to {high}"
+        if high >= comparison.MOST_SEEDS:
+            many = f"{low} or more"
+        return f"{many} new seeds in one look, or --until-resolved, would see {show(self.difference)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastEpoch:
+    """An arm whose epoch was selected on test, judged by its last epoch instead.
+
+    `gain` is what selecting on test is worth: the mean of the selected epoch's accuracy less that of the last one.
+    """
+
+    score: comparison.Summary
+    gain: float
+    compared: comparison.Comparison | None
+    p_adjusted: float | None
+    verdict: comparison.Verdict | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmSummary:
     """An arm, its runs, and what can be said of it.
 
@@ -100,9 +157,12 @@ class ArmSummary:
         states: how many runs are finished, diverged, failed or missing.
         troubles: the messages of runs that did not finish.
         scores: by the names of METRICS, over finished runs.
-        comparisons: with the arm's baseline, by the same names; empty for a baseline.
-        p_adjusted: Holm's, over all compared arms of the study.
-        verdicts: by the same names.
+        comparisons: with the arm's baseline, by the same names, over finished runs; empty for a baseline.
+        p_adjusted: Holm's of the primary metric, over the arms with the same baseline.
+        verdict: on the primary metric; None for a baseline.
+        last: the last epoch, if the epoch was selected on test and the last one was kept too.
+        failures: of the arm's runs.
+        exhausted: whether more seeds cannot tell more, but more images would.
         mcnemar: between the run of median accuracy and the baseline's.
         generalization_interval: interval of the accuracy over runs and images, for digits that were never seen.
         generalization_difference: of the difference to the baseline.
@@ -121,8 +181,11 @@ class ArmSummary:
     troubles: tuple[str, ...]
     scores: dict[str, comparison.Summary]
     comparisons: dict[str, comparison.Comparison]
-    p_adjusted: dict[str, float | None]
-    verdicts: dict[str, comparison.Verdict]
+    p_adjusted: float | None
+    verdict: comparison.Verdict | None
+    last: LastEpoch | None
+    failures: Failures
+    exhausted: bool
     mcnemar: comparison.McNemar | None
     generalization_interval: tuple[float, float] | None
     generalization_difference: tuple[float, float] | None
@@ -135,6 +198,11 @@ class ArmSummary:
     seconds: float
     cpu_seconds: float
 
+    @property
+    def decided(self) -> comparison.Verdict | None:
+        """The verdict that counts: on the last epoch, where the epoch was selected on test."""
+        return self.last.verdict if self.last else self.verdict
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudySummary:
@@ -143,7 +211,8 @@ class StudySummary:
     `selections` are the selection rules of its arms, and `monitored` the splits behind the curves. `revisions` are
     those of the training code behind the runs, `taken` counts runs that other studies trained, by their names, and
     `unusable` runs with a result that was not taken, by the reason (see `ledger.Shared`). `duplicates` are those of
-    the data sets, by name, where they were counted.
+    the data sets, by name, where they were counted. `metric` is the primary one, `design` how verdicts were found,
+    and `anytime` whether by tests that are valid however often one looks.
     """
 
     name: str
@@ -165,6 +234,14 @@ class StudySummary:
     taken: dict[str, int] = field(default_factory=dict)
     unusable: dict[str, int] = field(default_factory=dict)
     duplicates: dict[str, Duplicates] = field(default_factory=dict)
+    metric: str = "accuracy"
+    design: Design = field(default_factory=Design)
+    anytime: bool = False
+
+
+def counted(number: int, thing: str) -> str:
+    """Returns a number of things, with an s where there are several."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _test(record: Record) -> Evaluation:

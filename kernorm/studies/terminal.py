@@ -8,7 +8,17 @@ from rich.table import Table
 from kernorm.config import TrainConfig
 from kernorm.studies.definition import Planned, Study
 from kernorm.studies.ledger import Result
-from kernorm.studies.summary import ArmSummary, StudySummary
+from kernorm.studies.summary import METRICS, ArmSummary, StudySummary
+from kernorm.studies.wording import (
+    compared,
+    decided_interval,
+    failure_rate,
+    half,
+    headline_interval,
+    plus_minus,
+    score,
+    unit,
+)
 
 # CPU-milliseconds of training an image and of a step, measured on one thread with batch normalization, and CPU-seconds
 # of what surrounds the epochs of a run.
@@ -69,37 +79,42 @@ def show_verdicts(summary: StudySummary) -> None:
     """Prints an arm a row: how many runs, mean accuracy with its interval, the difference to its baseline, verdicts."""
     table = Table(box=None, pad_edge=False)
     table.add_column("arm")
-    for name in ("n", "test accuracy, %", "difference, pp"):
+    label = "test accuracy, %" if summary.metric == "accuracy" else METRICS[summary.metric].label
+    for name in ("n", label, "difference"):
         table.add_column(name, justify="right")
-    table.add_column("verdict on accuracy", overflow="fold")
+    table.add_column("interval that decides")
+    table.add_column("verdict", overflow="fold")
     for arm in summary.arms:
-        table.add_row(arm.name, str(len(arm.seeds)), _score(arm), _difference(arm), _verdict(arm))
+        table.add_row(
+            arm.name,
+            str(len(arm.seeds)),
+            _score(arm, summary.metric),
+            _difference(arm, summary.metric),
+            decided_interval(arm.decided, summary.metric) if arm.decided and arm.decided.alpha is not None else "–",
+            _verdict(arm),
+        )
     _console().print(table)
+    if any(arm.scores for arm in summary.arms):
+        print(f"± {plus_minus(summary)}.")
 
 
-def _score(arm: ArmSummary) -> str:
-    score = arm.scores.get("accuracy")
-    if score is None:
+def _score(arm: ArmSummary, metric: str) -> str:
+    if metric not in arm.scores:
         return "–"
-    if score.interval is None:
-        return f"{100 * score.mean:.2f}"
-    return f"{100 * score.mean:.2f} ± {50 * (score.interval[1] - score.interval[0]):.2f}"
+    return f"{score(arm.scores[metric].mean, metric)} {half(headline_interval(arm, metric), metric)}".rstrip()
 
 
-def _difference(arm: ArmSummary) -> str:
-    comparison = arm.comparisons.get("accuracy")
-    if comparison is None or comparison.difference is None:
-        return "–"
-    text = f"{100 * comparison.difference:+.2f}"
-    if comparison.interval is None:
-        return text
-    return f"{text} [{100 * comparison.interval[0]:+.2f}, {100 * comparison.interval[1]:+.2f}]"
+def _difference(arm: ArmSummary, metric: str) -> str:
+    found = compared(arm, metric)
+    return unit(found.difference, metric) if found and found.difference is not None else "–"
 
 
 def _verdict(arm: ArmSummary) -> str:
     troubles = ", ".join(f"{count} {state}" for state, count in arm.states.items() if state != "finished" and count)
-    words = arm.verdicts["accuracy"].sentence if arm.verdicts else "baseline" if arm.baseline is None else ""
-    return "; ".join(part for part in (words, troubles) if part)
+    rate = failure_rate(arm) if arm.failures.collapsed else ""
+    words = arm.decided.sentence if arm.decided else "baseline" if arm.baseline is None else ""
+    selected = "on the last epoch" if arm.last and arm.decided else ""
+    return "; ".join(part for part in (words, selected, rate, troubles) if part)
 
 
 def _console() -> Console:

@@ -6,6 +6,7 @@ from scipy import stats as scipy_stats
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import Epoch
+from kernorm.stats import intervals
 from kernorm.studies.analysis import analyse
 from kernorm.studies.definition import Published
 from kernorm.studies.ledger import Result
@@ -48,17 +49,26 @@ def test_scores_and_differences_are_those_of_the_runs():
     assert ln.scores["accuracy"].mean == pytest.approx(accuracy["ln"].mean())
     assert ln.scores["accuracy"].sd == pytest.approx(accuracy["ln"].std(ddof=1))
     assert ln.scores["brier"].n == 3
-    assert (bn.baseline, bn.comparisons, bn.verdicts) == (None, {}, {})
-    p = {arm: scipy_stats.ttest_rel(accuracy[arm], accuracy["bn"]).pvalue for arm in ("ln", "gn")}
+    assert (bn.baseline, bn.comparisons, bn.verdict) == (None, {}, None)
+    # Seeds of arms and baseline correlate over the study, so that they are compared in pairs.
+    centred = {arm: values - values.mean() for arm, values in accuracy.items()}
+    both = np.concatenate([centred["ln"], centred["gn"]]), np.concatenate([centred["bn"]] * 2)
+    assert both[0] @ both[1] / np.sqrt((both[0] @ both[0]) * (both[1] @ both[1])) > 0.3
+    p = {}
     for arm in (ln, gn):
         comparison = arm.comparisons["accuracy"]
         assert comparison.difference == pytest.approx((accuracy[arm.name] - accuracy["bn"]).mean())
-        assert comparison.p_paired == pytest.approx(p[arm.name])
+        wrong = [[WRONG[name][seed] for seed in range(3)] for name in (arm.name, "bn")]
+        floor = max(intervals.chance_variance(wrong[0], COUNT, wrong[1]), 1 / 6 / COUNT**2)
+        assert comparison.floor == pytest.approx(floor)
+        spread = (accuracy[arm.name] - accuracy["bn"]).var(ddof=1)
+        p[arm.name] = 2 * scipy_stats.t.sf(abs(comparison.difference) / np.sqrt(max(spread, floor) / 3), 2)
+        assert comparison.p == pytest.approx(p[arm.name])
     # Holm over the two compared arms: the smaller p is doubled, the greater one is at least that.
     assert p["ln"] < p["gn"]
-    assert ln.p_adjusted["accuracy"] == pytest.approx(2 * p["ln"])
-    assert gn.p_adjusted["accuracy"] == pytest.approx(max(p["gn"], 2 * p["ln"]))
-    assert ln.verdicts["accuracy"].name == "worse" if 2 * p["ln"] <= 0.05 else "not resolved"
+    assert ln.p_adjusted == pytest.approx(2 * p["ln"])
+    assert gn.p_adjusted == pytest.approx(max(p["gn"], 2 * p["ln"]))
+    assert ln.verdict.name == ("worse on these images" if 2 * p["ln"] <= 0.05 else "not resolved")
     assert set(ln.scores) == set(ln.comparisons) == set(METRICS)
 
 
@@ -92,10 +102,13 @@ def test_what_is_missing_or_did_not_finish_is_counted_and_told():
     assert gn.troubles == ("seed 0: diverged at step 3", "seed 1: no room")
     assert gn.scores == {}
     assert gn.generalization_interval is None
-    assert gn.verdicts["accuracy"].name == "no verdict"
+    # Both failed runs count as chance, against a seed each of the baseline: two pairs, which differ greatly.
+    assert gn.comparisons["accuracy"].difference == pytest.approx(0.1 - (1 - (4 + 5) / 2 / COUNT), abs=0.01)
+    assert (gn.failures.failed, gn.failures.collapsed, gn.failures.runs) == (2, 0, 2)
+    assert gn.failures.interval == pytest.approx((0.025**0.5, 1))
     assert ln.states["missing"] == 2
     assert ln.scores["accuracy"].interval is None
-    assert ln.verdicts["accuracy"].sentence.startswith("no verdict")
+    assert ln.verdict.sentence.startswith("no verdict")
     assert (summary.finished, summary.missing) == (4, 3)
     # Five finished or diverged records with an opening each; the one of another config is not this study's.
     assert summary.openings == 5
@@ -104,7 +117,7 @@ def test_what_is_missing_or_did_not_finish_is_counted_and_told():
 def test_nothing_has_run_yet():
     summary = analyse(a_study(ARMS), {})
     assert (summary.finished, summary.missing) == (0, 9)
-    assert {arm.verdicts["accuracy"].name for arm in summary.arms[1:]} == {"no verdict"}
+    assert {arm.verdict.name for arm in summary.arms[1:]} == {"no verdict"}
 
 
 def test_a_stated_penalty_that_was_not_on_is_told():

@@ -23,7 +23,10 @@ from kernorm.studies.summary import METRICS
 MARKS = {
     "better": ("green", "^"),
     "worse": ("orange", "v"),
+    "better on these images": ("green", "o"),
+    "worse on these images": ("orange", "o"),
     "equivalent": ("blue", "s"),
+    "as selected": ("muted", "o"),
     "not resolved": ("muted", "o"),
     "no verdict": ("muted", "o"),
 }
@@ -34,13 +37,16 @@ UNITS: dict[str, tuple[float, str, Callable[[float], float]]] = {
 }
 
 
-def charts(arms: Sequence[Arm]) -> dict[str, tuple[Panel, ...]]:
-    """Returns every chart that the arms have runs for, by the name of its PNG file; images are `hard_images`."""
+def charts(arms: Sequence[Arm], primary: str = "accuracy") -> dict[str, tuple[Panel, ...]]:
+    """Returns every chart that the arms have runs for, by the name of its PNG file; images are `hard_images`.
+
+    `primary` is the metric that has verdicts.
+    """
     finished = [arm for arm in arms if arm.records]
     if not finished:
         return {}
     found = {
-        "differences": differences(finished),
+        "differences": differences(finished, primary),
         "seeds": tuple(seeds(finished, metric) for metric in UNITS),
         "batch_size": batch_sizes(finished),
         "curves": curves.overlays(finished),
@@ -53,12 +59,12 @@ def charts(arms: Sequence[Arm]) -> dict[str, tuple[Panel, ...]]:
     return {name: panels for name, panels in found.items() if panels}
 
 
-def differences(arms: Sequence[Arm]) -> tuple[Panel, ...]:
+def differences(arms: Sequence[Arm], primary: str = "accuracy") -> tuple[Panel, ...]:
     """Forest plots: each arm's difference to its baseline, with the interval over seeds and the one on new digits."""
-    return tuple(panel for metric in UNITS if (panel := _forest(arms, metric)))
+    return tuple(panel for metric in UNITS if (panel := _forest(arms, metric, primary)))
 
 
-def _forest(arms: Sequence[Arm], metric: str) -> Panel | None:
+def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
     rows = [arm for arm in arms if metric in arm.summary.comparisons and _difference(arm, metric) is not None]
     if not rows:
         return None
@@ -72,8 +78,9 @@ def _forest(arms: Sequence[Arm], metric: str) -> Panel | None:
             axes.axvspan(-factor * margin, factor * margin, color=PALETTE["grid"], linewidth=0)
         axes.axvline(0, color=PALETTE["muted"], linewidth=1)
         for row, arm in enumerate(rows):
-            comparison, verdict = arm.summary.comparisons[metric], arm.summary.verdicts[metric].name
-            colour, marker = MARKS[verdict]
+            comparison, verdict = arm.summary.comparisons[metric], arm.summary.verdict
+            # Other metrics than the primary one have no verdict.
+            colour, marker = MARKS[verdict.name if verdict and metric == primary else "no verdict"]
             new = arm.summary.generalization_difference if metric == "accuracy" else None
             for ends, below, width, ink, name in (
                 (new, 0.22, 1.2, "muted", "new digits"),

@@ -21,8 +21,20 @@ from kernorm.studies.report.charts import charts
 from kernorm.studies.report.curves import apart, watched_split
 from kernorm.studies.report.mistakes import GRIDS, Grid, grids_of
 from kernorm.studies.report.tables import tables_csv
-from kernorm.studies.report.words import answers, broken_claims, cautions, half, p_value, score, sentence, signed, twin
+from kernorm.studies.report.words import answers, broken_claims, cautions, sentence, twin
 from kernorm.studies.summary import METRICS, StudySummary
+from kernorm.studies.wording import (
+    compared,
+    decided_interval,
+    failure_rate,
+    half,
+    headline_interval,
+    p_value,
+    plus_minus,
+    score,
+    signed,
+    unit,
+)
 from kernorm.system.files import write_atomically
 
 _SUMMARY = TypeAdapter(StudySummary)
@@ -40,7 +52,7 @@ def write_study_report(study: Study, summary: StudySummary, ledger: Ledger, fold
     arms = arms_of(study, summary, ledger.results)
     write_atomically(folder / "summary.json", _SUMMARY.dump_json(summary, indent=1, warnings=False) + b"\n")
     write_atomically(folder / "tables.csv", tables_csv(summary, arms))
-    drawn, grids = charts(arms), grids_of(arms)
+    drawn, grids = charts(arms, summary.metric), grids_of(arms)
     pictured = [grid for grid in grids if grid.pictures]
     pictures = {
         "misclassified": tuple(grid.panel() for grid in pictured if not grid.arm),
@@ -86,7 +98,13 @@ def _page(
         looks=looks,
         answers=answers(summary),
         cautions=cautions(study, summary, ledger, looks),
-        sentence=sentence,
+        sentence=lambda arm: sentence(arm, summary.metric),
+        compared=compared,
+        decided_interval=decided_interval,
+        failure_rate=failure_rate,
+        headline_interval=headline_interval,
+        plus_minus=plus_minus(summary),
+        unit=unit,
         broken=broken_claims,
         twin=lambda arm: twin(study, arm),
         metrics=METRICS,

@@ -39,7 +39,7 @@ def tables_csv(summary: StudySummary, arms: Sequence[Arm]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Row._fields)
-    for row in (*_of_study(summary), *(row for arm in arms for row in _of_arm(arm))):
+    for row in (*_of_study(summary), *(row for arm in arms for row in _of_arm(summary, arm))):
         writer.writerow(row._replace(value=None if row.value is None else repr(float(row.value))))  # type: ignore[arg-type]
     return text.getvalue().encode()
 
@@ -47,12 +47,14 @@ def tables_csv(summary: StudySummary, arms: Sequence[Arm]) -> bytes:
 def _of_study(summary: StudySummary) -> Iterator[Row]:
     for name in ("finished", "missing", "openings", "seconds", "cpu_seconds"):
         yield Row("", None, None, "study", name, getattr(summary, name))
+    yield Row("", None, None, "study", "primary", None, summary.metric)
+    yield Row("", None, None, "study", "looks", len(summary.design.looks))
     for data, found in summary.duplicates.items():
         for name, count in dataclasses.asdict(found).items():
             yield Row("", None, None, f"duplicates {data}", name, count)
 
 
-def _of_arm(arm: Arm) -> Iterator[Row]:
+def _of_arm(summary: StudySummary, arm: Arm) -> Iterator[Row]:
     found = arm.summary
 
     def rows(metric: str, values: Iterable[tuple[str, Any]], seed: int | None = None) -> Iterator[Row]:
@@ -69,9 +71,16 @@ def _of_arm(arm: Arm) -> Iterator[Row]:
         if score := found.scores.get(metric):
             yield from rows(metric, _flat(score))
         if comparison := found.comparisons.get(metric):
-            yield from rows(metric, [("baseline", found.baseline), ("p_holm", found.p_adjusted[metric])])
+            yield from rows(metric, [("baseline", found.baseline)])
             yield from rows(metric, _flat(comparison, "difference_"))
-            yield from rows(metric, _flat(found.verdicts[metric], "verdict_"))
+    if found.verdict:
+        yield from rows(summary.metric, [("p_holm", found.p_adjusted)])
+        yield from rows(summary.metric, _flat(found.verdict, "verdict_"))
+    if last := found.last:
+        yield from rows("last epoch", [("gain", last.gain), ("p_holm", last.p_adjusted)])
+        for name, value in (("", last.score), ("difference_", last.compared), ("verdict_", last.verdict)):
+            yield from rows("last epoch", _flat(value, name) if value else ())
+    yield from rows("failures", _flat(found.failures))
     new = {
         "generalization_interval": found.generalization_interval,
         "generalization_difference": found.generalization_difference,

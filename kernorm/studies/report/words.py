@@ -3,37 +3,38 @@
 Between the analysis and the study's report.
 """
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from kernorm.records.record import REVISION
 from kernorm.reporting.run_report import Notice, duplicates_notice
 from kernorm.stats.comparison import ALPHA
-from kernorm.stats.intervals import Interval
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
-from kernorm.studies.summary import MARGIN, ArmSummary, Claim, StudySummary
+from kernorm.studies.summary import METRICS, ArmSummary, Claim, StudySummary, counted
+from kernorm.studies.wording import LISTED, compared, decided_interval, failure_rate, listed, score, unit
 
-# Names that a sentence lists before it only counts.
-LISTED = 4
 _ANSWERS = {
     "better": "Better than",
     "worse": "Worse than",
+    "better on these images": "On these test images better, not resolved for new ones, than",
+    "worse on these images": "On these test images worse, not resolved for new ones, than",
     "equivalent": "Equivalent to",
     "not resolved": "Not distinguishable from",
+    "as selected": "Selected on test, without a verdict against",
     "no verdict": "Not yet compared with",
 }
 
 
 def answers(summary: StudySummary) -> list[tuple[str, str, str]]:
-    """Returns the study's answer on accuracy in a few lines: a verdict, what it says, the arms it says it of.
+    """Returns the study's answer in a few lines: a verdict, what it says, the arms it says it of.
 
     What stands between backticks, here and below, is a name.
     """
     baselines = {arm.baseline for arm in summary.arms if arm.baseline}
     against = f"`{baselines.pop()}`" if len(baselines) == 1 else "their baselines"
     found = []
-    told = {arm.name: arm.verdicts["accuracy"].name for arm in summary.arms if arm.scores and arm.verdicts}
+    told = {arm.name: arm.decided.name for arm in summary.arms if arm.scores and arm.decided}
     for name, words in _ANSWERS.items():
         if arms := [arm for arm, verdict in told.items() if verdict == name]:
             found.append((name, f"{words} {against}", listed(arms)))
@@ -42,60 +43,27 @@ def answers(summary: StudySummary) -> list[tuple[str, str, str]]:
     return found
 
 
-def sentence(arm: ArmSummary) -> str:
-    """Says in one sentence how an arm's accuracy compares with its baseline's."""
+def sentence(arm: ArmSummary, metric: str = "accuracy") -> str:
+    """Says in one sentence how an arm compares with its baseline by the study's primary metric."""
     parts = []
-    comparison, verdict = arm.comparisons.get("accuracy"), arm.verdicts.get("accuracy")
-    if comparison and verdict and arm.scores:
-        if comparison.difference is not None and comparison.interval:
-            low, high = map(points, comparison.interval)
-            parts.append(f"{points(comparison.difference)} against `{arm.baseline}`, 95 % interval {low} to {high}")
-        parts.append(verdict.sentence.removeprefix(verdict.name).lstrip(":, "))
+    verdict, found = arm.decided, compared(arm, metric)
+    if found and verdict and arm.scores:
+        if arm.last:
+            parts.append(
+                f"last epoch {score(arm.last.score.mean, metric)}, selecting on test added "
+                f"{unit(arm.last.gain, metric)}"
+            )
+        if found.difference is not None:
+            interval = decided_interval(verdict, metric)
+            parts.append(f"{unit(found.difference, metric)} against `{arm.baseline}`, {interval}")
+        parts.append(verdict.sentence.removeprefix(verdict.name).lstrip(":;, "))
     elif arm.scores:
-        parts.append(f"mean of {_count(arm.scores['accuracy'].n, 'seed')}")
+        parts.append(f"mean of {counted(arm.scores['accuracy'].n, 'seed')}")
+    if arm.failures.failed:
+        parts.append(failure_rate(arm))
     if arm.states["finished"] < sum(arm.states.values()):
         parts.append(", ".join(f"{count} {state}" for state, count in arm.states.items() if count))
     return "; ".join(part for part in parts if part)
-
-
-def points(share: float) -> str:
-    """Returns a difference of shares in percentage points, with its sign."""
-    return f"{signed(share)} pp"
-
-
-def score(value: float | None, metric: str = "accuracy") -> str:
-    """Returns a score as tables show it: accuracy in percent with two decimals, others with four."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4f}"
-
-
-def signed(value: float | None, metric: str = "accuracy") -> str:
-    """Returns a difference with its sign, in the unit of `score`."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = score(abs(value), metric)
-    return ("" if not float(text) else "+" if value > 0 else "−") + text
-
-
-def half(interval: Interval | None, metric: str = "accuracy") -> str:
-    """Returns what stands behind ±: half of an interval around a mean."""
-    return f"± {score((interval[1] - interval[0]) / 2, metric)}" if interval else ""
-
-
-def p_value(value: float | None) -> str:
-    """Returns a p-value with two digits that count."""
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.0995 else f"{value:.2f}"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Lists a few names, and counts the rest."""
-    names = list(names)
-    if len(names) <= LISTED + 1:
-        return ", ".join(names)
-    return ", ".join(names[:LISTED]) + f" and {len(names) - LISTED} more"
 
 
 def broken_claims(arm: ArmSummary) -> list[Claim]:
@@ -118,6 +86,9 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
     """
     found = [
         *_claims(study, summary),
+        *_looks(summary),
+        *_failures(summary),
+        *_exhausted(summary),
         *_selection(summary),
         *_unfinished(summary, ledger),
         *_openings(summary, looks),
@@ -136,13 +107,13 @@ def _claims(study: Study, summary: StudySummary) -> Iterable[Notice]:
         few = list(broken.items())[: 2 * LISTED]
         text = " ".join(f"`{name}`: {' '.join(claim.sentence for claim in claims)}" for name, claims in few)
         more = f" And {len(broken) - len(few)} more, see Penalties." if len(broken) > len(few) else ""
-        title = f"{_count(len(broken), 'arm')} did not train what the publication states"
+        title = f"{counted(len(broken), 'arm')} did not train what the publication states"
         yield Notice("bad", title, f"{text}{more} What was on is measured from the weights at every epoch.")
     elif kept := sum(bool(arm.claims) for arm in summary.arms):
-        text = f"{_count(kept, 'arm')} with a penalty in the publication: the same λ was on, measured from step 0 on."
+        text = f"{counted(kept, 'arm')} with a penalty in the publication: the same λ was on, measured from step 0 on."
         yield Notice("good", "Every stated penalty was on", text)
     elif on := sum(bool(arm.penalties and any(map(any, arm.penalties))) for arm in summary.arms):
-        text = f"{_count(on, 'arm')} with a penalty: what it added to the loss is measured from step 0 on."
+        text = f"{counted(on, 'arm')} with a penalty: what it added to the loss is measured from step 0 on."
         yield Notice("good", "Every penalty is proven", text)
     if twins := [arm for arm in summary.arms if twin(study, arm)]:
         pairs = " ".join(f"`{arm.name}` has the settings of `{arm.baseline}` and other seeds." for arm in twins)
@@ -157,7 +128,8 @@ def _selection(summary: StudySummary) -> Iterable[Notice]:
         many = str(looks[0]) if len(looks) == 1 else f"{looks[0]} to {looks[-1]}"
         text = (
             f"{who} accuracy is the best of {many} looks at the test split, one an epoch, hence biased upward. "
-            "Compare it only with results that were selected so too, as the published ones were."
+            "Compare it only with results that were selected so too, as the published ones were. Verdicts are on the "
+            "last epoch."
         )
         yield Notice("warning", "The test split selected the weights", text)
     elif "validation" in summary.selections:
@@ -174,21 +146,21 @@ def _unfinished(summary: StudySummary, ledger: Ledger) -> Iterable[Notice]:
         if arms := [arm for arm in summary.arms if arm.states[state]]:
             many = sum(arm.states[state] for arm in arms)
             told = [f"`{arm.name}`, {arm.troubles[0].rstrip('.')}." for arm in arms[:LISTED]]
-            text = f"{' '.join(told)} They are in no mean; all are listed in Runs."
-            yield Notice("bad", f"{_count(many, 'run')} {state}", text)
+            text = f"{' '.join(told)} They are in no mean, and count as the worst value in verdicts; see Runs."
+            yield Notice("bad", f"{counted(many, 'run')} {state}", text)
     if summary.missing:
         total = sum(sum(arm.states.values()) for arm in summary.arms)
         yield Notice(
             "warning",
             "The study is not complete",
-            f"{_count(summary.missing, 'run')} of {total} {'is' if summary.missing == 1 else 'are'} missing. "
+            f"{counted(summary.missing, 'run')} of {total} {'is' if summary.missing == 1 else 'are'} missing. "
             "Run the same command to add them; these numbers will change.",
         )
     if ledger.damaged:
         yield Notice(
             "warning",
             "Damaged records were set aside",
-            f"{_count(len(ledger.damaged), 'line')} of records.jsonl could not be read and "
+            f"{counted(len(ledger.damaged), 'line')} of records.jsonl could not be read and "
             f"{'is' if len(ledger.damaged) == 1 else 'are'} in records.damaged.jsonl.",
         )
 
@@ -200,7 +172,7 @@ def _openings(summary: StudySummary, looks: int) -> Iterable[Notice]:
         return
     once = summary.openings == summary.finished
     runs = (
-        f"{_times(summary.openings).capitalize()} by {_count(summary.finished, 'finished run')}, once each, at its end"
+        f"{_times(summary.openings).capitalize()} by {counted(summary.finished, 'finished run')}, once each, at its end"
     )
     runs = runs if once else f"{_times(summary.openings).capitalize()} by the runs"
     title = f"The test split was opened {_times(summary.openings + looks)}"
@@ -224,7 +196,7 @@ def _sources(summary: StudySummary) -> Iterable[Notice]:
         yield Notice(
             "warning",
             "Trained by an earlier revision of the training code",
-            f"{_count(summary.finished, 'run')} of revision {old[0]}; today it is {REVISION}, which gives "
+            f"{counted(summary.finished, 'run')} of revision {old[0]}; today it is {REVISION}, which gives "
             "other results for the same settings. The same command trains these runs again.",
         )
     elif text := not_used(summary.unusable):
@@ -239,7 +211,7 @@ def taken(counts: Mapping[str, int]) -> str:
         return ""
     total = sum(counts.values())
     named = ", ".join(f"{count:,} from {study}" for study, count in sorted(counts.items()))
-    return f"{_count(total, 'run')} {'was' if total == 1 else 'were'} trained by other studies: {named}."
+    return f"{counted(total, 'run')} {'was' if total == 1 else 'were'} trained by other studies: {named}."
 
 
 def not_used(counts: Mapping[str, int]) -> str:
@@ -248,26 +220,66 @@ def not_used(counts: Mapping[str, int]) -> str:
         return ""
     total = sum(counts.values())
     named = ", ".join(f"{count:,} of {reason}" for reason, count in sorted(counts.items()))
-    return f"{_count(total, 'run')} {'has a result' if total == 1 else 'have results'} not used here: {named}."
+    return f"{counted(total, 'run')} {'has a result' if total == 1 else 'have results'} not used here: {named}."
 
 
 def _rule(summary: StudySummary) -> Notice:
-    compared = sum(arm.baseline is not None for arm in summary.arms)
-    if not compared:
+    families = Counter(arm.baseline for arm in summary.arms if arm.baseline)
+    if not families:
         return Notice("note", "Nothing is compared", "The study has no arm but its baseline.")
-    correction = f"Holm's correction over {_count(compared, 'arm')}"
+    first = METRICS[summary.metric]
+    margin = first.margin and (
+        f" Equivalent: within ±{first.show(first.margin)} by two one-sided tests, corrected as well."
+    )
+    if summary.anytime:
+        test = "e-processes over the seeds in their order, which stay valid however often one looks"
+    elif any(found.paired for arm in summary.arms if (found := compared(arm, summary.metric))):
+        test = "the t-test of arms paired with their baseline by seed"
+    else:
+        test = "Welch's t-test of arms that are not paired, since seeds hardly correlate"
+    new = (
+        " and the interval for new test images excludes 0; else it is better on these images alone."
+        if first.by_image
+        else ". That is of these images, since this metric is not kept image by image."
+    )
     return Notice(
         "note",
         "How a verdict is found",
-        f"Arms are paired with their baseline by seed. Better or worse: paired t-test, p ≤ {ALPHA:g} after "
-        f"{correction}. Equivalent: within ±{100 * MARGIN:g} pp by two one-sided tests, corrected as well. "
-        "Else not resolved, which is never evidence of no difference. Intervals hold 95 % each and are not "
-        "corrected.",
+        f"By {first.label}, the primary metric; others are described. Better or worse: p ≤ {ALPHA:g} by {test}, after "
+        f"Holm's correction over {counted(max(families.values()), 'arm')} with the same baseline,{new}{margin or ''} "
+        "Else not resolved, which is never evidence of no difference. The spread of a difference is taken to be at "
+        "least what chance over the images implies. Runs that failed count as the worst value.",
     )
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def _looks(summary: StudySummary) -> Iterable[Notice]:
+    design = summary.design
+    if design.until_resolved:
+        text = (
+            f"Seeds are added to the baseline and the open arms, round by round, up to {design.most} of an arm. Every "
+            "round is a look, and the verdicts allow for it."
+        )
+        yield Notice("good", "It runs until it is resolved", text)
+    elif summary.anytime:
+        seeds = sorted({max(look.seeds.values()) for look in design.looks})
+        text = (
+            f"Verdicts were seen with {', '.join(map(str, seeds))} seeds, and seeds were added after that. So the "
+            "tests are those that stay valid however often one looks; they need more seeds than a single look."
+        )
+        yield Notice("warning", "It was looked at before", text)
+
+
+def _failures(summary: StudySummary) -> Iterable[Notice]:
+    if arms := [arm for arm in summary.arms if arm.failures.collapsed]:
+        text = " ".join(f"`{arm.name}` {failure_rate(arm)}." for arm in arms[:LISTED])
+        title = f"{counted(len(arms), 'arm')} with collapsed runs"
+        yield Notice("bad", title, f"{text} Collapsed: an accuracy of chance, or below half of the arm's median.")
+
+
+def _exhausted(summary: StudySummary) -> Iterable[Notice]:
+    if arms := [arm.name for arm in summary.arms if arm.exhausted and arm.decided and "images" in arm.decided.name]:
+        text = f"In {listed(arms)} the choice of test images leaves more open than that of seeds."
+        yield Notice("note", "More seeds cannot help, more images would", text)
 
 
 def _times(number: int) -> str:

@@ -127,8 +127,8 @@ def test_forest_shows_differences_and_intervals(arms, panels, metric, factor):
 
 def test_forest_marks_verdicts_by_form_and_colour(arms, panels):
     ln = arm_named(arms, "ln")
-    assert ln.summary.verdicts["accuracy"].name == "worse"
-    assert arm_named(arms, "gn").summary.verdicts["accuracy"].name == "not resolved"
+    assert ln.summary.verdict.name == "worse"
+    assert arm_named(arms, "gn").summary.verdict.name == "not resolved"
     marks = [
         line for line in drawn(panels["difference-accuracy"]).axes[0].get_lines() if line.get_label() == "difference"
     ]

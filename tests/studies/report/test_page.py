@@ -22,8 +22,17 @@ from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.report.tables import tables_csv
-from kernorm.studies.report.words import answers, cautions, half, listed, p_value, points, score, sentence, signed
+from kernorm.studies.report.words import answers, cautions, sentence
 from kernorm.studies.summary import METRICS
+from kernorm.studies.wording import (
+    decided_interval,
+    half,
+    listed,
+    p_value,
+    points,
+    score,
+    signed,
+)
 from tests.builders import COUNT, Page, a_study, arm_named, arms_from, make_record, some_results
 
 COMMAND = "python -m kernorm.study mine.py --seeds 3"
@@ -147,28 +156,60 @@ def test_the_result_table_holds_the_numbers_of_the_summary(page, summary):
         if arm.name == "wild" or arm.baseline is None:
             assert row[9:12] == ["–"] * 3
         else:
-            ends = [signed(end) for end in (comparison.difference, *comparison.interval)]
-            assert row[9:12] == [
-                f"{ends[0]} [{ends[1]}, {ends[2]}]",
-                p_value(arm.p_adjusted["accuracy"]),
-                f"{comparison.probability_better:.2f}",
-            ]
-        words = arm.verdicts["accuracy"].sentence.replace(":", "").replace(",", "", 1) if arm.verdicts else "baseline"
-        assert row[12].replace(",", "") == words
+            assert row[9:12] == [signed(comparison.difference), "–", f"{comparison.probability_better:.2f}"]
+        assert row[12] == ("as selected on test: no verdict" if arm.baseline else "baseline")
+
+
+def test_the_last_epoch_has_the_verdict_and_what_selecting_is_worth(page, summary):
+    for arm in summary.arms:
+        (row,) = [
+            row for row in rows_of(page, arm.name) if len(row) == 7 and row[1] == score(arm.scores["accuracy"].mean)
+        ]
+        last = arm.last
+        assert last.gain == pytest.approx(2 / COUNT)
+        assert row[1:4] == [
+            score(arm.scores["accuracy"].mean),
+            f"{score(last.score.mean)} {half(last.score.interval)}".strip(),
+            signed(2 / COUNT),
+        ]
+        if arm.baseline:
+            assert row[4:6] == [signed(last.compared.difference), p_value(last.p_adjusted)]
+            assert row[6].startswith(last.verdict.name)
+            assert row[6].endswith(decided_interval(last.verdict))
+
+
+def test_the_primary_metric_has_verdicts_and_the_interval_that_decided(tmp_path, undrawn):
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln"), "gn": TrainConfig(norm="gn")})
+    results = some_results(study, {"bn": (20, 21, 22), "ln": (60, 61, 62), "gn": (20, 22, 21)})
+    page, summary = write(study, results, tmp_path), analyse(study, results)
+    for arm in summary.arms[1:]:
+        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 12]
+        found = arm.comparisons["accuracy"]
+        assert row[8:11] == [signed(found.difference), p_value(arm.p_adjusted), f"{found.probability_better:.2f}"]
+        words = arm.verdict.sentence.removeprefix(arm.verdict.name).lstrip(":;, ")
+        assert row[11] == " ".join(
+            f"{arm.verdict.name} {words}{'; ' if words else ''}{decided_interval(arm.verdict)}".split()
+        )
+    assert [arm.verdict.name for arm in summary.arms[1:]] == ["worse", "not resolved"]
+    by_loss = replace(study, metric="cross_entropy")
+    found = analyse(by_loss, results)
+    assert {arm.verdict.name for arm in found.arms[1:]} == {"not resolved"}
+    assert "Cross-entropy (NLL), arm by arm" in write(by_loss, results, tmp_path).text
+    assert "That is of these images" in told(by_loss, results)["How a verdict is found"].text
 
 
 @pytest.mark.parametrize("metric", ["cross_entropy", "brier", "ece"])
 def test_every_metric_has_its_table(page, summary, metric):
     place = list(METRICS).index(metric) - 1
     for arm in summary.arms:
-        row = [row for row in rows_of(page, arm.name) if len(row) == 10][place]
+        row = [row for row in rows_of(page, arm.name) if len(row) == 8][place]
         value, comparison = arm.scores[metric], arm.comparisons.get(metric)
         assert row[1] == str(value.n)
         assert row[2].split()[0] == f"{value.mean:.4f}"
         assert row[4:6] == [f"{value.minimum:.4f}", f"{value.maximum:.4f}"]
         if comparison and comparison.difference is not None:
-            assert row[6].split()[0] == signed(comparison.difference, metric)
-            assert row[7] == p_value(arm.p_adjusted[metric])
+            ends = [signed(end, metric) for end in (comparison.difference, *comparison.interval)]
+            assert row[6:] == [f"{ends[0]} [{ends[1]}, {ends[2]}]", f"{comparison.probability_better:.2f}"]
 
 
 def test_new_digits_mcnemar_times_and_sparsity(page, summary):
@@ -255,20 +296,23 @@ def test_mistakes_hold_the_images_themselves(page, summary, test_images):
 def test_the_answer_is_told_first(page, summary):
     assert answers(summary) == [
         ("worse", "Worse than `none`", "l1_l2"),
-        ("not resolved", "Not distinguishable from `none`", "l1, <b>gn</b>"),
-        ("no verdict", "Not yet compared with `none`", "wild"),
+        ("not resolved", "Not distinguishable from `none`", "l1, <b>gn</b>, wild"),
     ]
     assert "Which one?" in page.text
     assert page.text.index("Worse than none : l1_l2") < page.text.index("Protocol What to know")
     arm = summary.arms[2]
-    low, high = (points(end) for end in arm.comparisons["accuracy"].interval)
-    difference = points(arm.comparisons["accuracy"].difference)
-    assert sentence(arm) == f"{difference} against `none`, 95 % interval {low} to {high}"
-    assert sentence(summary.arms[0]) == "mean of 3 seeds"
-    assert sentence(summary.arms[4]) == (
-        "fewer than 2 seeds in common with the baseline; 1 finished, 1 diverged, 1 missing"
+    low, high = (points(end) for end in arm.last.verdict.interval)
+    difference = points(arm.last.compared.difference)
+    level = 100 * (1 - arm.last.verdict.alpha)
+    assert sentence(arm) == (
+        f"last epoch {score(arm.last.score.mean)}, selecting on test added {points(2 / COUNT)}; "
+        f"{difference} against `none`, {level:.4g} % interval for new images {low} to {high}"
     )
-    assert "about" in sentence(summary.arms[1])
+    assert sentence(summary.arms[0]) == "mean of 3 seeds"
+    assert sentence(summary.arms[4]).endswith(
+        "fails in 1 of 2 runs: a rate of 1 to 99 %; 1 finished, 1 diverged, 1 missing"
+    )
+    assert "new seeds in one look, or --until-resolved, would see 0.05 pp" in sentence(summary.arms[1])
     assert page.text.index(COMMAND) < page.text.index("Worse than")
 
 
@@ -320,14 +364,19 @@ def test_tables_csv_holds_the_numbers_of_the_summary(folder, summary, results):
             if comparison and comparison.difference is not None:
                 assert value(arm.name, metric, "difference") == comparison.difference
                 assert value(arm.name, metric, "difference_interval_high") == comparison.interval[1]
-                assert value(arm.name, metric, "p_holm") == arm.p_adjusted[metric]
-                verdict = found[arm.name, "", "", metric, "verdict_name"]
-                assert (verdict["text"], verdict["value"]) == (arm.verdicts[metric].name, "")
             for result in results.values():
                 if result.arm == arm.name and result.status == "finished":
                     score = value(arm.name, metric, "score", seed=str(result.seed))
                     assert score == of_metric.value(result.record)
         assert value(arm.name, "runs", "openings") == arm.openings
+        assert value(arm.name, "failures", "failed") == arm.failures.failed
+        if arm.baseline:
+            assert found[arm.name, "", "", "accuracy", "verdict_name"]["text"] == "as selected"
+            verdict = found[arm.name, "", "", "last epoch", "verdict_name"]
+            assert (verdict["text"], verdict["value"]) == (arm.last.verdict.name, "")
+            assert value(arm.name, "last epoch", "p_holm") == arm.last.p_adjusted
+            assert value(arm.name, "last epoch", "verdict_interval_low") == arm.last.verdict.interval[0]
+        assert value(arm.name, "last epoch", "gain") == arm.last.gain
         if arm.generalization_interval:
             assert value(arm.name, "accuracy", "generalization_interval_low") == arm.generalization_interval[0]
     assert value("l1", "lambda1", "stated") == 5e-4
@@ -346,7 +395,7 @@ def test_summary_json_is_the_summary_and_has_no_nan(study, results, folder, tmp_
     assert written["arms"][2]["comparisons"]["accuracy"]["interval"] == list(
         summary.arms[2].comparisons["accuracy"].interval
     )
-    monkeypatch.setattr(module, "charts", lambda arms: {})
+    monkeypatch.setattr(module, "charts", lambda *_: {})
     monkeypatch.setattr(module, "grids_of", lambda arms: [])
     first = summary.arms[0]
     odd = replace(first, sparsity=(replace(first.sparsity[0], accuracy=float("nan")),))
@@ -393,7 +442,7 @@ def test_without_the_data_set_there_are_no_pictures(tmp_path, monkeypatch):
         raise UsageError("no network")
 
     monkeypatch.setattr(mistakes, "load_test_split", refuse)
-    monkeypatch.setattr(module, "charts", lambda arms: {})
+    monkeypatch.setattr(module, "charts", lambda *_: {})
     study = a_study({"bn": TrainConfig(epochs=2)})
     page = write(study, some_results(study, {"bn": (3, 4)}), tmp_path)
     assert "The data set is not available, so there are no pictures." in page.text
@@ -430,7 +479,7 @@ def test_cautions_of_a_clean_study():
         "The test split was opened 6 times": "good",
         "How a verdict is found": "note",
     }
-    assert "Holm's correction over 1 arm." in found["How a verdict is found"].text
+    assert "Holm's correction over 1 arm with the same baseline" in found["How a verdict is found"].text
 
 
 def test_cautions_on_mixed_runs_failures_and_damage():

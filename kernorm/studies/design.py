@@ -1,0 +1,144 @@
+"""How a study decides, fixed before its first run, and its looks at verdicts: design.json next to records.jsonl.
+
+A number of seeds that is fixed beforehand allows one test of each arm. Whoever looks, adds seeds and tests again finds
+differences that are not there. So every look at verdicts is kept here, and a study that was looked at with fewer seeds
+is judged by tests that are valid however often one looks, as a study that runs `--until-resolved` is from the start.
+"""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kernorm.errors import UsageError
+from kernorm.records.schema import Schema, strict
+from kernorm.stats.anytime import CAPS, MIXTURE, cap_constant
+from kernorm.stats.comparison import ALPHA
+
+DESIGN = "design.json"
+# Seeds of an arm under --until-resolved, where no other number is given.
+MOST = 50
+_SCHEMA = 1
+
+
+@strict
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at the verdicts: when (ISO 8601, UTC), and how many runs of each arm had ended."""
+
+    time: str
+    seeds: dict[str, int]
+
+
+@strict
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """How a study decides.
+
+    Attributes:
+        metric: the primary one, which alone has verdicts.
+        until_resolved: seeds are added round by round; else their number was fixed.
+        cap: the most seeds of an arm, as it was declared; None: MOST.
+        alpha: the chance of any wrong claim, over the arms with one baseline.
+        mixture: weights of the e-process by τ (see `kernorm.stats.anytime`).
+        looks: at verdicts, oldest first.
+    """
+
+    schema_version: int = _SCHEMA
+    metric: str = "accuracy"
+    until_resolved: bool = False
+    cap: int | None = None
+    alpha: float = ALPHA
+    mixture: dict[str, float] = field(default_factory=lambda: {f"{tau:g}": weight for tau, weight in MIXTURE.items()})
+    looks: tuple[Look, ...] = ()
+
+    @property
+    def c(self) -> float:
+        """What c/E is multiplied by: less than 1 where the most seeds were declared."""
+        return cap_constant(self.cap) if self.until_resolved else 1.0
+
+    @property
+    def most(self) -> int:
+        """The most seeds of an arm."""
+        return self.cap or MOST
+
+    def looked_before(self, seeds: Mapping[str, int]) -> bool:
+        """Tells whether verdicts were seen with fewer seeds than these, by arm."""
+        return any(2 <= count < seeds.get(arm, 0) for look in self.looks for arm, count in look.seeds.items())
+
+    def looked(self, seeds: Mapping[str, int]) -> "Design":
+        """Returns the design with one look more, if verdicts were not seen with just these seeds before."""
+        if max(seeds.values(), default=0) < 2 or any(look.seeds == dict(seeds) for look in self.looks):
+            return self
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return replace(self, looks=(*self.looks, Look(time=now, seeds=dict(seeds))))
+
+
+_FILE = Schema("A design.json", Design, version=_SCHEMA, fix="Remove it; then the looks so far are forgotten.")
+
+
+def read_design(folder: Path) -> Design | None:
+    """Returns the design of the study in `folder`; None if it has none yet.
+
+    Raises:
+        UsageError: its file is damaged.
+    """
+    return _FILE.read(folder / DESIGN)
+
+
+def write_design(design: Design, folder: Path) -> None:
+    """Writes the design of the study in `folder`."""
+    _FILE.write(design, folder / DESIGN)
+
+
+def settled(kept: Design | None, asked: Design, *, begun: bool, train: bool) -> Design:
+    """Returns the design of a study from the one that it has and the one that is asked for.
+
+    Args:
+        kept: what it began with; None if that is not known.
+        asked: without looks.
+        begun: whether it has results.
+        train: whether runs are to be added; else the report alone is written.
+
+    Raises:
+        UsageError: what was fixed before the first run would change.
+    """
+    if not begun:
+        return asked if train or kept is None else kept
+    if kept is None:
+        if asked.until_resolved and train:
+            raise UsageError(
+                "--until-resolved is decided before the first run.",
+                "a study that was begun without it",
+                "Give --name another name; its finished runs are taken.",
+            )
+        return asked
+    if asked.metric != kept.metric:
+        raise UsageError(
+            "A study keeps its primary metric.",
+            f"{asked.metric}, and {kept.metric} when it was begun",
+            "Give --name another name; its finished runs are taken.",
+        )
+    if not train:
+        return kept
+    if asked.until_resolved != kept.until_resolved:
+        now, then = ("--until-resolved" if one.until_resolved else "a fixed number of seeds" for one in (asked, kept))
+        raise UsageError(
+            "How a study ends is decided before its first run.",
+            f"{now}, and {then} when it was begun",
+            f"Give {'--until-resolved' if kept.until_resolved else 'none'}, or --name another name.",
+        )
+    if asked.cap != kept.cap and kept.c < 1:
+        raise UsageError(
+            f"A cap of {', '.join(map(str, CAPS))} seeds is kept, since the tests count on it.",
+            f"--max-seeds {asked.cap or 'not given'}, and {kept.cap} when it was begun",
+            f"Give --max-seeds {kept.cap}, or --name another name.",
+        )
+    if asked.cap != kept.cap and asked.c < 1:
+        # The constant of a declared cap holds only if it was declared before the first run.
+        raise UsageError(
+            f"A cap of {', '.join(map(str, CAPS))} seeds is declared before the first run.",
+            f"--max-seeds {asked.cap}, and {kept.cap or 'no cap'} when it was begun",
+            f"Give another number, such as {(asked.cap or MOST) + 1}, which has no constant of its own.",
+        )
+    return replace(kept, cap=asked.cap)

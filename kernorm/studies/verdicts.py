@@ -1,0 +1,338 @@
+"""Verdicts of a study's arms on its primary metric: what holds for new images, and however often one looks.
+
+Between the runs of a study and its summary. Runs that failed count as the worst value, so that no recipe is better for
+the seeds that survived it.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+
+from kernorm.records.record import Evaluation, Record
+from kernorm.stats import comparison, intervals
+from kernorm.stats.anytime import anytime_p, confidence_sequence
+from kernorm.stats.comparison import Comparison, Verdict
+from kernorm.stats.intervals import Interval
+from kernorm.studies.definition import Study
+from kernorm.studies.design import Design
+from kernorm.studies.ledger import Result
+from kernorm.studies.summary import METRICS, Failures, Metric, Plan, counted
+
+# Of α, what the interval for new images may be wrong by where verdicts are looked at again and again (by simulation).
+LOOKING = 5
+# Once a seed more changes the interval for new images less than this share of what the images leave open, none is run.
+IMAGES_DECIDE = 0.25
+# Standard deviation of the accuracy of MNIST runs over seeds, where nothing else is known.
+TYPICAL_SD = 0.0005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """An arm as verdicts see it: its value and wrong images by seed; a failed run has the worst value, all wrong."""
+
+    values: dict[int, float]
+    wrong: dict[int, Collection[int]]
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What is decided of an arm: the comparison behind it, Holm's p-values, the verdict.
+
+    `new_images` is the interval for images that were never seen, which is asked for once the seeds show a difference.
+    `exhausted` says that more seeds cannot help then, but more images would.
+    """
+
+    comparison: Comparison
+    p_adjusted: float | None
+    verdict: Verdict
+    new_images: Interval | None = None
+    exhausted: bool = False
+
+
+def judged_evaluation(record: Record) -> Evaluation | None:
+    """Returns the scores that a verdict may use: of the last epoch, where the epoch was selected on test."""
+    return record.test_last if record.config.select == "test" else record.test
+
+
+def failures_of(results: Mapping[int, Result]) -> Failures:
+    """Counts the runs that diverged, failed or collapsed.
+
+    A finished run has collapsed if its accuracy is below half of the arm's median, or no more than chance.
+    """
+    tested = {
+        seed: result.record.test
+        for seed, result in results.items()
+        if result.status == "finished" and result.record and result.record.test
+    }
+    middle = median(test.accuracy for test in tested.values()) if tested else 0.0
+    collapsed = sum(test.accuracy < middle / 2 or test.accuracy <= chance(test) for test in tested.values())
+    lost = {state: sum(result.status == state for result in results.values()) for state in ("diverged", "failed")}
+    failed = collapsed + sum(lost.values())
+    return Failures(
+        runs=len(results),
+        failed=failed,
+        collapsed=collapsed,
+        interval=intervals.clopper_pearson(failed, len(results)) if results else None,
+    )
+
+
+def chance(test: Evaluation) -> float:
+    """Returns the most accuracy that may come from naming one class always: its share, and 2 sd of that."""
+    share = max(sum(row) for row in test.confusion) / test.count if test.count else 0.0
+    return share + 2 * math.sqrt(share * (1 - share) / test.count) if test.count else 0.0
+
+
+def judge(results: Mapping[int, Result], metric: Metric, like: Evaluation | None = None) -> Judged:
+    """Returns an arm as verdicts see it, over the runs that have ended.
+
+    `like` tells of the test split where all of them failed.
+    """
+    tests = {
+        seed: (judged_evaluation(result.record) if result.record and result.status == "finished" else None)
+        for seed, result in sorted(results.items())
+    }
+    known = next((test for test in tests.values() if test), like)
+    if known is None:
+        return Judged(values={}, wrong={}, count=0)
+    count, classes = known.count, len(known.confusion)
+    values: dict[int, float] = {}
+    wrong: dict[int, Collection[int]] = {}
+    for seed, test in tests.items():
+        if test is None and results[seed].status == "finished":
+            continue  # of an older kernorm, which kept no evaluation of the last epoch
+        values[seed] = metric.of(test) if test else metric.worst(classes)
+        wrong[seed] = {mistake.index for mistake in test.mistakes} if test else range(count)
+    return Judged(values=values, wrong=wrong, count=count)
+
+
+def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric: Metric) -> dict[str, Judged]:
+    """Returns every arm of a study as verdicts see it."""
+    every = (result.record for by_seed in results.values() for result in by_seed.values())
+    like = next((test for record in every if record and (test := judged_evaluation(record))), None)
+    return {arm: judge(results.get(arm, {}), metric, like) for arm in study.arms}
+
+
+def ended_runs(results: Mapping[str, Mapping[int, Result]]) -> dict[str, int]:
+    """Counts the runs that have ended, by arm."""
+    return {arm: len(by_seed) for arm, by_seed in results.items()}
+
+
+def judged_anytime(design: Design, results: Mapping[str, Mapping[int, Result]]) -> bool:
+    """Tells whether verdicts need tests that are valid however often one looks."""
+    return design.until_resolved or design.looked_before(ended_runs(results))
+
+
+def decide(study: Study, design: Design, results: Mapping[str, Mapping[int, Result]]) -> dict[str, Decision]:
+    """Decides about every arm that has a baseline, by the study's primary metric.
+
+    Args:
+        study: its arms and baselines.
+        design: how it decides.
+        results: by arm and seed.
+    """
+    metric = METRICS[design.metric]
+    compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
+    judged = judge_all(study, results, metric)
+    pairs = {arm: (judged[arm], judged[study.baselines[arm]]) for arm in compared}
+    correlation = comparison.pooled_correlation([(mine.values, base.values) for mine, base in pairs.values()])
+    anytime = judged_anytime(design, results)
+    found: dict[str, Decision] = {}
+    families: dict[str, list[str]] = {}
+    for arm in compared:
+        families.setdefault(study.baselines[arm], []).append(arm)
+    for family in families.values():
+        tested = {
+            arm: (_test_anytime if anytime else _test_once)(
+                *pairs[arm], metric, c=design.c, paired=comparison.pairing_pays(correlation)
+            )
+            for arm in family
+        }
+        plan = _plan(judged, family, metric, design, correlation) if not design.until_resolved else None
+        found |= _decide_family(tested, pairs, metric, design, anytime, plan)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tested:
+    comparison: Comparison
+    p: float | None
+    p_equivalent: float | None
+    differences: tuple[float, ...] = ()
+    floors: tuple[float, ...] = ()
+
+
+def _test_once(mine: Judged, base: Judged, metric: Metric, *, c: float, paired: bool) -> _Tested:
+    """Tests an arm as if these were the first runs that anybody saw."""
+    common = sorted(mine.values.keys() & base.values.keys())
+    floor = 0.0
+    if metric.by_image and mine.count:
+        least = metric.rounding / mine.count**2
+        if paired:
+            implied = intervals.chance_variance(
+                [mine.wrong[seed] for seed in common], mine.count, [base.wrong[seed] for seed in common]
+            )
+        else:
+            implied = sum(intervals.chance_variance(list(one.wrong.values()), one.count) for one in (mine, base))
+        floor = max(least, implied)
+    found = comparison.compare(
+        mine.values,
+        base.values,
+        higher_is_better=metric.higher_is_better,
+        margin=metric.margin,
+        paired=paired,
+        floor=floor,
+    )
+    return _Tested(comparison=found, p=found.p, p_equivalent=found.tost_p)
+
+
+def _test_anytime(mine: Judged, base: Judged, metric: Metric, *, c: float, paired: bool) -> _Tested:
+    """Tests an arm by e-processes of the differences in the order of their seeds."""
+    common = sorted(mine.values.keys() & base.values.keys())
+    differences = tuple(mine.values[seed] - base.values[seed] for seed in common)
+    floors = (0.0,) * len(common)
+    if metric.by_image and common:
+        least = metric.rounding / mine.count**2
+        implied = intervals.chance_variances(
+            [mine.wrong[seed] for seed in common], mine.count, [base.wrong[seed] for seed in common]
+        )
+        floors = tuple(max(least, one) for one in implied)
+    found = comparison.compare(
+        mine.values,
+        base.values,
+        higher_is_better=metric.higher_is_better,
+        margin=metric.margin,
+        floor=floors[-1] if floors else 0.0,
+    )
+    p = anytime_p(differences, floors=floors, c=c)
+    equivalent = None
+    if metric.margin is not None and p is not None:
+        below = anytime_p(differences, metric.margin, floors=floors, c=c, side="less")
+        above = anytime_p(differences, -metric.margin, floors=floors, c=c, side="greater")
+        equivalent = max(below or 0.0, above or 0.0)
+    return _Tested(comparison=found, p=p, p_equivalent=equivalent, differences=differences, floors=floors)
+
+
+def _decide_family(
+    tested: Mapping[str, _Tested],
+    pairs: Mapping[str, tuple[Judged, Judged]],
+    metric: Metric,
+    design: Design,
+    anytime: bool,
+    plan: Plan | None,
+) -> dict[str, Decision]:
+    """Corrects the tests of the arms with one baseline, and finds their verdicts."""
+    p_values = {arm: one.p for arm, one in tested.items()}
+    equivalences = {arm: one.p_equivalent for arm, one in tested.items()}
+    adjusted, tost = comparison.holm(p_values), comparison.holm(equivalences)
+    levels, tost_levels = (comparison.holm_levels(values, design.alpha) for values in (p_values, equivalences))
+    found = {}
+    for arm, one in tested.items():
+        mine, base = pairs[arm]
+        common = sorted(mine.values.keys() & base.values.keys())
+        alpha = levels[arm]
+        new, exhausted = None, False
+        p = adjusted[arm]
+        if metric.by_image and p is not None and p <= design.alpha:
+            exhausted = _images_decide(mine, base, common)
+            new = intervals.two_level_bootstrap(
+                [mine.wrong[seed] for seed in common],
+                [base.wrong[seed] for seed in common],
+                mine.count,
+                paired=True,
+                alpha=alpha / LOOKING if anytime else alpha,
+            )
+        here = None
+        if anytime:
+            here = confidence_sequence(one.differences, floors=one.floors, alpha=alpha, c=design.c)
+        verdict = comparison.verdict(
+            one.comparison,
+            adjusted[arm],
+            tost[arm],
+            new_images=new,
+            alpha=alpha,
+            equivalence_alpha=tost_levels[arm],
+            show=metric.show,
+            plan=plan.sentence(metric.show) if plan else "",
+        )
+        if anytime and verdict.of == "these images":
+            verdict = replace(verdict, interval=here)
+        found[arm] = Decision(
+            comparison=one.comparison,
+            p_adjusted=adjusted[arm],
+            verdict=verdict,
+            new_images=new,
+            exhausted=exhausted,
+        )
+    return found
+
+
+def _images_decide(mine: Judged, base: Judged, common: Sequence[int]) -> bool:
+    """Tells whether the variance over seeds is so small against that over images that more seeds cannot help."""
+    parts = intervals.variance_parts(
+        [mine.wrong[seed] for seed in common], mine.count, [base.wrong[seed] for seed in common]
+    )
+    return parts.seeds / len(common) < IMAGES_DECIDE * parts.images
+
+
+def pooled_variance(arms: Sequence[Judged], metric: Metric) -> tuple[float, float] | None:
+    """Returns the variance of a run within its arm, pooled over arms, and its degrees of freedom; None below two runs.
+
+    It is at least what independent errors over the images imply.
+    """
+    several = [one for one in arms if len(one.values) > 1]
+    df = sum(len(one.values) - 1 for one in several)
+    if not df:
+        return None
+    squares = 0.0
+    for one in several:
+        values = np.array(list(one.values.values()))
+        floor = metric.rounding / one.count**2 / 2 if metric.by_image else 0.0
+        if metric.by_image:
+            floor = max(floor, intervals.chance_variance(list(one.wrong.values()), one.count))
+        squares += (len(values) - 1) * max(float(values.var(ddof=1)), floor)
+    return squares / df, float(df)
+
+
+def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[int, Result]]) -> str:
+    """Says which true difference the study's seeds show with power POWER, by how much its runs vary.
+
+    Without two runs of an arm, runs are taken to vary as MNIST's do.
+    """
+    metric = METRICS[design.metric]
+    compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
+    if not compared:
+        return "Nothing is compared."
+    pooled = pooled_variance(list(judge_all(study, results, metric).values()), metric)
+    if pooled is None and design.metric != "accuracy":
+        return "Which difference these seeds can see is known once two runs of an arm have finished."
+    variance, source = (pooled[0], "by the runs there are") if pooled else (TYPICAL_SD**2, "as runs on MNIST vary")
+    family = max(
+        list(study.baselines.values()).count(base) - (base in study.arms) for base in set(study.baselines.values())
+    )
+    least = comparison.visible_difference(variance, len(study.seeds), design.alpha / max(1, family))
+    seeds, arms = counted(len(study.seeds), "seed"), counted(max(1, family), "arm")
+    if math.isinf(least):
+        return f"With {seeds} there is no verdict: give two or more, or --until-resolved."
+    return f"With {seeds} and {arms} a baseline it can see differences from {metric.show(least)} ({source})."
+
+
+def _plan(
+    judged: Mapping[str, Judged], family: Sequence[str], metric: Metric, design: Design, correlation: float | None
+) -> Plan | None:
+    """Plans the seeds that would see the margin, where the metric has one."""
+    pooled = pooled_variance(list(judged.values()), metric)
+    if metric.margin is None or pooled is None:
+        return None
+    paired = comparison.pairing_pays(correlation)
+    low, high = comparison.plan_seeds(
+        *pooled,
+        metric.margin,
+        paired=paired,
+        correlation=correlation or 0.0,
+        alpha=design.alpha / len(family),
+    )
+    return Plan(difference=metric.margin, seeds=(low, high))

@@ -1,0 +1,198 @@
+"""How often verdicts are wrong, by whole studies whose truth is known: `python -m tests.benchmarks.verdicts`.
+
+A study's runs are fabricated as records: of 10,000 test images 4 % are hard, each with a chance of its own to be wrong,
+Beta(0.15, 0.85), so that runs of one recipe have 99.4 % with an sd of 0.05 points. Two recipes of the same true
+accuracy find different images hard: for each arm a share of them draws new chances, so that differences of true means
+on these images have an sd of `interaction`, in points; the committed studies show 0 to 0.037. An arm may be better by
+`better` points. Each study goes the way of a real one: records, results, analysis, verdicts, and round by round under
+--until-resolved.
+
+Prints a row a setting: how many studies made any false claim (better or worse where recipes are equal, in all or on new
+images; or the wrong side), the share with its 95 % interval, how many were right, and how many runs they took.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from kernorm.config import TrainConfig
+from kernorm.records.record import Evaluation, Mistake, Record
+from kernorm.stats.intervals import clopper_pearson
+from kernorm.studies.definition import Study
+from kernorm.studies.design import Design
+from kernorm.studies.ledger import Result
+from kernorm.studies.rounds import is_closed, next_round, with_counts
+from kernorm.studies.verdicts import decide, ended_runs
+from tests.builders import a_study, make_record
+
+COUNT, HARD = 10_000, 400
+SHAPE = (0.15, 0.85)
+# Variance of a chance to be wrong, and the share of them that is drawn anew for an interaction.
+_VARIANCE = 0.15 * 0.85 / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Arms besides the baseline, seeds of each (None: until resolved), points of interaction and of difference."""
+
+    arms: int
+    seeds: int | None
+    interaction: float
+    better: float = 0.0
+    cap: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The verdicts of one simulated study by arm, and the runs that it took."""
+
+    verdicts: dict[str, str]
+    runs: int
+
+
+def redrawn(interaction: float) -> float:
+    """Returns the share of hard images that draw new chances, for an sd of the true difference in points."""
+    return (interaction / 100 * COUNT) ** 2 / (2 * HARD * _VARIANCE)
+
+
+class World:
+    """A test split and recipes whose truth is known; gives the wrong images of any run."""
+
+    def __init__(self, setting: Setting, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+        base = self.generator.beta(*SHAPE, HARD)
+        self.chances = {"base": base}
+        for number in range(setting.arms):
+            mine = base.copy()
+            other = self.generator.random(HARD) < redrawn(setting.interaction)
+            mine[other] = self.generator.beta(*SHAPE, int(other.sum()))
+            # Fewer images wrong, in expectation over all images.
+            mine *= 1 - setting.better / 100 * COUNT / (HARD * SHAPE[0])
+            self.chances[f"arm {number + 1}"] = mine
+
+    def wrong(self, arm: str) -> list[int]:
+        """Returns the images that one more run of an arm has wrong."""
+        return np.flatnonzero(self.generator.random(HARD) < self.chances[arm]).tolist()
+
+
+def study_of_setting(setting: Setting, seeds: int) -> Study:
+    """Returns a study with as many arms as a setting has."""
+    names = ["base", *(f"arm {number + 1}" for number in range(setting.arms))]
+    return a_study({name: TrainConfig(seed=1000 * place) for place, name in enumerate(names)}, seeds=seeds)
+
+
+def evaluation(template: Record, wrong: list[int]) -> Evaluation:
+    """Returns the scores of a run with these images wrong."""
+    test, accuracy = template.test, 1 - len(wrong) / COUNT
+    assert test is not None
+    mistakes = tuple(Mistake(index=image, target=0, prediction=1, confidence=0.9) for image in wrong)
+    return replace(test, errors=len(wrong), accuracy=accuracy, mistakes=mistakes)
+
+
+def simulate(setting: Setting, seed: int, template: Record) -> Outcome:
+    """Runs one study of a setting to its end."""
+    world, results = World(setting, seed), {}
+
+    def run(study: Study) -> None:
+        for planned in study.runs():
+            name = f"{planned.arm}-{planned.seed}"
+            if name not in results:
+                record = replace(
+                    template, run_id=name, config=planned.config, test=evaluation(template, world.wrong(planned.arm))
+                )
+                results[name] = Result(
+                    arm=planned.arm, seed=planned.seed, run_id=name, status="finished", record=record
+                )
+
+    def by_arm(study: Study) -> dict[str, dict[int, Result]]:
+        found: dict[str, dict[int, Result]] = {arm: {} for arm in study.arms}
+        for result in results.values():
+            found[result.arm][result.seed] = result
+        return found
+
+    if setting.seeds is not None:
+        study, design = study_of_setting(setting, setting.seeds), Design()
+        run(study)
+        decisions = decide(study, design, by_arm(study))
+    else:
+        study, design = study_of_setting(setting, 1), Design(until_resolved=True, cap=setting.cap)
+        decisions, going = {}, [arm for arm in study.arms if arm != "base"]
+        while counts := next_round(study, design, going, ended_runs(by_arm(study)) if results else {}):
+            study = with_counts(study, counts)
+            run(study)
+            decisions = decide(study, design, by_arm(study))
+            going = [arm for arm, one in decisions.items() if not is_closed(one.verdict, one.exhausted)]
+    return Outcome(verdicts={arm: one.verdict.name for arm, one in decisions.items()}, runs=len(results))
+
+
+def judge(setting: Setting, outcome: Outcome) -> tuple[bool, float]:
+    """Returns whether a study made any false claim, and the share of its arms that it got right.
+
+    Equal recipes are rightly equivalent, better ones better; a claim about these images alone is not one about recipes.
+    """
+    false = {"better", "worse"} if not setting.better else {"worse", "equivalent"}
+    right = "better" if setting.better else "equivalent"
+    said = list(outcome.verdicts.values())
+    return any(name in false for name in said), said.count(right) / len(said)
+
+
+def template_record() -> Record:
+    """Returns what all simulated records share."""
+    return make_record(count=COUNT, errors=60, epochs=2)
+
+
+def settings(wanted: str) -> Iterator[Setting]:
+    """Yields the settings of the table."""
+    for interaction in (0.02, 0.03):
+        for arms in (1, 4, 11):
+            for seeds in (5, 20, 50):
+                yield Setting(arms=arms, seeds=seeds, interaction=interaction)
+            yield Setting(arms=arms, seeds=None, interaction=interaction)
+            yield Setting(arms=arms, seeds=None, interaction=interaction, cap=50)
+    for seeds in (5, 20, None):
+        yield Setting(arms=1, seeds=seeds, interaction=0.02, better=0.10)
+
+
+def main() -> int:
+    """Prints the table, and writes it if --out is given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=300)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    template, rows = template_record(), []
+    for setting in settings("all"):
+        outcomes = [simulate(setting, seed, template) for seed in range(asked.studies)]
+        judged = [judge(setting, outcome) for outcome in outcomes]
+        wrong = sum(false for false, _ in judged)
+        low, high = clopper_pearson(wrong, len(judged))
+        rows.append(
+            {
+                "arms": setting.arms,
+                "seeds": setting.seeds or (f"until resolved, cap {setting.cap}" if setting.cap else "until resolved"),
+                "interaction": setting.interaction,
+                "better": setting.better,
+                "studies": len(judged),
+                "false": wrong,
+                "rate": round(wrong / len(judged), 4),
+                "low": round(low, 4),
+                "high": round(high, 4),
+                "right": round(float(np.mean([share for _, share in judged])), 3),
+                "runs": round(float(np.mean([outcome.runs for outcome in outcomes])), 1),
+            }
+        )
+        print(*rows[-1].values(), sep="\t", flush=True)
+        if asked.out:
+            with asked.out.open("w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

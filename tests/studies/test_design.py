@@ -1,0 +1,142 @@
+from dataclasses import replace
+
+import pytest
+
+from kernorm.errors import UsageError
+from kernorm.stats import anytime
+from kernorm.studies import definition
+from kernorm.studies.design import DESIGN, Design, Look, read_design, settled, write_design
+from kernorm.studies.summary import METRICS
+from kernorm.study import PROG, StudyConfig, command, main
+from kernorm.system import cli
+
+FIXED, UNTIL = Design(), Design(until_resolved=True)
+
+
+def test_what_light_modules_repeat_is_the_same():
+    """The command's module imports neither SciPy nor the metrics."""
+    assert definition.LEAST == anytime.FIRST
+    assert tuple(METRICS) == definition.PRIMARY
+
+
+def test_a_design_is_kept_in_a_file(tmp_path):
+    assert read_design(tmp_path) is None
+    design = Design(
+        metric="cross_entropy", until_resolved=True, cap=50, looks=(Look(time="2026-01-01", seeds={"a": 3}),)
+    )
+    write_design(design, tmp_path)
+    assert read_design(tmp_path) == design
+    assert (design.c, design.most) == (0.57, 50)
+    assert (UNTIL.c, UNTIL.most, replace(UNTIL, cap=12).most, FIXED.c) == (1.0, 50, 12, 1.0)
+    (tmp_path / DESIGN).write_text("{}")
+    with pytest.raises(UsageError, match=r"A design\.json .*Remove it; then the looks so far are forgotten\."):
+        read_design(tmp_path)
+
+
+def test_a_look_is_one_at_verdicts_with_other_runs():
+    once = FIXED.looked({"bn": 3, "ln": 3})
+    assert [look.seeds for look in once.looks] == [{"bn": 3, "ln": 3}]
+    assert once.looked({"bn": 3, "ln": 3}) == once  # the same page again
+    assert FIXED.looked({"bn": 1, "ln": 1}) == FIXED  # a single seed has no verdict
+    assert not once.looked_before({"bn": 3, "ln": 3})
+    assert once.looked_before({"bn": 4, "ln": 3})
+    assert not FIXED.looked({"bn": 1, "ln": 1}).looked_before({"bn": 5, "ln": 5})
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked", "message"),
+    [
+        (
+            None,
+            UNTIL,
+            r"--until-resolved is decided before the first run\. Received: a study that was begun without it",
+        ),
+        (
+            FIXED,
+            replace(FIXED, metric="ece"),
+            r"keeps its primary metric\. Received: ece, and accuracy when it was",
+        ),
+        (FIXED, UNTIL, r"decided before its first run\. Received: --until-resolved, and a fixed number of seeds when"),
+        (
+            UNTIL,
+            FIXED,
+            r"Received: a fixed number of seeds, and --until-resolved when it was begun\. Give --un",
+        ),
+        (
+            replace(UNTIL, cap=20),
+            replace(UNTIL, cap=30),
+            r"A cap of 20, 30, 50 seeds is kept.* --max-seeds 30, and 20 when",
+        ),
+        (replace(UNTIL, cap=20), UNTIL, r"A cap of 20, 30, 50 seeds is kept.* --max-seeds not given, and 20 when"),
+        (
+            UNTIL,
+            replace(UNTIL, cap=50),
+            r"is declared before the first run\. Received: --max-seeds 50, and no cap w",
+        ),
+    ],
+)
+def test_what_was_fixed_before_the_first_run_stays(kept, asked, message):
+    with pytest.raises(UsageError, match=message):
+        settled(kept, asked, begun=True, train=True)
+    assert settled(kept, asked, begun=False, train=True) == asked
+
+
+def test_what_may_change():
+    # A cap without a constant may be raised, and a report is written by what the study began with.
+    assert settled(replace(UNTIL, cap=12), replace(UNTIL, cap=40), begun=True, train=True).cap == 40
+    assert settled(UNTIL, FIXED, begun=True, train=False) == UNTIL
+    looked = FIXED.looked({"bn": 2})
+    assert settled(looked, FIXED, begun=True, train=True) == looked
+    assert settled(None, FIXED, begun=True, train=True) == FIXED  # begun by an older kernorm
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "--time-budget 2h",
+            "--time-budget goes with --until-resolved. Received: --time-budget 2h alone. Add that f",
+        ),
+        ("--max-seeds 20", "--max-seeds goes with --until-resolved. Received: --max-seeds 20 alone. Add that flag."),
+        ("--until-resolved --time-budget soon", "--time-budget takes a time. Received: 'soon'. Give for example 30m."),
+        ("--until-resolved --time-budget 0", "--time-budget takes a time. Received: '0'. Give for example 30m."),
+        (
+            "--until-resolved --max-seeds 2",
+            "--max-seeds must be at least 3, the first number that may decide. Received",
+        ),
+        (
+            "--until-resolved --seeds 5",
+            "A number of seeds is fixed, or found by rounds. Received: --seeds 5 and --unt",
+        ),
+        ("--metric loss", "A primary metric is a known one. Received: 'loss' as --metric. "),
+    ],
+)
+def test_refuses_in_one_line(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(StudyConfig, main, prog=PROG, argv=["smoke", *words.split()]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {message}")
+    assert told.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_files_primary_metric(tmp_path):
+    path = tmp_path / "mine.py"
+    text = '"""Which?"""\nfrom kernorm.config import TrainConfig\nARMS = {"bn": TrainConfig()}\n'
+    path.write_text(text + 'PRIMARY = "cross_entropy"\n')
+    assert definition.load_study(str(path)).metric == "cross_entropy"
+    path.write_text(text + "PRIMARY = 3\n")
+    with pytest.raises(
+        UsageError, match=r"A primary metric is a known one\. Received: 3 as PRIMARY of .*mine\.py\. Known"
+    ):
+        definition.load_study(str(path))
+
+
+def test_the_command_line_that_goes_on():
+    config = StudyConfig(study="eva6", until_resolved=True, time_budget="2h", max_seeds=50, metric="ece")
+    assert command(config) == (
+        "python -m kernorm.study eva6 --until-resolved --time-budget 2h --max-seeds 50 --metric ece"
+    )
+    until = config.until()
+    assert (until.seconds, until.most) == (7200, 50)
+    assert StudyConfig(study="eva6").until() is None

@@ -1,0 +1,162 @@
+"""Verdicts from records whose truth is known; `tests.benchmarks.verdicts` does the same at full size."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kernorm.config import TrainConfig
+from kernorm.stats import anytime, intervals
+from kernorm.studies.analysis import analyse, results_by_arm
+from kernorm.studies.design import Design
+from kernorm.studies.ledger import Result
+from kernorm.studies.verdicts import chance, decide, failures_of, format_visible
+from tests.benchmarks import verdicts as simulation
+from tests.builders import COUNT, a_study, evaluation, make_record, some_results
+
+ARMS = {"bn": TrainConfig(), "ln": TrainConfig(norm="ln"), "gn": TrainConfig(norm="gn")}
+
+
+def decided(study, results, **words):
+    return decide(study, Design(**words), results_by_arm(study, results))
+
+
+def test_better_needs_new_images_too():
+    """The arm has 6 images right that the baseline has wrong, always the same ones: surely better on these images."""
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=6)
+    for fewer, name in ((2, "better on these images"), (40, "better")):
+        results = {}
+        for run in study.runs():
+            wrong = list(range(100 - (fewer if run.arm == "ln" else 0))) + [500 + run.seed % 3]
+            record = make_record(count=COUNT, config=run.config, run_id=run.config.run_id, test=evaluation(wrong))
+            results[run.config.run_id] = Result(
+                arm=run.arm, seed=run.seed, run_id=run.config.run_id, status="finished", record=record
+            )
+        found = decided(study, results)["ln"]
+        assert found.verdict.name == name
+        wrong = [[list(range(100 - less)) + [500 + seed % 3] for seed in range(6)] for less in (fewer, 0)]
+        expected = intervals.two_level_bootstrap(*wrong, COUNT, paired=True, alpha=0.05)
+        assert found.new_images == expected
+        assert (found.new_images[0] > 0) == (name == "better")
+        assert found.exhausted  # these seeds differ in nothing
+
+
+def test_one_family_a_baseline_and_one_metric():
+    study = a_study(
+        {**ARMS, "rms": TrainConfig(norm="rms"), "cln": TrainConfig(norm="cln")},
+        baselines={"bn": "bn", "ln": "bn", "gn": "bn", "rms": "rms", "cln": "rms"},
+        seeds=4,
+    )
+    errors = {"bn": (20, 22, 21, 23), "ln": (26, 27, 29, 25), "gn": (21, 24, 22, 20), "rms": (20, 22, 21, 23)}
+    results = some_results(study, {**errors, "cln": (26, 27, 29, 25)})
+    found = decided(study, results)
+    assert set(found) == {"ln", "gn", "cln"}
+    # ln has two in its family, cln the same numbers and is alone.
+    assert found["ln"].p_adjusted == pytest.approx(2 * found["cln"].p_adjusted)
+    summary = analyse(study, results)
+    assert summary.metric == "accuracy"
+    assert all(
+        set(arm.comparisons) == {"accuracy", "cross_entropy", "brier", "ece"} for arm in summary.arms if arm.baseline
+    )
+    by_loss = analyse(replace(study, metric="cross_entropy"), results)
+    assert by_loss.arms[1].verdict.of == "these images"
+    assert by_loss.arms[1].comparisons["cross_entropy"].floor == 0
+    assert by_loss.arms[1].comparisons["accuracy"].margin == 0.0005
+
+
+def test_failures_count_as_the_worst_value():
+    """Six of ten runs diverge; the four that are left are better than the baseline, but the recipe is not."""
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=10)
+    baseline = (60, 62, 61, 63, 59, 60, 61, 62, 60, 61)
+    survivors = some_results(study, {"bn": baseline, "ln": (None,) * 6 + (20, 21, 22, 20)})
+    all_well = some_results(study, {"bn": baseline, "ln": (20, 21, 22, 20, 21, 20, 20, 21, 22, 20)})
+    assert decided(study, all_well)["ln"].verdict.name == "better"
+    found = decided(study, survivors)["ln"]
+    assert found.comparison.pairs == 10
+    assert found.comparison.difference < -0.4
+    assert found.verdict.name == "worse"
+    failures = analyse(study, survivors).arms[1].failures
+    assert (failures.runs, failures.failed, failures.collapsed) == (10, 6, 0)
+    assert failures.interval == pytest.approx((0.2624, 0.8784), abs=1e-4)  # Clopper and Pearson's table
+
+
+def test_a_run_of_chance_or_below_half_of_the_median_has_collapsed():
+    study = a_study({"bn": TrainConfig()}, seeds=6)
+    (runs,) = results_by_arm(study, some_results(study, {"bn": (20, 22, 21, 600, 23, 20)})).values()
+    assert COUNT == 1000
+    assert failures_of(runs).collapsed == 1
+    one = {0: next(iter(runs.values()))}
+    assert failures_of(one).collapsed == 0
+    test = one[0].record.test
+    share = max(map(sum, test.confusion)) / COUNT
+    assert chance(test) == pytest.approx(share + 2 * np.sqrt(share * (1 - share) / COUNT))
+    dull = replace(one[0], record=replace(one[0].record, test=replace(test, accuracy=share)))
+    assert failures_of({0: dull}).failed == 1
+    assert failures_of({}).interval is None
+
+
+def test_after_a_look_the_tests_are_those_that_stay_valid():
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=5)
+    results = some_results(study, {"bn": (20, 22, 21, 23, 20), "ln": (26, 29, 27, 28, 27)})
+    once = decided(study, results)["ln"]
+    looked = Design().looked({"bn": 3, "ln": 3})
+    again = decide(study, looked, results_by_arm(study, results))["ln"]
+    assert again.p_adjusted > once.p_adjusted
+    errors = (26, 29, 27, 28, 27), (20, 22, 21, 23, 20)
+    differences = [(b - a) / COUNT for a, b in zip(*errors, strict=True)]
+    wrong = [[[7 * image % COUNT for image in range(n)] for n in counts] for counts in errors]
+    floors = [max(1 / 6 / COUNT**2, one) for one in intervals.chance_variances(wrong[0], COUNT, wrong[1])]
+    assert again.p_adjusted == pytest.approx(anytime.anytime_p(differences, floors=floors))
+    if again.verdict.of == "these images":
+        expected = anytime.confidence_sequence(differences, floors=floors, alpha=0.05)
+        assert again.verdict.interval == pytest.approx(expected)
+    assert analyse(study, results, design=looked).anytime
+    assert not analyse(study, results).anytime
+
+
+def test_what_a_plan_can_see_is_said():
+    study = a_study(ARMS, seeds=3)
+    assert format_visible(study, Design(), {}) == (
+        "With 3 seeds and 2 arms a baseline it can see differences from 0.18 pp (as runs on MNIST vary)."
+    )
+    assert "give two or more, or --until-resolved" in format_visible(a_study(ARMS, seeds=1), Design(), {})
+    assert "known once two runs" in format_visible(study, Design(metric="ece"), {})
+    results = some_results(study, {"bn": (20, 22, 24), "ln": (20, 21, 25)})
+    assert format_visible(study, Design(), results_by_arm(study, results)).endswith(" (by the runs there are).")
+    assert format_visible(a_study({"bn": TrainConfig()}), Design(), {}) == "Nothing is compared."
+
+
+@pytest.mark.parametrize("seeds", [5, None])
+def test_simulated_studies_go_the_way_of_real_ones(seeds):
+    setting = simulation.Setting(arms=2, seeds=seeds, interaction=0.02, better=0.4)
+    outcome = simulation.simulate(setting, 0, simulation.template_record())
+    assert outcome.verdicts == {"arm 1": "better", "arm 2": "better"}
+    assert simulation.judge(setting, outcome) == (False, 1.0)
+    assert outcome.runs <= 15
+
+
+def test_the_simulated_world_is_the_one_that_is_described():
+    # Of 10,000 images 60 wrong, an sd of 5 over runs, and of true differences of `interaction` points.
+    setting = simulation.Setting(arms=1, seeds=1, interaction=0.03)
+    truths, counts = [], []
+    for seed in range(400):
+        world = simulation.World(setting, seed)
+        truths.append((world.chances["base"].sum() - world.chances["arm 1"].sum()) / simulation.COUNT)
+        counts.append([len(world.wrong("base")) for _ in range(5)])
+    assert np.std(truths) == pytest.approx(0.03 / 100, rel=0.15)
+    assert np.mean(counts) == pytest.approx(60, rel=0.05)
+    assert np.sqrt(np.mean(np.var(counts, axis=1, ddof=1))) == pytest.approx(5.05, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    [
+        simulation.Setting(arms=1, seeds=20, interaction=0.03),
+        simulation.Setting(arms=4, seeds=None, interaction=0.02),
+    ],
+)
+def test_equal_recipes_are_rarely_told_apart(setting):
+    template = simulation.template_record()
+    wrong = sum(simulation.judge(setting, simulation.simulate(setting, seed, template))[0] for seed in range(60))
+    assert intervals.clopper_pearson(wrong, 60)[0] <= 0.05
