@@ -84,7 +84,7 @@ def test_what_a_study_hands_over_is_the_best_run_of_its_best_arm(tmp_path, mnist
         validation = replace(record.validation, cross_entropy=scores[planned.arm, planned.seed])
         record = replace(record, validation=validation, data=replace(record.data, sha256=digest))
         ledger.add(Result(arm=planned.arm, seed=planned.seed, run_id=record.run_id, status="finished", record=record))
-    monkeypatch.setattr("kernorm.studies.report.page.charts", lambda arms: {})  # which others look at
+    monkeypatch.setattr("kernorm.studies.report.page.charts", lambda *_: {})  # which others look at
     monkeypatch.setattr("kernorm.studies.report.page.grids_of", lambda arms: [])
     handed = []
     monkeypatch.setattr(
