@@ -15,6 +15,7 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.limits import Limit, check_settings, seconds_of
 from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
+from kernorm.studies.definition import UntilResolved, until_resolved_or_none
 from tuner.space import Space, space_of
 
 OracleName = Literal["best", "optuna", "random", "grid", "bayesian", "hyperband"]
@@ -41,7 +42,7 @@ class SearchConfig:
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what is searched": ("l1", "l2", "batch_sizes", "norms", "groups", "learning_rate"),
         "trials": ("oracle", "max_trials", "time_budget", "repeats", "seed", "enqueue", "keep_checkpoints"),
-        "after the trials": ("top_k", "confirm_seeds", "final", "push"),
+        "after the trials": ("top_k", "confirm_seeds", "until_resolved", "max_seeds", "final", "push"),
         **ENGINE_GROUP,
         "results": ("name", "reports_dir", "saved_models_dir"),
         "this command": ("resume", "overwrite", "dry_run", "report_only", "quiet", "verbose", "help"),
@@ -94,6 +95,12 @@ class SearchConfig:
     confirm_seeds: Annotated[int, Limit(1, math.inf, "at least 1")] = 5
     """Fresh seeds a confirmed arm."""
 
+    until_resolved: bool = False
+    """Confirm by as many seeds as it takes until each arm is better, worse or equivalent, not by --confirm-seeds."""
+
+    max_seeds: int | None = None
+    """With --until-resolved: the most seeds of an arm; None: 50."""
+
     final: bool = True
     """Train the confirmed best on the whole training split for kernorm.train's own number of epochs, with as many fresh
     seeds, and export the best of them by validation."""
@@ -134,6 +141,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
         check_settings(self)
+        self.until()
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example norms.")
         if self.resume and self.overwrite:
@@ -168,6 +176,10 @@ class SearchConfig:
         """Trials that are suggested at once for a population."""
         population = self.engine.population
         return population if isinstance(population, int) else min(math.ceil(self.max_trials / 4), 32)
+
+    def until(self) -> UntilResolved | None:
+        """Returns how long the confirmation may go on; None for a fixed number of seeds."""
+        return until_resolved_or_none(self.until_resolved, None, None, self.max_seeds)
 
     @property
     def budget_seconds(self) -> float | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from kernorm.config import TrainConfig
 from kernorm.records.record import RECORD, Record, read_record
 from kernorm.studies.analysis import finished, results_by_arm
-from kernorm.studies.definition import Study
+from kernorm.studies.definition import Study, UntilResolved
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.runner import run_study
 from kernorm.studies.selection import export_best, validation_score
@@ -67,7 +67,8 @@ def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
     records: dict[int, Record] = {}
     if config.top_k:
         arms = confirmed_arms(config, best[: config.top_k])
-        summary, by_arm = _study(config, "confirm", arms, f"Are the best of {len(best)} trials as good on fresh seeds?")
+        question = f"Are the best of {len(best)} trials as good on fresh seeds?"
+        summary, by_arm = _study(config, "confirm", arms, question, config.until())
         trials_of = {_name(trial): trial for trial in best}
         scored = [
             Arm(name=name, trial=trials_of.get(name), scores=tuple(map(validation_score, by_arm[name].values())))
@@ -115,7 +116,11 @@ def _fresh(config: SearchConfig, trial: Trial) -> TrainConfig:
 
 
 def _study(
-    config: SearchConfig, name: str, arms: dict[str, TrainConfig], question: str
+    config: SearchConfig,
+    name: str,
+    arms: dict[str, TrainConfig],
+    question: str,
+    until: UntilResolved | None = None,
 ) -> tuple[StudySummary, dict[str, dict[int, Record]]]:
     """Runs a study of these arms in the search's folder; returns its summary and its records by arm and seed."""
     baseline = BASELINE if BASELINE in arms else list(arms)[-1]
@@ -133,9 +138,10 @@ def _study(
         config.engine,
         command=f"python -m tuner.search --name {config.name}",
         train=not config.report_only,
+        until=until,
     )
     show_verdicts(summary)
-    found = results_by_arm(planned, Ledger(folder).results)
+    found = results_by_arm(replace(planned, seeds=summary.seeds), Ledger(folder).results)
     return summary, {arm: finished(results) for arm, results in found.items()}
 
 
