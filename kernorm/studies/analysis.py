@@ -27,7 +27,7 @@ from kernorm.studies.summary import (
     StudySummary,
     _test,
 )
-from kernorm.studies.verdicts import Decision, decide, failures_of, judged_anytime, judged_evaluation
+from kernorm.studies.verdicts import Decision, decide, failures_of, format_visible, judged_anytime, judged_evaluation
 
 Runs = dict[int, Record]
 
@@ -98,6 +98,7 @@ def analyse(
         metric=design.metric,
         design=design,
         anytime=judged_anytime(design, found),
+        visible="" if design.until_resolved else format_visible(study, design, found),
     )
 
 

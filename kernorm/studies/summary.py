@@ -212,7 +212,8 @@ class StudySummary:
     those of the training code behind the runs, `taken` counts runs that other studies trained, by their names, and
     `unusable` runs with a result that was not taken, by the reason (see `ledger.Shared`). `duplicates` are those of
     the data sets, by name, where they were counted. `metric` is the primary one, `design` how verdicts were found,
-    and `anytime` whether by tests that are valid however often one looks.
+    and `anytime` whether by tests that are valid however often one looks. `visible` says which difference the planned
+    seeds can see, where their number is fixed.
     """
 
     name: str
@@ -237,6 +238,7 @@ class StudySummary:
     metric: str = "accuracy"
     design: Design = field(default_factory=Design)
     anytime: bool = False
+    visible: str = ""
 
 
 def counted(number: int, thing: str) -> str:

@@ -120,4 +120,4 @@ def _verdict(arm: ArmSummary) -> str:
 def _console() -> Console:
     """A table must not be folded into a pipe's 80 columns."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    return console if console.is_terminal else Console(highlight=False, width=300)

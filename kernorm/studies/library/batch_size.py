@@ -1,6 +1,6 @@
 """Which norm tolerates small batches, and how should the learning rate follow the batch size?
 
-    python -m kernorm.study batch_size --only '*-sqrt'
+    python -m kernorm.study batch_size --only '*-sqrt' --until-resolved --time-budget 8h
 
 Three norms by nine batch sizes from 2 to 512 by three rules for the learning rate, which is 0.03 at batch 128: left as
 it is (none), in proportion to the square root of the batch size (sqrt), in proportion to it (linear). After Wu and He
@@ -10,7 +10,8 @@ so that batch 2 is affordable; 8 epochs whatever the batch, so small batches tak
 Each norm is compared with batch normalization at the same batch size and rule.
 
 75 arms: a run is 10 CPU-seconds at batch 512 and several minutes at batch 2. Expected: batch normalization falls off
-below batch 8, group and layer normalization do not.
+below batch 8, group and layer normalization do not. Without the flag, three seeds an arm, which see differences from
+about 0.18 points if runs vary by 0.05.
 """
 
 from kernorm.config import NormName, TrainConfig

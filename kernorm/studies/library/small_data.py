@@ -1,12 +1,12 @@
 """Do penalties help when there are few training images?
 
-    python -m kernorm.study small_data
+    python -m kernorm.study small_data --until-resolved
 
 1,000, 5,000 and 50,000 training images by four penalties on the kernels. The smaller the set, the more epochs, so that
 smaller sets take enough steps; each size is compared with its own arm without penalty. All else is the default recipe.
 
 About 20 CPU-seconds a run at 1,000 images, 2 CPU-minutes at 50,000. Expected: 96 to 97 %, 98.5 % and 99.3 %,
-differences between penalties below what 5 seeds resolve at 50,000.
+differences between penalties below what five seeds see at 50,000, about 0.12 points.
 """
 
 from kernorm.config import TrainConfig

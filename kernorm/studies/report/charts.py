@@ -19,12 +19,12 @@ from kernorm.studies.report.arms import Arm, readable
 from kernorm.studies.report.batch_sizes import batch_sizes
 from kernorm.studies.summary import METRICS
 
-# Verdicts by colour and marker; what is not resolved is hollow.
+# Verdicts by colour and marker; what is not resolved, or not for new images, is hollow.
 MARKS = {
     "better": ("green", "^"),
     "worse": ("orange", "v"),
-    "better on these images": ("green", "o"),
-    "worse on these images": ("orange", "o"),
+    "better on these images": ("green", "^"),
+    "worse on these images": ("orange", "v"),
     "equivalent": ("blue", "s"),
     "as selected": ("muted", "o"),
     "not resolved": ("muted", "o"),
@@ -80,7 +80,8 @@ def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
         for row, arm in enumerate(rows):
             comparison, verdict = arm.summary.comparisons[metric], arm.summary.verdict
             # Other metrics than the primary one have no verdict.
-            colour, marker = MARKS[verdict.name if verdict and metric == primary else "no verdict"]
+            outcome = verdict.name if verdict and metric == primary else "no verdict"
+            colour, marker = MARKS[outcome]
             new = arm.summary.generalization_difference if metric == "accuracy" else None
             for ends, below, width, ink, name in (
                 (new, 0.22, 1.2, "muted", "new digits"),
@@ -99,7 +100,7 @@ def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
             if not low <= difference <= high:
                 _beyond(axes, difference, row, f"{difference:+.3g}".replace("-", "−"), colour)
             else:
-                face = "paper" if marker == "o" else colour
+                face = "paper" if marker == "o" or outcome.endswith("images") else colour
                 axes.plot(
                     [difference],
                     [row],

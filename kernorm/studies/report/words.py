@@ -94,6 +94,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_openings(summary, looks),
         *_mixture(summary),
         *_sources(summary),
+        *_visible(summary),
         *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
         _rule(summary),
     ]
@@ -267,6 +268,11 @@ def _looks(summary: StudySummary) -> Iterable[Notice]:
             "tests are those that stay valid however often one looks; they need more seeds than a single look."
         )
         yield Notice("warning", "It was looked at before", text)
+
+
+def _visible(summary: StudySummary) -> Iterable[Notice]:
+    if summary.visible and any(arm.baseline for arm in summary.arms):
+        yield Notice("note", "What so many seeds can see", summary.visible)
 
 
 def _failures(summary: StudySummary) -> Iterable[Notice]:

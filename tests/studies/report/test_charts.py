@@ -137,6 +137,15 @@ def test_forest_marks_verdicts_by_form_and_colour(arms, panels):
         ("v", PALETTE["orange"]),
     ]
     assert marks[0].get_markerfacecolor() == PALETTE["paper"]
+    assert marks[1].get_markerfacecolor() == PALETTE["orange"]
+
+
+def test_a_difference_on_these_images_alone_is_hollow(arms):
+    verdict = replace(arm_named(arms, "ln").summary.verdict, name="worse on these images")
+    alone = [replace(arm, summary=replace(arm.summary, verdict=verdict)) if arm.name == "ln" else arm for arm in arms]
+    (panel, _) = charts(alone)["differences"]
+    marks = [line for line in drawn(panel).axes[0].get_lines() if line.get_label() == "difference"]
+    assert (marks[1].get_marker(), marks[1].get_markerfacecolor()) == ("v", PALETTE["paper"])
 
 
 def test_every_seed_is_a_point(arms, panels):

@@ -477,6 +477,7 @@ def test_cautions_of_a_clean_study():
         "Every stated penalty was on": "good",
         "No split selected the weights": "good",
         "The test split was opened 6 times": "good",
+        "What so many seeds can see": "note",
         "How a verdict is found": "note",
     }
     assert "Holm's correction over 1 arm with the same baseline" in found["How a verdict is found"].text
