@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from kernorm.stats.intervals import Interval
 
@@ -149,7 +149,7 @@ def _log_e(n: int, distance: float, squares: float, tau: float, side: Side) -> f
     if q == 0:
         return two_sided
     t = sign * (n * distance / prior) / math.sqrt(q / (n * prior))
-    return math.log(2) + two_sided + float(stats.t.logcdf(t, n))
+    return math.log(2) + two_sided + math.log(max(float(special.stdtr(n, t)), 1e-300))
 
 
 def _log_r(n: int, tau: float) -> float:

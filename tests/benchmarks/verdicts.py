@@ -23,6 +23,7 @@ import numpy as np
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import Evaluation, Mistake, Record
+from kernorm.stats import comparison
 from kernorm.stats.intervals import clopper_pearson
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
@@ -168,6 +169,7 @@ def main() -> int:
     template, rows = template_record(), []
     gc.collect()
     gc.freeze()  # statsmodels collects garbage in every correction by Holm
+    comparison.bootstrap_interval = lambda *_: (0.0, 0.0)  # which no verdict looks at
     for setting in settings():
         outcomes = [simulate(setting, seed, template) for seed in range(asked.studies)]
         judged = [judge(setting, outcome) for outcome in outcomes]
