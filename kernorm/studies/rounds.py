@@ -14,7 +14,7 @@ from kernorm.stats.comparison import Verdict
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
 from kernorm.studies.ledger import Result
-from kernorm.studies.summary import ArmSummary, StudySummary
+from kernorm.studies.summary import ArmSummary, StudySummary, counted
 from kernorm.studies.wording import compared, decided_interval, listed, unit
 
 
@@ -82,7 +82,7 @@ def with_counts(study: Study, counts: Mapping[str, int]) -> Study:
 
 
 def format_round(summary: StudySummary, design: Design, counts: Mapping[str, int], seconds: float) -> str:
-    """Says after a round what is open and why, and when it ends at the latest; `seconds` is what a round takes."""
+    """Says after a round what is open and why, and when it ends at the latest; `seconds` is a round's, 0 before it."""
     going = open_arms(summary)
     seeds = max(counts.values(), default=0)
     closed = [arm for arm in summary.arms if arm.baseline and arm not in going]
@@ -97,7 +97,10 @@ def format_round(summary: StudySummary, design: Design, counts: Mapping[str, int
     if closed:
         told = listed(f"{arm.name} {arm.decided.name}" for arm in closed if arm.decided)
         lines.append(f"  resolved: {told}")
-    if going:
-        left = design.most - seeds
-        lines.append(f"  at most {left} rounds more, about {duration(left * seconds)} at {duration(seconds)} each")
+    left = design.most - seeds
+    if going and left <= 0:
+        lines.append("  the most seeds are reached")
+    elif going:
+        time = f", about {duration(left * seconds)} at {duration(seconds)} each" if seconds else ""
+        lines.append(f"  at most {counted(left, 'round')} more{time}")
     return "\n".join(lines)

@@ -148,7 +148,7 @@ def _run_until_resolved(
         while True:
             found = results_by_arm(study, ledger.results)
             summary = analyse(study, ledger.results, design=design)
-            took = (time.monotonic() - begun) / max(1, rounds)
+            took = (time.monotonic() - begun) / rounds if rounds else 0.0
             _LOG.info(format_round(summary, design, study.counts, took))
             counts = next_round(study, design, [arm.name for arm in open_arms(summary)], ended_runs(found))
             if not counts:

@@ -74,7 +74,8 @@ def test_it_ends_when_every_arm_is_resolved(tmp_path, study, caplog):
     assert rounds[1].startswith("3 seeds: ")
     assert any("resolved: good better" in text for text in rounds)
     assert "same: not resolved, " in rounds[1]
-    assert "rounds more, about" in rounds[1]
+    assert rounds[0].endswith("at most 50 rounds more")
+    assert "at most 47 rounds more, about " in rounds[1]
     kept = read_design(folder)
     assert (kept.until_resolved, kept.looks[-1].seeds) == (True, counts)
     # Given again, nothing is added.
@@ -94,6 +95,7 @@ def test_it_stops_at_the_cap_or_budget_and_goes_on(tmp_path, study, caplog):
     assert {arm.verdict.of for arm in first.arms if arm.verdict} == {"these images"}
     capped = run_study(study, folder, until=UntilResolved(most=6))
     assert capped.seeds == tuple(range(6))
+    assert "the most seeds are reached" in caplog.text
     whole = run_study(study, tmp_path / "studies" / "whole", until=UntilResolved(most=6))
     assert [arm.verdict for arm in whole.arms] == [arm.verdict for arm in capped.arms]
     with pytest.raises(UsageError, match=r"How a study ends is decided before its first run\."):
