@@ -34,7 +34,7 @@ CODES = {"NOT_FOUND": 404, "INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 412, 
 class Twin:
     """Serves a version of a model, or what `models` holds.
 
-    `changed` is what an answer goes through; `asked` is called before the state of a version is told; `gate` holds
+    `changed` is what an answer goes through; `asked` is called before it answers for a version's state; `gate` holds
     every Predict while it is not set, and `arrived` counts them.
     """
 

@@ -39,7 +39,7 @@ def flags():
 
 @pytest.fixture
 def clients():
-    """Asks a server by as many clients at once as it is told; each has a connection of its own."""
+    """Asks a server by a number of clients at once, each with a connection of its own."""
     with ThreadPoolExecutor(64 + 4 * os.cpu_count()) as pool:
 
         def ask(twin, batches):
