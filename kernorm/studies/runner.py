@@ -84,9 +84,11 @@ def run_study(
             study = _run_until_resolved(study, engine or EngineConfig(), ledger, design, until)
         elif train:
             _run(study, engine or EngineConfig(), ledger)
-        summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable, design=design)
         if train or ledger.results:
-            write_design(design.looked(ended_runs(results_by_arm(study, ledger.results))), folder)
+            # Before the page, so that a page that is made again says the same of its looks.
+            design = design.looked(ended_runs(results_by_arm(study, ledger.results)))
+            write_design(design, folder)
+        summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable, design=design)
         write_study_report(study, summary, ledger, folder, command)
         return summary
 
