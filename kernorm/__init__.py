@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kernorm.errors import Refused, UsageError
     from kernorm.parallel.settings import EngineConfig
     from kernorm.recipes import recipe
-    from kernorm.studies.definition import Published
+    from kernorm.studies.definition import Published, Statement
 
 __all__ = [
     "Compared",
@@ -24,6 +24,7 @@ __all__ = [
     "Published",
     "Refused",
     "Run",
+    "Statement",
     "StudyResult",
     "TrainConfig",
     "UsageError",
@@ -46,7 +47,7 @@ _HOME = {
     "kernorm.errors": ("Refused", "UsageError"),
     "kernorm.parallel.settings": ("EngineConfig",),
     "kernorm.recipes": ("recipe",),
-    "kernorm.studies.definition": ("Published",),
+    "kernorm.studies.definition": ("Published", "Statement"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

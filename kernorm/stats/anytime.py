@@ -15,6 +15,7 @@ and each is the mean of τ = 1 and τ = 10 by MIXTURE: the second part sees a co
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -112,6 +113,7 @@ def confidence_sequence(
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
+@lru_cache(maxsize=8192)  # a study asks for all looks again after each round
 def _half_width(n: int, squares: float, wanted: float) -> float:
     """Returns the distance from the mean at which the logarithm of the e-value is `wanted`; inf if it is nowhere."""
     most = float(np.logaddexp.reduce([math.log(w) - (n - 1) / 2 * _log_r(n, tau) for tau, w in MIXTURE.items()]))

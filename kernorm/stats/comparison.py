@@ -50,11 +50,12 @@ class Comparison:
 
     `difference` is arm − baseline. Where the arms are `paired`, it is the mean over the common seeds, with the standard
     error `error` of that and `df` = pairs − 1; else the difference of the means of all seeds, by Welch 1947. `floor` is
-    the least variance that a difference of two runs was taken to have. `p` is of no difference, `tost_p` of one outside
-    ±`margin` (two one-sided tests), `interval` of the difference, all by Student's t with these. `sd`, `bootstrap` and
-    `p_paired` are of the differences by seed as they are, `p_welch` and `welch` of the arms unpaired; None where
-    neither varies. `probability_better` is the share of all cross pairs in which the arm's value is the better one,
-    ties one half; its bootstrap interval is a point where every pair agrees.
+    the least variance that a difference of two runs was taken to have; `spread` is the sd of one that the tests took,
+    `spread_seen` what the runs show of it, less where the floor decides. `p` is of no difference, `tost_p` of one
+    outside ±`margin` (two one-sided tests), `interval` of the difference, all by Student's t with these. `sd`,
+    `bootstrap` and `p_paired` are of the differences by seed as they are, `p_welch` and `welch` of the arms unpaired;
+    None where neither varies. `probability_better` is the share of all cross pairs in which the arm's value is the
+    better one, ties one half; its bootstrap interval is a point where every pair agrees.
     """
 
     pairs: int
@@ -65,6 +66,8 @@ class Comparison:
     difference: float | None = None
     error: float | None = None
     df: float | None = None
+    spread: float | None = None
+    spread_seen: float | None = None
     p: float | None = None
     tost_p: float | None = None
     interval: Interval | None = None
@@ -182,9 +185,13 @@ def compare(
     sides = (a, b) if higher_is_better else (b, a)
     sd = 0.0 if constant else float(described.std_ddof(1))
     if paired:
-        difference, error, df = float(described.mean), math.sqrt(max(sd**2, floor) / pairs), pairs - 1.0
+        difference, seen, spread, df = float(described.mean), sd, max(sd, math.sqrt(floor)), pairs - 1.0
+        error = spread / math.sqrt(pairs)
     else:
-        difference, (error, df) = float(a.mean() - b.mean()), _welch(a, b, floor)
+        difference = float(a.mean() - b.mean())
+        variances = [0.0 if np.ptp(values) <= rounding else float(values.var(ddof=1)) for values in (a, b)]
+        seen, spread = math.sqrt(sum(variances)), math.sqrt(sum(max(one, floor / 2) for one in variances))
+        error, df = _welch(variances, (len(a), len(b)), floor)
     found = Comparison(
         pairs=pairs,
         higher_is_better=higher_is_better,
@@ -194,6 +201,8 @@ def compare(
         difference=difference,
         error=error,
         df=df,
+        spread=spread,
+        spread_seen=seen,
         sd=sd,
         bootstrap=bootstrap_interval(np.mean, differences),
         p_paired=_sign_test(differences, rounding) if constant else float(described.ttest_mean(0.0)[1]),
@@ -366,12 +375,12 @@ def visible_difference(variance: float, seeds: int, alpha: float) -> float:
     return math.sqrt(2 * variance / seeds) * float(stats.t.isf(alpha / 2, df) + stats.t.ppf(POWER, df))
 
 
-def _welch(a: Values, b: Values, floor: float) -> tuple[float, float]:
+def _welch(variances: Sequence[float], sizes: Sequence[int], floor: float) -> tuple[float, float]:
     """Returns the standard error of a difference of means and its degrees of freedom, by Welch and Satterthwaite."""
-    parts = [(max(float(values.var(ddof=1)), floor / 2) / len(values), len(values) - 1) for values in (a, b)]
+    parts = [(max(one, floor / 2) / size, size - 1) for one, size in zip(variances, sizes, strict=True)]
     total = sum(part for part, _ in parts)
     if total == 0:
-        return 0.0, float(len(a) + len(b) - 2)
+        return 0.0, float(sum(sizes) - 2)
     return math.sqrt(total), total**2 / sum(part**2 / df for part, df in parts)
 
 

@@ -15,6 +15,7 @@ from kernorm.stats import comparison, intervals
 from kernorm.studies.definition import Published, Study
 from kernorm.studies.design import Design
 from kernorm.studies.ledger import Result
+from kernorm.studies.statements import answer_statements
 from kernorm.studies.summary import (
     METRICS,
     TARGETS,
@@ -99,6 +100,9 @@ def analyse(
         design=design,
         anytime=judged_anytime(design, found),
         visible="" if design.until_resolved else format_visible(study, design, found),
+        answers=answer_statements(
+            study, design, found, {arm.name: arm.scores["accuracy"] for arm in arms if arm.scores}
+        ),
     )
 
 

@@ -8,6 +8,7 @@ Before study.py, which runs it. A study file holds a docstring whose first parag
     SEEDS: int                          how many, 5 if it is missing
     PRIMARY: str                        the metric with verdicts: accuracy (default), cross_entropy, brier, ece
     PUBLISHED: dict[str, Published]     what a paper says of an arm, shown next to what is found here
+    STATEMENTS: tuple[Statement, ...]   what a paper concludes, each answered by the runs
 """
 
 import ast
@@ -59,6 +60,36 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Statement:
+    """What a publication concludes of an arm, in a form that runs can answer.
+
+    Attributes:
+        text: in its own words.
+        arm: that it speaks of.
+        better_than: arms that `arm` is said to be better than, all of them.
+        worse_than: arms that it is said to be worse than.
+        reaches: the accuracy in percent that it is said to reach, selected as there.
+        note: what the publication left out.
+    """
+
+    text: str
+    arm: str
+    better_than: tuple[str, ...] = ()
+    worse_than: tuple[str, ...] = ()
+    reaches: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuses a statement of nothing, and one of two things."""
+        if sum((bool(self.better_than), bool(self.worse_than), self.reaches is not None)) != 1:
+            raise UsageError(
+                "A Statement has one of better_than, worse_than and reaches.",
+                f"{self.text!r} with {'none' if not (self.better_than or self.worse_than) else 'several'}",
+                'Write for example Statement(text="…", arm="l2", better_than=("none",)).',
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Planned:
     """One run of a study: an arm with one of the study's seeds."""
 
@@ -88,6 +119,7 @@ class Study:
     seeds: tuple[int, ...]
     baselines: Mapping[str, str]
     published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    statements: tuple[Statement, ...] = ()
     file: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     metric: str = PRIMARY[0]
@@ -219,9 +251,14 @@ def with_overrides(
     return replace(
         study,
         arms=arms,
+        statements=tuple(one for one in study.statements if _arms_of(one) <= arms.keys()),
         seeds=study.seeds if count is None else tuple(range(count)),
         metric=study.metric if metric is None else primary(metric, "--metric"),
     )
+
+
+def _arms_of(statement: Statement) -> set[str]:
+    return {statement.arm, *statement.better_than, *statement.worse_than}
 
 
 def primary(name: Any, source: str) -> str:
@@ -289,6 +326,7 @@ def study_of(
     baseline: str | Mapping[str, str] | None = None,
     seeds: Any = SEEDS,
     published: Mapping[str, Published] | None = None,
+    statements: Any = (),
     metric: Any = PRIMARY[0],
     source: str = "this call",
 ) -> Study:
@@ -301,6 +339,7 @@ def study_of(
         baseline: the arm that the others are compared with, or each arm's own by name; None: the first.
         seeds: how many.
         published: what a paper says of arms.
+        statements: what it concludes of them.
         metric: the primary one, which alone has verdicts.
         source: names the file, or says that it is a call.
 
@@ -332,6 +371,10 @@ def study_of(
     published = published or {}
     if stray := next((arm for arm in published if arm not in arms), None):
         raise UsageError("PUBLISHED names arms.", f"{stray!r} in {source}", nearest(stray, arms))
+    if not (isinstance(statements, tuple | list) and all(isinstance(one, Statement) for one in statements)):
+        raise UsageError("STATEMENTS is a tuple of Statement.", f"{statements!r} in {source}", "See kernorm.Statement.")
+    if stray := next((arm for one in statements for arm in sorted(_arms_of(one)) if arm not in arms), None):
+        raise UsageError("STATEMENTS names arms.", f"{stray!r} in {source}", nearest(stray, arms))
     count = whole_number(seeds)
     if count is None or count < 1:
         raise UsageError("SEEDS is a number of at least 1.", f"{seeds!r} in {source}", "Give 5.")
@@ -342,6 +385,7 @@ def study_of(
         seeds=tuple(range(count)),
         baselines=baselines,
         published=published,
+        statements=tuple(statements),
         metric=primary(metric, f"PRIMARY of {source}"),
     )
 
@@ -354,6 +398,7 @@ def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
         baseline=values.get("BASELINE"),
         seeds=values.get("SEEDS", SEEDS),
         published=values.get("PUBLISHED", {}),
+        statements=values.get("STATEMENTS", ()),
         metric=values.get("PRIMARY", PRIMARY[0]),
         source=str(path),
     )

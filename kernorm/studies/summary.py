@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import BY_COLUMNS, Duplicates, Evaluation, Record
 from kernorm.stats import comparison, intervals
-from kernorm.studies.definition import Published
+from kernorm.studies.definition import Published, Statement
 from kernorm.studies.design import Design
 
 TARGETS = (0.99, 0.994)
@@ -85,6 +85,15 @@ class Claim:
             return f"λ{self.part} = {stated} is stated, but no such penalty was on: it measured 0 at every epoch."
         times = f", {self.applied / self.stated:.3g} times that" if self.stated else ""
         return f"λ{self.part} = {stated} is stated, {applied} was on{times}; {found}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a publication concludes, and what the runs of a study say to it."""
+
+    statement: Statement
+    name: Literal["yes", "no", "not resolved"]
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +222,7 @@ class StudySummary:
     `unusable` runs with a result that was not taken, by the reason (see `ledger.Shared`). `duplicates` are those of
     the data sets, by name, where they were counted. `metric` is the primary one, `design` how verdicts were found,
     and `anytime` whether by tests that are valid however often one looks. `visible` says which difference the planned
-    seeds can see, where their number is fixed.
+    seeds can see, where their number is fixed; `answers` are to what a publication concludes.
     """
 
     name: str
@@ -239,6 +248,7 @@ class StudySummary:
     design: Design = field(default_factory=Design)
     anytime: bool = False
     visible: str = ""
+    answers: tuple[Answer, ...] = ()
 
 
 def counted(number: int, thing: str) -> str:

@@ -177,6 +177,8 @@ def test_a_floor_is_the_least_spread_of_a_difference(paired):
     words = {"higher_is_better": True, "margin": 5e-4, "paired": paired}
     assert compare(better, baseline, **words).p < 0.05
     floored = compare(better, baseline, **words, floor=10.3e-4**2)
+    # Variances in images: of the differences; or of 6939, 6942, 6940 and of the baseline, one after the other.
+    seen = np.var((9, 11, 11), ddof=1) if paired else np.var((9, 12, 10), ddof=1) + np.var((0, 1, -1), ddof=1)
     error = 10.3e-4 / math.sqrt(3)
     t = 31e-4 / 3 / error
     df = 2 if paired else 4
@@ -184,6 +186,7 @@ def test_a_floor_is_the_least_spread_of_a_difference(paired):
     assert floored.p == pytest.approx(2 * scipy_stats.t.sf(t, df))
     assert floored.interval == pytest.approx(scipy_stats.t.interval(0.95, df, 31e-4 / 3, error))
     assert floored.p > 0.15
+    assert (floored.spread, floored.spread_seen) == pytest.approx((10.3e-4, math.sqrt(seen) * 1e-4))
     # A floor below the spread that there is changes nothing.
     assert compare(better, baseline, **words, floor=1e-12).p == compare(better, baseline, **words).p
 

@@ -11,7 +11,7 @@ Without the flag, five seeds an arm, which see differences from about 0.12 point
 """
 
 from kernorm.recipes import recipe
-from kernorm.studies.definition import Published
+from kernorm.studies.definition import Published, Statement
 
 SOURCE = "TSAI EVA4 session 6, notebook Modularized_FINAL, best of 40 epochs on test"
 
@@ -27,3 +27,8 @@ PUBLISHED = {
     "l2": Published(accuracy=99.52, weight_decay=5e-3, source=SOURCE),
     "l1_l2": Published(accuracy=98.76, l1=5e-4, weight_decay=5e-3, source=SOURCE),
 }
+STATEMENTS = (
+    Statement(text="L2 is best (99.52)", arm="l2", better_than=("none", "l1", "l1_l2")),
+    Statement(text="L1 with L2 is worst (98.76)", arm="l1_l2", worse_than=("none", "l1", "l2")),
+    Statement(text="L2 reaches 99.52", arm="l2", reaches=99.52),
+)

@@ -11,8 +11,9 @@ times the stated one. The `l1` arm below is therefore the config of `none` with 
 """
 
 from kernorm.recipes import recipe
-from kernorm.studies.definition import Published
+from kernorm.studies.definition import Published, Statement
 from kernorm.studies.library.eva4 import PUBLISHED as CLAIMED
+from kernorm.studies.library.eva4 import STATEMENTS as CONCLUDED
 
 ARMS = {
     "none": recipe("eva4"),
@@ -21,3 +22,4 @@ ARMS = {
     "l1_l2": recipe("eva4", l1=5e-3, l2=2.5e-3, penalize="all"),
 }
 PUBLISHED: dict[str, Published] = CLAIMED
+STATEMENTS: tuple[Statement, ...] = CONCLUDED

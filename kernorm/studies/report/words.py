@@ -89,6 +89,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_looks(summary),
         *_failures(summary),
         *_exhausted(summary),
+        *_spread(summary),
         *_selection(summary),
         *_unfinished(summary, ledger),
         *_openings(summary, looks),
@@ -262,7 +263,8 @@ def _looks(summary: StudySummary) -> Iterable[Notice]:
         )
         yield Notice("good", "It runs until it is resolved", text)
     elif summary.anytime:
-        seeds = sorted({max(look.seeds.values()) for look in design.looks})
+        now = max((arm.failures.runs for arm in summary.arms), default=0)
+        seeds = sorted({most for look in design.looks if (most := max(look.seeds.values())) < now})
         text = (
             f"Verdicts were seen with {', '.join(map(str, seeds))} seeds, and seeds were added after that. So the "
             "tests are those that stay valid however often one looks; they need more seeds than a single look."
@@ -286,6 +288,23 @@ def _exhausted(summary: StudySummary) -> Iterable[Notice]:
     if arms := [arm.name for arm in summary.arms if arm.exhausted and arm.decided and "images" in arm.decided.name]:
         text = f"In {listed(arms)} the choice of test images leaves more open than that of seeds."
         yield Notice("note", "More seeds cannot help, more images would", text)
+
+
+def _spread(summary: StudySummary) -> Iterable[Notice]:
+    told = []
+    for arm in summary.arms:
+        found = compared(arm, summary.metric)
+        if found and found.spread and found.spread_seen is not None and found.spread > found.spread_seen:
+            seen, taken = (score(sd, summary.metric) for sd in (found.spread_seen, found.spread))
+            told.append(f"`{arm.name}`: sd {seen}, taken as {taken}.")
+    if told:
+        more = f" And {len(told) - LISTED} more." if len(told) > LISTED else ""
+        title = (
+            f"{counted(len(told), 'difference')} that {'varies' if len(told) == 1 else 'vary'} less than chance does"
+        )
+        text = "The runs agree more than independent errors over the images would; verdicts take what chance implies."
+        unit_of = " In percentage points." if summary.metric == "accuracy" else ""
+        yield Notice("note", title, f"{text} {' '.join(told[:LISTED])}{more}{unit_of}")
 
 
 def _times(number: int) -> str:

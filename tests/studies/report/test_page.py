@@ -16,7 +16,7 @@ from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
 from kernorm.records.record import Duplicates
 from kernorm.studies.analysis import analyse
-from kernorm.studies.definition import Published
+from kernorm.studies.definition import Published, Statement
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
@@ -50,6 +50,10 @@ PUBLISHED = {
     "l1": Published(accuracy=99.44, l1=5e-4, source="a paper"),
     "l1_l2": Published(accuracy=98.76, l1=5e-4, weight_decay=5e-3, source="a paper"),
 }
+STATEMENTS = (
+    Statement(text="L1 with L2 is worst", arm="l1_l2", worse_than=("none", "l1")),
+    Statement(text="L1 with L2 reaches 98.76", arm="l1_l2", reaches=98.76, note="Only one run was published."),
+)
 ERRORS = {"none": (20, 22, 25), "l1": (21, 20, 26), "l1_l2": (61, 64, 70), "<b>gn</b>": (22, 20), "wild": (None, 30)}
 NO_PENALTY = "λ1 = 0.0005 is stated, but no such penalty was on: it measured 0 at every epoch."
 
@@ -79,7 +83,7 @@ def test_images():
 
 @pytest.fixture(scope="module")
 def study():
-    return a_study(ARMS, published=PUBLISHED, text="Which one?\n\n    a command\n\nMore of it.")
+    return a_study(ARMS, published=PUBLISHED, statements=STATEMENTS, text="Which one?\n\n    a command\n\nMore of it.")
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +144,10 @@ def rows_of(page, name):
 
 def test_the_result_table_holds_the_numbers_of_the_summary(page, summary):
     for arm in summary.arms:
-        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 13]
+        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 12 and row[1] in ("bn", "gn, 1")]
         value, comparison = arm.scores["accuracy"], arm.comparisons.get("accuracy")
         around = f" ± {50 * (value.interval[1] - value.interval[0]):.2f}*" if value.interval else " *"
-        assert row[1:9] == [
+        assert row[1:8] == [
             "gn, 1" if arm.config.norm == "gn" else "bn",  # the groups that its layers have
             {"l1": "0 ✗ 0.0005 stated", "l1_l2": "0.005 ✗ 0.0005 stated"}.get(arm.name, "0"),
             f"{arm.config.l2:g}",
@@ -151,16 +155,44 @@ def test_the_result_table_holds_the_numbers_of_the_summary(page, summary):
             str(value.n),
             f"{100 * value.mean:.2f}{around}",
             f"{100 * value.sd:.2f}" if value.sd is not None else "–",
-            f"{arm.published.accuracy:.2f}" if arm.published else "–",
         ]
         if arm.name == "wild" or arm.baseline is None:
-            assert row[9:12] == ["–"] * 3
+            assert row[8:11] == ["–"] * 3
         else:
-            assert row[9:12] == [signed(comparison.difference), "–", f"{comparison.probability_better:.2f}"]
-        assert row[12] == ("as selected on test: no verdict" if arm.baseline else "baseline")
+            assert row[8:11] == [signed(comparison.difference), "–", f"{comparison.probability_better:.2f}"]
+        assert row[11] == ("as selected on test: no verdict" if arm.baseline else "baseline")
 
 
-def test_the_last_epoch_has_the_verdict_and_what_selecting_is_worth(page, summary):
+def test_the_published_table_is_answered_row_by_row(page, summary):
+    """As published, and by the last epoch, which has the verdict; what selecting is worth; whether the penalty was on."""
+    for arm in summary.arms:
+        published = f"{arm.published.accuracy:.2f}" if arm.published else "–"
+        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 12 and row[1] == published]
+        value, last = arm.scores["accuracy"], arm.last
+        assert row[2:6] == [
+            f"{score(value.mean)} {half(value.interval)}".strip(),
+            str(value.n),
+            f"{score(last.score.mean)} {half(last.score.interval)}".strip(),
+            signed(2 / COUNT),
+        ]
+        difference = last.compared and last.compared.difference
+        words = f"{signed(difference)} {last.verdict.name}" if difference is not None else "no verdict"
+        assert row[6] == (words if arm.baseline else "baseline")
+        assert row[7] == ("gn, 1" if arm.config.norm == "gn" else "bn")
+        assert row[11] == {"l1": "✗ no", "l1_l2": "✗ no"}.get(arm.name, "none")
+
+
+def test_what_a_publication_concludes_is_answered(page, summary):
+    assert [one.name for one in summary.answers] == ["yes", "no"]
+    for one in summary.answers:
+        assert f"{one.name} “{one.statement.text}” {one.text}." in page.text
+    assert "Only one run was published." in page.text
+
+
+def test_a_study_that_selects_on_test_has_a_table_of_the_last_epoch(study, results, summary, tmp_path, undrawn):
+    """What selecting is worth, and the verdict, where nothing was published."""
+    page = write(replace(study, published={}, statements=()), results, tmp_path)
+    assert 'id="published"' not in (tmp_path / "report.html").read_text()
     for arm in summary.arms:
         (row,) = [
             row for row in rows_of(page, arm.name) if len(row) == 7 and row[1] == score(arm.scores["accuracy"].mean)
@@ -478,6 +510,7 @@ def test_cautions_of_a_clean_study():
         "No split selected the weights": "good",
         "The test split was opened 6 times": "good",
         "What so many seeds can see": "note",
+        "1 difference that varies less than chance does": "note",
         "How a verdict is found": "note",
     }
     assert "Holm's correction over 1 arm with the same baseline" in found["How a verdict is found"].text
@@ -502,6 +535,20 @@ def test_cautions_on_mixed_runs_failures_and_damage():
         caution.title: caution for caution in cautions(study, analyse(study, results), SimpleNamespace(damaged=[3]), 0)
     }
     assert damaged["Damaged records were set aside"].kind == "warning"
+
+
+def test_a_spread_below_chance_is_shown_with_what_is_taken_instead():
+    study = a_study({name: TrainConfig(norm=name) for name in ("bn", "ln", "gn")}, baselines={"ln": "bn", "gn": "bn"})
+    results = some_results(study, {"bn": (20, 20, 21), "ln": (40, 40, 41), "gn": (20, 30, 90)})
+    summary = analyse(study, results)
+    found = told(study, results)["1 difference that varies less than chance does"]
+    spread = {arm.name: arm.comparisons["accuracy"] for arm in summary.arms if arm.baseline}
+    assert spread["ln"].spread ** 2 == pytest.approx(spread["ln"].floor)
+    assert spread["ln"].spread_seen < spread["ln"].spread
+    assert spread["gn"].spread == spread["gn"].spread_seen > 0
+    assert found.kind == "note"
+    seen, taken = (f"{100 * sd:.2f}" for sd in (spread["ln"].spread_seen, spread["ln"].spread))
+    assert found.text.endswith(f"`ln`: sd {seen}, taken as {taken}. In percentage points.")
 
 
 def test_a_study_says_which_images_stand_in_its_data_twice():

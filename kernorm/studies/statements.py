@@ -1,0 +1,91 @@
+"""What a publication concludes of its arms, answered by the runs of a study: yes, no, or not resolved.
+
+Between verdicts and the summary. Arms are compared as verdicts compare them: by the last epoch, on the primary metric,
+corrected for the number of arms, and a difference counts only if it holds for new images too. A statement that an arm
+reaches an accuracy is answered by the accuracies as they were selected there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from kernorm.stats import comparison
+from kernorm.studies.definition import Statement, Study
+from kernorm.studies.design import Design
+from kernorm.studies.ledger import Result
+from kernorm.studies.summary import METRICS, Answer, counted
+from kernorm.studies.verdicts import decide, judge_all, pooled_variance
+
+
+def answer_statements(
+    study: Study, design: Design, results: Mapping[str, Mapping[int, Result]], scores: Mapping[str, comparison.Summary]
+) -> tuple[Answer, ...]:
+    """Answers what a publication concludes.
+
+    Args:
+        study: its arms and statements.
+        design: how verdicts are found.
+        results: by arm and seed.
+        scores: the accuracy of each arm that has finished runs, as it was selected.
+    """
+    return tuple(
+        _reaches(one, scores.get(one.arm)) if one.reaches is not None else _compares(one, study, design, results)
+        for one in study.statements
+    )
+
+
+def _reaches(statement: Statement, score: comparison.Summary | None) -> Answer:
+    target = (statement.reaches or 0.0) / 100
+    if score is None or score.interval is None:
+        return _answer(statement, "not resolved", f"{counted(score.n if score else 0, 'run')}, which have no interval")
+    low, high = score.interval
+    found = f"a mean of {100 * score.mean:.2f} % [{100 * low:.2f}, {100 * high:.2f}], n = {score.n}"
+    # Accuracies in percent are printed with two decimals.
+    name = "yes" if low >= target - 5e-5 else "no" if high < target - 5e-5 else "not resolved"
+    best = f"the best of {counted(score.n, 'run')} has {100 * score.maximum:.2f} %"
+    return _answer(statement, name, f"{found}; {best}")
+
+
+def _compares(
+    statement: Statement, study: Study, design: Design, results: Mapping[str, Mapping[int, Result]]
+) -> Answer:
+    """Compares the others with the arm of the statement, as their baseline."""
+    others, said = statement.better_than or statement.worse_than, "worse" if statement.better_than else "better"
+    arms = {arm: study.arms[arm] for arm in (statement.arm, *others)}
+    family = replace(study, arms=arms, baselines=dict.fromkeys(arms, statement.arm), published={}, statements=())
+    metric = METRICS[design.metric]
+    found = decide(family, design, {arm: results.get(arm, {}) for arm in arms})
+    verdicts = {arm: one.verdict.name for arm, one in found.items()}
+    told = []
+    for arm, one in found.items():
+        difference = one.comparison.difference
+        points = "no difference yet" if difference is None else f"{_signed(-difference, metric.show)}"
+        told.append(f"against {arm}: {points}, {_turned(one.verdict.name)}")
+    text = "; ".join(told)
+    if set(verdicts.values()) == {said}:
+        return _answer(statement, "yes", text)
+    opposite = "better" if said == "worse" else "worse"
+    if any(name in (opposite, "equivalent") for name in verdicts.values()):
+        return _answer(statement, "no", text)
+    seeds = min((one.comparison.pairs for one in found.values()), default=0)
+    pooled = pooled_variance(list(judge_all(family, results, metric).values()), metric)
+    if pooled is None or seeds < 2:
+        return _answer(statement, "not resolved", f"{text}; with {counted(seeds, 'seed')} nothing can be seen")
+    least = comparison.visible_difference(pooled[0], seeds, design.alpha / len(others))
+    seen = f"with {counted(seeds, 'seed')}, differences from {metric.show(least)} would have been seen"
+    return _answer(statement, "not resolved", f"{text}; {seen}")
+
+
+def _answer(statement: Statement, name: Literal["yes", "no", "not resolved"], text: str) -> Answer:
+    return Answer(statement=statement, name=name, text=text)
+
+
+def _signed(value: float, show: Callable[[float], str]) -> str:
+    return ("+" if value > 0 else "−" if value < 0 else "") + show(abs(value))
+
+
+def _turned(name: str) -> str:
+    """Turns the verdict of the other arm into that of the arm of the statement."""
+    swap = {"better": "worse", "worse": "better"}
+    first, _, rest = name.partition(" ")
+    return f"{swap.get(first, first)} {rest}".strip()

@@ -1,0 +1,105 @@
+"""What a publication concludes, answered by runs whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
+from kernorm.studies.analysis import analyse
+from kernorm.studies.definition import Statement, load_study, study_of, with_overrides
+from tests.builders import COUNT, a_study, some_results
+
+ARMS = {name: TrainConfig(norm=name) for name in ("bn", "ln", "gn")}
+NEAR, FAR = (40, 42, 41, 43, 39, 41), (90, 95, 92, 96, 91, 94)
+
+
+def answer(statement, **errors):
+    study = a_study(ARMS, seeds=max(map(len, errors.values())), statements=(statement,))
+    (found,) = analyse(study, some_results(study, errors)).answers
+    assert found.statement == statement
+    return found.name, found.text
+
+
+@pytest.mark.parametrize(
+    ("words", "errors", "name"),
+    [
+        ({"arm": "ln", "better_than": ("bn", "gn")}, {"bn": FAR, "ln": NEAR, "gn": FAR}, "yes"),
+        ({"arm": "ln", "better_than": ("bn", "gn")}, {"bn": FAR, "ln": NEAR, "gn": NEAR[::-1]}, "not resolved"),
+        ({"arm": "ln", "better_than": ("bn", "gn")}, {"bn": NEAR, "ln": FAR, "gn": FAR[::-1]}, "no"),
+        ({"arm": "ln", "worse_than": ("bn", "gn")}, {"bn": NEAR, "ln": FAR, "gn": NEAR}, "yes"),
+        ({"arm": "ln", "worse_than": ("bn",)}, {"bn": FAR, "ln": NEAR, "gn": NEAR}, "no"),
+    ],
+)
+def test_an_arm_that_is_said_to_be_better_or_worse(words, errors, name):
+    found, text = answer(Statement(text="so it is", **words), **errors)
+    assert found == name
+    assert text.count("against") == len(words.get("better_than", words.get("worse_than")))
+
+
+def test_the_words_are_of_the_arm_of_the_statement():
+    _, text = answer(Statement(text="so it is", arm="ln", better_than=("bn",)), bn=FAR, ln=NEAR)
+    points = 100 * (np.mean(FAR) - np.mean(NEAR)) / COUNT
+    assert text == f"against bn: +{points:.2g} pp, better"
+    _, text = answer(Statement(text="so it is", arm="bn", better_than=("ln",)), bn=FAR, ln=NEAR)
+    assert text == f"against ln: −{points:.2g} pp, worse"
+
+
+def test_what_would_have_been_seen_is_said():
+    """By the noncentral t's usual approximation: t at 1 − α/2, and at the power, with the pooled variance."""
+    a, b = (21, 25, 23, 28), (24, 22, 29, 20)
+    found, text = answer(Statement(text="so it is", arm="ln", better_than=("bn", "gn")), bn=a, ln=b, gn=a[::-1])
+    assert found == "not resolved"
+    variance = np.mean([np.var(values, ddof=1) for values in (a, b, a)]) / COUNT**2
+    least = math.sqrt(2 * variance / 4) * (stats.t.isf(0.05 / 2 / 2, 6) + stats.t.ppf(0.8, 6))
+    assert text.endswith(f"; with 4 seeds, differences from {100 * least:.2g} pp would have been seen")
+    found, text = answer(Statement(text="so it is", arm="ln", better_than=("bn",)), bn=a[:1], ln=b[:1])
+    assert (found, text) == (
+        "not resolved",
+        "against bn: no difference yet, no verdict; with 1 seed nothing can be seen",
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "name"), [((40, 42, 41), "yes"), ((60, 62, 61), "no"), ((40, 70, 50), "not resolved")]
+)
+def test_an_accuracy_that_is_said_to_be_reached(errors, name):
+    target = 100 * (1 - 50 / COUNT)
+    found, text = answer(Statement(text="so it is", arm="ln", reaches=target), ln=errors)
+    assert found == name
+    values = 100 * (1 - np.array(errors) / COUNT)
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert text == (
+        f"a mean of {values.mean():.2f} % [{low:.2f}, {high:.2f}], n = 3; the best of 3 runs has {values.max():.2f} %"
+    )
+    assert answer(Statement(text="so it is", arm="ln", reaches=target), ln=errors[:1]) == (
+        "not resolved",
+        "1 run, which have no interval",
+    )
+
+
+@pytest.mark.parametrize("words", [{}, {"better_than": ("bn",), "reaches": 99.0}])
+def test_refuses_a_statement_that_is_not_one(words):
+    with pytest.raises(
+        UsageError,
+        match=r"^A Statement has one of better_than, worse_than and reaches\. Received: 'x' with (none|several)",
+    ):
+        Statement(text="x", arm="ln", **words)
+
+
+def test_refuses_statements_of_no_arm_and_other_things():
+    with pytest.raises(UsageError, match=r"^STATEMENTS names arms\. Received: 'lm' in this call\. Did you mean 'ln'\?"):
+        study_of("mine", ARMS, text="?", statements=(Statement(text="x", arm="ln", better_than=("lm",)),))
+    with pytest.raises(
+        UsageError, match=r"^STATEMENTS is a tuple of Statement\. Received: \['LN is best'\] in this call"
+    ):
+        study_of("mine", ARMS, text="?", statements=["LN is best"])
+
+
+@pytest.mark.parametrize(("name", "arm"), [("eva4", "none"), ("eva4_as_run", "none"), ("eva6", "bn")])
+def test_the_published_studies_have_theirs_and_keep_those_of_their_arms(name, arm):
+    study = load_study(name)
+    assert len(study.statements) == 3
+    assert with_overrides(study, only=[arm]).statements == ()
