@@ -15,6 +15,7 @@ about 0.18 points if runs vary by 0.05.
 """
 
 from kernorm.config import NormName, TrainConfig
+from kernorm.studies.definition import Statement
 
 NORMS: tuple[NormName, ...] = ("bn", "gn", "ln")
 BATCH_SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -36,3 +37,12 @@ ARMS = {f"{norm}-b{REFERENCE}": _arm(norm, REFERENCE, "none") for norm in NORMS}
 }
 BASELINE = {arm: arm.replace(arm.split("-")[0], "bn", 1) for arm in ARMS}
 SEEDS = 3
+STATEMENTS = tuple(
+    Statement(
+        text=f"GN performs better at lower batch sizes than BN and LN, at batch {batch_size}",
+        arm=f"gn-b{batch_size}-sqrt",
+        better_than=(f"bn-b{batch_size}-sqrt", f"ln-b{batch_size}-sqrt"),
+        note="Published by EVA6 session 6, without a BN row.",
+    )
+    for batch_size in (4, 8, 16, 32)
+)

@@ -189,6 +189,12 @@ def test_what_a_publication_concludes_is_answered(page, summary):
     assert "Only one run was published." in page.text
 
 
+def test_conclusions_are_answered_without_a_published_table(study, results, tmp_path, undrawn):
+    page = write(replace(study, published={}), results, tmp_path)
+    assert "What they conclude, answered" in page.text
+    assert "The published table, row by row." not in page.text
+
+
 def test_a_study_that_selects_on_test_has_a_table_of_the_last_epoch(study, results, summary, tmp_path, undrawn):
     """What selecting is worth, and the verdict, where nothing was published."""
     page = write(replace(study, published={}, statements=()), results, tmp_path)
