@@ -164,7 +164,7 @@ def test_the_result_table_holds_the_numbers_of_the_summary(page, summary):
 
 
 def test_the_published_table_is_answered_row_by_row(page, summary):
-    """As published, and by the last epoch, which has the verdict; what selecting is worth; whether the penalty was on."""
+    """As published, by the last epoch with its verdict, what selecting is worth, whether the penalty was on."""
     for arm in summary.arms:
         published = f"{arm.published.accuracy:.2f}" if arm.published else "–"
         (row,) = [row for row in rows_of(page, arm.name) if len(row) == 12 and row[1] == published]
