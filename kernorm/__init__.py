@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kernorm.api.exported import Exported, load_exported
-    from kernorm.api.model import build_model
+    from kernorm.api.model import PenaltyProof, add_penalties, build_model, prove_penalty, swap_norm
     from kernorm.api.run import Run, list_runs, load_run, train_model
     from kernorm.api.study import Compared, StudyResult, compare, run_study
     from kernorm.config import TrainConfig
@@ -21,6 +21,7 @@ __all__ = [
     "Compared",
     "EngineConfig",
     "Exported",
+    "PenaltyProof",
     "Published",
     "Refused",
     "Run",
@@ -28,19 +29,22 @@ __all__ = [
     "StudyResult",
     "TrainConfig",
     "UsageError",
+    "add_penalties",
     "build_model",
     "compare",
     "list_runs",
     "load_exported",
     "load_run",
+    "prove_penalty",
     "recipe",
     "run_study",
+    "swap_norm",
     "train_model",
 ]
 
 _HOME = {
     "kernorm.api.exported": ("Exported", "load_exported"),
-    "kernorm.api.model": ("build_model",),
+    "kernorm.api.model": ("PenaltyProof", "add_penalties", "build_model", "prove_penalty", "swap_norm"),
     "kernorm.api.run": ("Run", "list_runs", "load_run", "train_model"),
     "kernorm.api.study": ("Compared", "StudyResult", "compare", "run_study"),
     "kernorm.config": ("TrainConfig",),

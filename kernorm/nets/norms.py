@@ -140,6 +140,23 @@ def resolve_groups(groups: int | str, channels: int, layer: str) -> int:
     return int(groups)
 
 
+def require_values(name: str, place: Place, fix: str) -> None:
+    """Refuses a norm where each of its statistics would be of a single value.
+
+    Raises:
+        UsageError: it is degenerate there.
+    """
+    if NORMS[name].values(place) < 2:
+        raise UsageError(
+            "A norm needs at least two values a statistic.",
+            (
+                f"{name} over {NORMS[name].axes} at {place.layer}, a map of "
+                f"{place.height}x{place.width}x{place.channels} at batch size {place.batch}"
+            ),
+            fix,
+        )
+
+
 def build_norm(name: str, place: Place, config: TrainConfig, *, fused: bool = False) -> keras.layers.Layer:
     """Makes the norm layer `name` for one place of a net; `fused` lets it train by compiled blocks, if it can.
 
@@ -147,16 +164,7 @@ def build_norm(name: str, place: Place, config: TrainConfig, *, fused: bool = Fa
         UsageError: the norm is degenerate there (one value a statistic), or its groups do not divide the channels.
     """
     norm = NORMS[name]
-    values = norm.values(place)
-    if values < 2:
-        raise UsageError(
-            "A norm needs at least two values a statistic.",
-            (
-                f"{name} over {norm.axes} at {place.layer}, a map of {place.height}x{place.width}x{place.channels} "
-                f"at batch size {place.batch}"
-            ),
-            f"Give --norm-at {place.layer}=none, or ln, there.",
-        )
+    require_values(name, place, f"Give --norm-at {place.layer}=none, or ln, there.")
     return norm.build(place, config, {"name": f"{place.layer}_norm", **({"fused": fused} if norm.fusible else {})})
 
 

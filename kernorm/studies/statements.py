@@ -16,6 +16,8 @@ from kernorm.studies.ledger import Result
 from kernorm.studies.summary import METRICS, Answer, counted
 from kernorm.studies.verdicts import decide, judge_all, pooled_variance
 
+Said = Literal["yes", "no", "not resolved"]
+
 
 def answer_statements(
     study: Study, design: Design, results: Mapping[str, Mapping[int, Result]], scores: Mapping[str, comparison.Summary]
@@ -41,7 +43,7 @@ def _reaches(statement: Statement, score: comparison.Summary | None) -> Answer:
     low, high = score.interval
     found = f"a mean of {100 * score.mean:.2f} % [{100 * low:.2f}, {100 * high:.2f}], n = {score.n}"
     # Accuracies in percent are printed with two decimals.
-    name = "yes" if low >= target - 5e-5 else "no" if high < target - 5e-5 else "not resolved"
+    name: Said = "yes" if low >= target - 5e-5 else "no" if high < target - 5e-5 else "not resolved"
     best = f"the best of {counted(score.n, 'run')} has {100 * score.maximum:.2f} %"
     return _answer(statement, name, f"{found}; {best}")
 
@@ -76,7 +78,7 @@ def _compares(
     return _answer(statement, "not resolved", f"{text}; {seen}")
 
 
-def _answer(statement: Statement, name: Literal["yes", "no", "not resolved"], text: str) -> Answer:
+def _answer(statement: Statement, name: Said, text: str) -> Answer:
     return Answer(statement=statement, name=name, text=text)
 
 

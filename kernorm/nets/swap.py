@@ -1,0 +1,261 @@
+"""Another norm, or penalties, in a Keras model that somebody else has built.
+
+Norms are swapped in a clone, since a layer cannot be replaced in a model; everything else, weights included, is as it
+was, so that arms of a comparison start from the same kernels. Penalties are set in the model itself.
+"""
+
+import inspect
+from typing import Any
+
+import keras
+
+from kernorm.errors import UsageError, nearest
+from kernorm.nets import layers
+from kernorm.nets.norms import EPSILON, MOMENTUM, NORMS, RENORM_CLIPPING, Place, require_values, resolve_groups
+
+# What is swapped: norms of maps (N, H, W, C), as Keras and kernorm have them.
+SWAPPED = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    layers.FilterResponseNormalization,
+)
+_CARRIED = ("center", "scale") + tuple(
+    f"{part}_{what}" for part in ("gamma", "beta") for what in ("initializer", "regularizer", "constraint")
+)
+
+
+def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghost_batch_size: int = 32) -> keras.Model:
+    """Returns the model with another norm in place of each of its norms.
+
+    Batch, group, layer, RMS and filter response normalization of maps (N, H, W, C) or vectors (N, C) are swapped, in
+    nested models too; a layer that is shared stays shared. The clone has the weights of the model wherever it has the
+    same variable; a swapped norm's scale and offset keep their values, initializers, regularizers and constraints, the
+    layer's epsilon and whether it is trained. It is compiled as the model is.
+
+    Args:
+        model: of the functional or sequential API, built.
+        norm: a name of NORMS, or `none`.
+        groups: of `gn`; auto: the largest divisor of a layer's channels up to 4.
+        ghost_batch_size: of `gbn`.
+
+    Raises:
+        UsageError: the norm is unknown, its groups do not divide the channels, a statistic would have one value, the
+            model is subclassed, has no norm, or has one inside a layer where it cannot be reached.
+    """
+    if norm not in NORMS and norm != "none":
+        raise UsageError("A norm is a known one.", f"{norm!r}", nearest(norm, (*NORMS, "none")))
+    if not _is_graph(model):
+        raise UsageError(
+            "A model whose norms are swapped is built by the functional or the sequential API.",
+            f"{model.name}, a {type(model).__name__}",
+            "Give its norm as an argument of its constructor, and build it once more.",
+        )
+    if not model.built:
+        raise UsageError("A model whose norms are swapped is built.", f"{model.name}, which is not", "Call build().")
+    _require_reachable(model)
+    swap = _Swap(norm, groups, ghost_batch_size)
+    clone = swap.clone(model)
+    if not swap.swapped:
+        raise UsageError("A model whose norms are swapped has some.", f"{model.name} without one", "Build it with bn.")
+    swap.copy_state()
+    if not model.trainable:
+        clone.trainable = False
+    return clone
+
+
+def add_penalties(
+    model: keras.Model, l1: float = 0.0, l2: float = 0.0, *, penalize: str = "kernels", replace: bool = False
+) -> keras.Model:
+    """Sets `keras.regularizers.L1L2` on the kernels of a model; returns the model.
+
+    A kernel is a trainable variable of that name, such as `kernel` of Dense and Conv2D or `depthwise_kernel`. Layers
+    that are frozen get none, since Keras penalizes trainable variables only. A model that was trained before traces its
+    training step anew.
+
+    Args:
+        model: built; changed in place.
+        l1: λ1 of l1·Σ|w| + l2·Σw².
+        l2: λ2 of that; PyTorch's weight_decay=λ is l2=λ/2.
+        penalize: `kernels`, or `all`: every trainable variable.
+        replace: set them where a variable has a regularizer of its own too; else that is refused.
+
+    Raises:
+        UsageError: λ is negative or not finite, `penalize` is neither, the model is not built, has no kernel, or one
+            that has a regularizer.
+    """
+    for name, value in (("l1", l1), ("l2", l2)):
+        if not 0 <= value < float("inf"):
+            raise UsageError("λ is a finite number of at least 0.", f"{name}={value}", "Give for example 1e-4.")
+    if penalize not in ("kernels", "all"):
+        raise UsageError("penalize is kernels or all.", f"{penalize!r}", nearest(penalize, ("kernels", "all")))
+    if not model.built:
+        raise UsageError("A model that is penalized is built.", f"{model.name}, which is not", "Call build().")
+    chosen = [
+        (layer, variable)
+        for layer, variable in own_variables(model)
+        if variable.trainable and (penalize == "all" or is_kernel(variable))
+    ]
+    if not chosen:
+        raise UsageError(
+            "A model that is penalized has trainable kernels.", f"{model.name} without one", "Unfreeze it."
+        )
+    penalty = keras.regularizers.L1L2(l1=l1, l2=l2) if l1 or l2 else None
+    for layer, variable in chosen:
+        if variable.regularizer is not None and not replace:
+            raise UsageError(
+                "A kernel has one regularizer.",
+                f"{variable.path}, which has {type(variable.regularizer).__name__}",
+                "Give replace=True to set another one.",
+            )
+        variable.regularizer = penalty
+        for attribute in _settings_of(variable.name):
+            if hasattr(layer, attribute):
+                setattr(layer, attribute, penalty)  # what get_config writes
+    model.train_function = model.test_function = None
+    return model
+
+
+def own_variables(model: keras.Model) -> list[tuple[keras.layers.Layer, Any]]:
+    """Returns each weight of a model once, with the layer that made it."""
+    found: dict[int, tuple[keras.layers.Layer, Any]] = {}
+    for layer in (model, *model._flatten_layers(include_self=False)):
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+            found.setdefault(id(variable), (layer, variable))
+    order = {id(variable): place for place, variable in enumerate(model.weights)}
+    return sorted((pair for key, pair in found.items() if key in order), key=lambda pair: order[id(pair[1])])
+
+
+def is_kernel(variable: Any) -> bool:
+    """Tells whether a variable is a kernel by its name, as Keras' layers call them."""
+    return str(variable.name).rsplit("/", 1)[-1].endswith("kernel")
+
+
+def _settings_of(name: str) -> tuple[str, ...]:
+    """Returns what a layer may call its setting of a variable's regularizer: `kernel` of DepthwiseConv2D is its own."""
+    first = name.removesuffix("_kernel")
+    return (f"{first}_regularizer", "depthwise_regularizer") if name == "kernel" else (f"{first}_regularizer",)
+
+
+class _Swap:
+    """Clones models with other norms; remembers layers, so that shared ones stay shared."""
+
+    def __init__(self, norm: str, groups: int | str, ghost_batch_size: int) -> None:
+        self.norm, self.groups, self.ghost_batch_size = norm, groups, ghost_batch_size
+        self.pairs: dict[int, tuple[Any, Any]] = {}
+
+    @property
+    def swapped(self) -> list[tuple[Any, Any]]:
+        """The norms of the model, each with the layer in its place."""
+        return [pair for pair in self.pairs.values() if isinstance(pair[0], SWAPPED)]
+
+    def clone(self, model: Any) -> Any:
+        """Clones a graph of layers."""
+        words = {} if isinstance(model, keras.Sequential) else {"call_function": _call}
+        return keras.models.clone_model(model, clone_function=self.layer, **words)
+
+    def layer(self, layer: Any) -> Any:
+        """Returns what stands in a layer's place in the clone."""
+        if not isinstance(layer, keras.layers.Layer):
+            return layer.__class__.from_config(layer.get_config())  # an operation, such as x + y
+        if id(layer) not in self.pairs:
+            if _is_graph(layer):
+                made = self.clone(layer)
+            elif isinstance(layer, SWAPPED):
+                made = self._norm(layer)
+            else:
+                made = layer.__class__.from_config(layer.get_config())
+            self.pairs[id(layer)] = layer, made
+        return self.pairs[id(layer)][1]
+
+    def copy_state(self) -> None:
+        """Gives the clone the weights of the model, and freezes what is frozen there."""
+        for layer, made in self.pairs.values():
+            if _is_graph(layer):
+                continue  # its own layers are among the pairs
+            if isinstance(layer, SWAPPED):
+                values = {variable.name: variable for variable in layer.weights}
+                for variable in made.weights:
+                    if variable.name in values and values[variable.name].shape == variable.shape:
+                        variable.assign(values[variable.name])
+            else:
+                made.set_weights(layer.get_weights())
+                for variable, twin in zip(layer.weights, made.weights, strict=True):
+                    twin.regularizer = variable.regularizer  # which add_penalties may have set
+            for old, new in zip(layer._flatten_layers(), made._flatten_layers(), strict=True):
+                if not old.trainable:
+                    new.trainable = False
+
+    def _norm(self, layer: Any) -> Any:
+        shape = layer._inbound_nodes[0].input_tensors[0].shape
+        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+        if len(shape) not in (2, 4) or len(shape) - 1 not in [axis % len(shape) for axis in axes]:
+            raise UsageError(
+                "A norm that is swapped normalizes maps (N, H, W, C) or vectors (N, C), channels last.",
+                f"{layer.name} of inputs {shape}, axis={layer.axis}",
+                "Build that layer anew.",
+            )
+        height, width, channels = (1, 1, shape[1]) if len(shape) == 2 else shape[1:]
+        groups = resolve_groups(self.groups, channels, layer.name) if self.norm == "gn" else 1
+        if self.norm != "none" and height and width:
+            # Two images stand for a batch of any size.
+            place = Place(layer.name, height, width, channels, batch=2, groups=groups)
+            require_values(self.norm, place, "Take another norm, such as ln.")
+        return self._build(layer, groups, rank=len(shape))
+
+    def _build(self, layer: Any, groups: int, rank: int) -> Any:
+        own = {"name": layer.name, "dtype": layer.dtype_policy}
+        if self.norm == "none":
+            return keras.layers.Identity(**own)
+        own["epsilon"] = getattr(layer, "epsilon", EPSILON)
+        words = own | {name: getattr(layer, name) for name in _CARRIED if hasattr(layer, name)}
+        if not isinstance(words.get("scale", True), bool):  # of RMSNormalization it is a variable
+            del words["scale"]
+        moving: dict[str, Any] = {"momentum": MOMENTUM}
+        match self.norm:
+            case "bn":
+                return layers.BatchNormalization(**moving, **words)
+            case "brn":
+                renorm = {"renorm": True, "renorm_clipping": RENORM_CLIPPING, "renorm_momentum": MOMENTUM}
+                return keras.layers.BatchNormalization(**renorm, **moving, **words)
+            case "gbn":
+                return layers.GhostBatchNormalization(ghost_batch_size=self.ghost_batch_size, **moving, **words)
+            case "ln" if rank == 4:
+                return layers.LayerNormalization(**words)
+            case "ln" | "cln":
+                return keras.layers.LayerNormalization(axis=-1, **words)
+            case "gn" | "in":
+                return layers.GroupNormalization(groups=-1 if self.norm == "in" else groups, **words)
+            case "rms":
+                return keras.layers.RMSNormalization(axis=-1, **own)
+            case _:
+                return layers.FilterResponseNormalization(**own)
+
+
+def _is_graph(layer: Any) -> bool:
+    """Tells whether a layer is a model whose own layers can be replaced in a clone."""
+    return isinstance(layer, keras.Sequential | keras.src.models.functional.Functional)
+
+
+def _call(layer: Any, *args: Any, **words: Any) -> Any:
+    """Calls a layer without what it does not take, such as the `mask` or `training` of batch normalization."""
+    taken = inspect.signature(layer.call).parameters
+    every = any(parameter.kind == parameter.VAR_KEYWORD for parameter in taken.values())
+    return layer(*args, **{name: value for name, value in words.items() if every or name in taken})
+
+
+def _require_reachable(model: keras.Model) -> None:
+    reached: set[int] = set()
+    waiting: list[Any] = [model]
+    while waiting:
+        layer = waiting.pop()
+        reached.add(id(layer))
+        waiting += layer.layers if _is_graph(layer) else []
+    for layer in model._flatten_layers():
+        if isinstance(layer, SWAPPED) and id(layer) not in reached:
+            raise UsageError(
+                "A norm that is swapped stands in the model or in a model inside it.",
+                f"{layer.name} inside another layer of {model.name}",
+                "Give that layer its norm as an argument, and build it once more.",
+            )

@@ -1,0 +1,225 @@
+"""Norms swapped and penalties set in models that others have built, against nets that were built that way."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L  # noqa: N812
+
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
+from kernorm.nets.model import build_model
+from kernorm.nets.norms import NORMS
+from kernorm.nets.swap import add_penalties, swap_norm
+
+IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+
+
+def small(norm=None, name="small"):
+    """A functional net whose norm layer can be given."""
+    image = keras.Input((8, 8, 3))
+    x = L.Conv2D(8, 3, padding="same", use_bias=False, name="first")(image)
+    x = (norm or L.BatchNormalization(name="norm"))(x)
+    x = L.ReLU()(x)
+    return keras.Model(image, L.Dense(5, name="head")(L.GlobalAveragePooling2D()(x)), name=name)
+
+
+@pytest.fixture(scope="module")
+def eva6():
+    return build_model(TrainConfig(net="eva6", seed=3), image_shape=(14, 14, 1), num_classes=10)
+
+
+@pytest.mark.parametrize("norm", [*NORMS, "none"])
+def test_a_swapped_net_is_the_net_that_is_built_so(norm, eva6):
+    images = np.random.default_rng(1).integers(0, 256, (6, 14, 14, 1), dtype=np.uint8)
+    config = TrainConfig(net="eva6", seed=3, norm=norm, ghost_batch_size=3)
+    built = build_model(config, image_shape=(14, 14, 1), num_classes=10)
+    swapped = swap_norm(eva6, norm, ghost_batch_size=3)
+    assert [variable.path for variable in swapped.weights] == [variable.path for variable in built.weights]
+    for training in (False, True):
+        np.testing.assert_array_equal(swapped(images, training=training), built(images, training=training))
+
+
+def test_there_and_back_is_the_same_model():
+    model = small()
+    back = swap_norm(swap_norm(model, "gn", groups=4), "bn")
+    assert [variable.path for variable in back.weights] == [variable.path for variable in model.weights]
+    for old, new in zip(model.weights, back.weights, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert isinstance(swap_norm(model, "gn", groups=4).get_layer("norm"), keras.layers.GroupNormalization)
+    assert swap_norm(model, "gn", groups=4).get_layer("norm").groups == 4
+
+
+def test_what_belongs_to_a_norm_is_carried():
+    l2, keep = keras.regularizers.L2(1e-3), keras.constraints.NonNeg()
+    norm = L.BatchNormalization(
+        name="norm", epsilon=0.01, center=False, gamma_regularizer=l2, gamma_constraint=keep, gamma_initializer="zeros"
+    )
+    model = small(norm)
+    norm.gamma.assign(np.arange(8.0))
+    made = swap_norm(model, "ln").get_layer("norm")
+    assert (made.epsilon, made.center, made.scale) == (0.01, False, True)
+    assert (type(made.gamma_constraint), made.gamma.regularizer.l2) == (keras.constraints.NonNeg, l2.l2)
+    np.testing.assert_array_equal(made.gamma, np.arange(8.0))
+    frozen = small()
+    frozen.get_layer("norm").trainable = frozen.get_layer("first").trainable = False
+    made = swap_norm(frozen, "gn")
+    assert [layer.trainable for layer in (made.get_layer("norm"), made.get_layer("first"))] == [False, False]
+    assert [variable.path for variable in made.trainable_variables] == ["head/kernel", "head/bias"]
+    frozen.trainable = False
+    assert not swap_norm(frozen, "gn").trainable_variables
+
+
+def test_norms_of_nested_models_are_swapped_and_shared_ones_stay_shared():
+    inner = keras.Sequential([L.Conv2D(8, 3, padding="same"), L.BatchNormalization(name="in_sequence")], name="inner")
+    image = keras.Input((8, 8, 3))
+    branch = keras.Model(image, L.BatchNormalization(name="in_branch")(inner(image)), name="branch")
+    shared = L.BatchNormalization(name="shared")
+    x = branch(image)
+    x = L.Concatenate()([shared(x), shared(L.ReLU()(x))])
+    outer = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.Model(image, x, name="body"), L.GlobalAveragePooling2D(), L.Dense(3)]
+    )
+    made = swap_norm(outer, "in")
+    norms = [layer for layer in made._flatten_layers() if "Normalization" in type(layer).__name__]
+    assert sorted(layer.name for layer in norms) == ["in_branch", "in_sequence", "shared"]
+    assert {layer.groups for layer in norms} == {8}  # one a channel
+    assert made(IMAGES).shape == (4, 3)
+    kernels = [[v.numpy() for v in model.weights if "kernel" in v.path] for model in (outer, made)]
+    for old, new in zip(*kernels, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_norm_of_vectors_is_swapped():
+    vector = keras.Input((8,))
+    model = keras.Model(vector, L.BatchNormalization(name="norm")(L.Dense(6)(vector)))
+    x = np.random.default_rng(2).normal(size=(5, 8)).astype(np.float32)
+    for norm in ("ln", "gn"):
+        made = swap_norm(model, norm, groups=1)
+        hidden = x @ model.layers[1].kernel.numpy()
+        wanted = (hidden - hidden.mean(1, keepdims=True)) / np.sqrt(hidden.var(1, keepdims=True) + 1e-3)
+        np.testing.assert_allclose(made(x), wanted, atol=1e-5)
+
+
+def test_a_model_that_was_compiled_stays_so():
+    model = small()
+    model.compile("sgd", "mse")
+    assert swap_norm(model, "gn").compiled
+    assert not swap_norm(small(), "gn").compiled
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm = L.BatchNormalization(name="norm")
+
+    def call(self, x):
+        return self.norm(x)
+
+
+class Block(L.Layer):
+    def __init__(self, **words):
+        super().__init__(**words)
+        self.norm = L.BatchNormalization(name="hidden")
+
+    def call(self, x):
+        return self.norm(x)
+
+
+def with_block():
+    image = keras.Input((8, 8, 3))
+    return keras.Model(image, Block(name="block")(image), name="outer")
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "message"),
+    [
+        (small, {"norm": "gm"}, r"^A norm is a known one\. Received: 'gm'\. Did you mean 'gn'\?"),
+        (
+            small,
+            {"norm": "gn", "groups": 3},
+            r"^--groups must divide the channels of every layer\. Received: groups=3, norm",
+        ),
+        (Subclassed, {"norm": "gn"}, r"^A model whose norms are swapped is built by the functional .* a Subclassed\."),
+        (lambda: keras.Sequential([L.BatchNormalization()]), {"norm": "gn"}, r"is built\. Received: .*, which is not"),
+        (with_block, {"norm": "gn"}, r"Received: hidden inside another layer of outer\. Give that layer its norm"),
+        (
+            lambda: keras.Sequential([keras.Input((3,)), L.Dense(2)]),
+            {"norm": "gn"},
+            r"has some\. Received: .* without one",
+        ),
+        (
+            lambda: keras.Sequential([keras.Input((1, 1, 3)), L.BatchNormalization(name="norm")]),
+            {"norm": "in"},
+            r"^A norm needs at least two values a statistic\. Received: in over H,W at norm, a map of 1x1x3",
+        ),
+        (
+            lambda: keras.Sequential([keras.Input((3, 8, 8)), L.BatchNormalization(axis=1, name="norm")]),
+            {"norm": "gn"},
+            r"channels last\. Received: norm of inputs \(None, 3, 8, 8\), axis=1\.",
+        ),
+    ],
+)
+def test_refuses_a_swap_that_cannot_be(model, words, message):
+    with pytest.raises(UsageError, match=message):
+        swap_norm(model(), **words)
+
+
+def test_penalties_are_set_where_training_sees_them():
+    model = add_penalties(small(), l1=1e-3, l2=1e-2)
+    kernels = [variable for variable in model.trainable_variables if variable.path.endswith("kernel")]
+    wanted = sum(1e-3 * np.abs(v.numpy()).sum() + 1e-2 * np.square(v.numpy()).sum() for v in kernels)
+    assert len(kernels) == len(model.losses) == 2
+    assert sum(map(float, model.losses)) == pytest.approx(wanted, rel=1e-6)
+    # They are saved with the model.
+    again = keras.models.model_from_json(model.to_json())
+    assert again.get_layer("first").kernel_regularizer.l2 == pytest.approx(1e-2)
+    every = add_penalties(small(), l2=1e-2, penalize="all")
+    assert len(every.losses) == len(every.trainable_variables) == 5
+    assert not add_penalties(model, replace=True).losses
+
+
+def test_frozen_layers_and_depthwise_kernels():
+    image = keras.Input((8, 8, 3))
+    x = L.SeparableConv2D(4, 3, name="separable")(L.Conv2D(3, 1, name="frozen", trainable=False)(image))
+    x = L.BatchNormalization()(L.DepthwiseConv2D(3, name="depthwise")(x))
+    model = add_penalties(keras.Model(image, L.Flatten()(x)), l2=1e-2)
+    for one in (model, swap_norm(model, "gn"), keras.models.model_from_json(model.to_json())):
+        found = {variable.path for variable in one.weights if variable.regularizer}
+        assert found == {"separable/depthwise_kernel", "separable/pointwise_kernel", "depthwise/kernel"}
+
+
+def test_a_model_that_was_trained_before_feels_a_new_penalty():
+    model = small()
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    y = np.zeros((4, 5), np.float32)
+    model.train_on_batch(IMAGES, y)
+    before = model.evaluate(IMAGES, y, verbose=0)
+    add_penalties(model, l2=1.0)
+    kernels = [v.numpy() for v in model.trainable_variables if v.path.endswith("kernel")]
+    penalty = sum(np.square(kernel).sum() for kernel in kernels)
+    assert model.evaluate(IMAGES, y, verbose=0) == pytest.approx(before + penalty, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"l1": -1.0}, r"^λ is a finite number of at least 0\. Received: l1=-1\.0"),
+        ({"l2": float("nan")}, r"^λ is a finite number of at least 0\. Received: l2=nan"),
+        ({"penalize": "biases"}, r"^penalize is kernels or all\. Received: 'biases'"),
+    ],
+)
+def test_refuses_penalties_that_are_none(words, message):
+    with pytest.raises(UsageError, match=message):
+        add_penalties(small(), **words)
+
+
+def test_refuses_to_penalize_twice_and_what_has_no_kernel():
+    model = add_penalties(small(), l2=1e-2)
+    with pytest.raises(UsageError, match=r"^A kernel has one regularizer\. Received: first/kernel, which has L1L2\."):
+        add_penalties(model, l2=1e-3)
+    model = small()
+    model.trainable = False
+    with pytest.raises(UsageError, match=r"^A model that is penalized has trainable kernels\. Received: small without"):
+        add_penalties(model, l2=1e-3)
+    with pytest.raises(UsageError, match=r"^A model that is penalized is built\. Received: "):
+        add_penalties(keras.Sequential([L.Dense(2)]), l2=1e-3)
