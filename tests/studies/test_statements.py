@@ -8,8 +8,11 @@ from scipy import stats
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.studies.analysis import analyse
+from kernorm.stats.comparison import summarize
+from kernorm.studies.analysis import results_by_arm
 from kernorm.studies.definition import Statement, load_study, study_of, with_overrides
+from kernorm.studies.design import Design
+from kernorm.studies.statements import answer_statements
 from tests.builders import COUNT, a_study, some_results
 
 ARMS = {name: TrainConfig(norm=name) for name in ("bn", "ln", "gn")}
@@ -18,7 +21,9 @@ NEAR, FAR = (40, 42, 41, 43, 39, 41), (90, 95, 92, 96, 91, 94)
 
 def answer(statement, **errors):
     study = a_study(ARMS, seeds=max(map(len, errors.values())), statements=(statement,))
-    (found,) = analyse(study, some_results(study, errors)).answers
+    results = results_by_arm(study, some_results(study, errors))
+    scores = {arm: summarize([1 - wrong / COUNT for wrong in values]) for arm, values in errors.items()}
+    (found,) = answer_statements(study, Design(), results, scores)
     assert found.statement == statement
     return found.name, found.text
 
