@@ -63,6 +63,16 @@ def _kinds(settings: type) -> dict[str, _Kind]:
     return found
 
 
+def is_switch(settings: type, name: str) -> bool:
+    """Tells whether a setting is on or off."""
+    return bool in _kinds(settings)[name].types
+
+
+def is_word(settings: type, name: str) -> bool:
+    """Tells whether a setting is a name, and no number."""
+    return not {int, float, bool} & set(_kinds(settings)[name].types)
+
+
 @functools.cache
 def _kind(flag: str, hint: Any) -> _Kind:
     marks = getattr(hint, "__metadata__", ())

@@ -36,18 +36,25 @@ class StudyConfig:
     - small_data: 1,000, 5,000 and 50,000 training images by penalties
     - smoke: half a minute, to see that it works
 
+    Or no name, and what is to be varied, every combination an arm; other flags are those of kernorm.train:
+        python -m kernorm.study --vary norm=bn,gn --vary l2=0,1e-4 --seeds 5 --net eva6
+
     Interrupted, the same command resumes it; more --seeds extend it. It writes reports/studies/<name>/report.html.
     """
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "which runs": ("seeds", "until_resolved", "time_budget", "max_seeds", "metric", "epochs", "only"),
+        "which runs": ("vary", "seeds", "until_resolved", "time_budget", "max_seeds", "metric", "epochs", "only"),
         **ENGINE_GROUP,
         "results": ("name", "reports_dir", "saved_models_dir", "push"),
         "this command": ("dry_run", "report_only", "quiet", "verbose", "help"),
     }
 
-    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE.py")]
+    study: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE.py")] = None
     """Which one."""
+
+    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE,…")] = ()
+    """Instead of a name: a setting of kernorm.train and its values, such as norm=bn,gn; may be given several times. The
+    first arm is the baseline. --epochs is then the recipe's. The study file that it stands for is written."""
 
     seeds: int | None = None
     """How many seeds, from 0, fixed before you look; None: as many as the study says. --dry-run shows which difference
@@ -92,6 +99,9 @@ class StudyConfig:
     thresholds and the newest blessed version, validate it in the runtimes of this machine, and publish it as
     saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
 
+    train_words: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """With --vary: what kernorm.train is given for every arm."""
+
     reports_dir: Path = Path("reports")
     """Where studies/<name>/ and runs/<run id>/ are written."""
 
@@ -105,6 +115,12 @@ class StudyConfig:
             not self.name.strip() or {"/", "\0"} & set(self.name) or self.name in (".", "..")
         ):
             raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example eva6-short.")
+        if bool(self.study) == bool(self.vary):
+            raise UsageError(
+                "A study is named, or given by --vary.",
+                f"{self.study!r} and --vary {' '.join(self.vary)}" if self.vary else "neither",
+                "Give one of them, for example smoke.",
+            )
         if self.metric is not None:
             from kernorm.studies.definition import primary
 
@@ -120,7 +136,8 @@ class StudyConfig:
     @property
     def folder(self) -> Path:
         """The study's folder."""
-        name = self.name or Path(self.study).stem + (f"-e{self.epochs}" if self.epochs else "")
+        name = self.name or "-".join(text.partition("=")[0].strip().lstrip("-") for text in self.vary)
+        name = name or Path(self.study or "").stem + (f"-e{self.epochs}" if self.epochs else "")
         return self.reports_dir / "studies" / name
 
 
@@ -131,9 +148,11 @@ def plan(config: StudyConfig) -> "Study":
         UsageError: see `load_study` and `with_overrides`.
     """
     from kernorm.studies.definition import load_study, with_overrides
+    from kernorm.studies.vary import varied_study
 
+    name = config.folder.name
     return with_overrides(
-        load_study(config.study),
+        varied_study(config.vary, config.train_words, name=name) if config.vary else load_study(config.study or ""),
         seeds=config.seeds,
         epochs=config.epochs,
         only=config.only,
@@ -158,6 +177,12 @@ def main(config: StudyConfig) -> int:
         if not config.until_resolved:
             print(visible(study, config.folder))
         return 0
+    if config.vary and not config.report_only:
+        from kernorm.studies.vary import FILE, write_study_file
+        from kernorm.system.files import make_folder
+
+        make_folder(config.folder, "--reports-dir")
+        write_study_file(study, config.folder / FILE)
     summary = run_study(
         study, config.folder, config.engine, command=command(config), train=not config.report_only, until=config.until()
     )
@@ -191,7 +216,9 @@ def _publish(study: "Study", config: StudyConfig) -> int:
 
 def command(config: StudyConfig) -> str:
     """Returns the command line of this config, without the flags that do not change the result."""
-    words = ["python", "-m", "kernorm.study", shlex.quote(config.study)]
+    words = ["python", "-m", "kernorm.study"]
+    words += [shlex.quote(config.study)] if config.study else []
+    words += [word for text in config.vary for word in ("--vary", shlex.quote(text))]
     if config.until_resolved:
         words.append("--until-resolved")
     for name in ("seeds", "time_budget", "max_seeds", "metric", "epochs", "name"):
@@ -199,8 +226,40 @@ def command(config: StudyConfig) -> str:
             words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
     if config.only:
         words += ["--only", *map(shlex.quote, config.only)]
-    return " ".join(words)
+    return " ".join([*words, *map(shlex.quote, config.train_words)])
+
+
+def default(words: list[str]) -> tuple[StudyConfig | None, list[str]]:
+    """Returns the settings that --vary leaves to kernorm.train, and the study's own words; None without --vary."""
+    if not any(word.partition("=")[0] == "--vary" for word in words):
+        return None, words
+    from kernorm.config import TrainConfig
+    from kernorm.studies.vary import HELD
+
+    theirs = cli.settings_of(TrainConfig) - {"reports_dir", "saved_models_dir", "push", "threads"}
+    own = cli.settings_of(StudyConfig) - theirs
+    held = {name: flag for name, flag in HELD.items() if name not in own}
+    mine, left = cli.split_words(words, own=own, theirs=theirs, held=held, holder="A study", prog=PROG)
+    varied, others = _varied(mine)
+    return StudyConfig(vary=varied, train_words=tuple(left)), others
+
+
+def _varied(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Takes what --vary is given out of a command's words."""
+    varied, others, waiting = [], [], False
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if waiting and not word.startswith("--"):
+            varied.append(word)
+        elif flag == "--vary" and equals:
+            varied.append(value)
+        elif flag != "--vary":
+            others.append(word)
+        waiting = flag == "--vary" and not equals
+    if waiting or not varied:
+        raise UsageError("--vary takes NAME=VALUE,VALUE.", "no value", "Give for example --vary norm=bn,gn.")
+    return tuple(varied), others
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(StudyConfig, main, prog=PROG))
+    sys.exit(cli.run(StudyConfig, main, prog=PROG, default=default))

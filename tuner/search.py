@@ -5,13 +5,11 @@ About 25 minutes on two CPU cores. The oracle lives in this process and hands tr
 same command with --resume continues.
 """
 
-import dataclasses
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from kernorm.config import TrainConfig
-from kernorm.errors import UsageError, nearest
 from kernorm.recipes import recipe, recipe_named
 from kernorm.system import cli
 from tuner.config import TRIAL, SearchConfig
@@ -86,8 +84,7 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         UsageError: a flag that neither has, or one of kernorm.train that the search sets itself.
     """
-    own = {flag.removeprefix("--").replace("-", "_") for flag in cli.flags_of(SearchConfig)}
-    theirs = {field.name for field in dataclasses.fields(TrainConfig)} - own
+    own = cli.settings_of(SearchConfig)
     held = {
         "batch_size": "--batch-sizes",
         "export": "--final",
@@ -96,25 +93,8 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
         "retrain": "--overwrite",
         "track": "the report",
     }
-    parts: tuple[list[str], list[str]] = ([], [])
-    into = parts[0]
-    for word in words:
-        if word.startswith("--"):
-            name = word[2:].partition("=")[0].replace("-", "_")
-            name = name.removeprefix("no_") if name not in own | theirs else name
-            if name in held:
-                raise UsageError(f"A search sets --{name.replace('_', '-')} itself.", word, f"See {held[name]}.")
-            if name not in own | theirs | {"help"}:
-                flags = sorted("--" + known.replace("_", "-") for known in own | theirs - set(held))
-                close = nearest(f"--{name.replace('_', '-')}", flags).partition("Known:")[0].replace("'", "")
-                raise UsageError(
-                    "An option must be a known one.",
-                    word,
-                    f"{close}See {PROG} --help and python -m kernorm.train --help.",
-                )
-            into = parts[1] if name in theirs else parts[0]
-        into.append(word)
-    return parts
+    theirs = cli.settings_of(TrainConfig) - own
+    return cli.split_words(words, own=own, theirs=theirs, held=held, holder="A search", prog=PROG)
 
 
 def default(words: list[str]) -> tuple[SearchConfig, list[str]]:

@@ -14,6 +14,7 @@ from kernorm.records.record import Epoch, Record
 from kernorm.stats import comparison, intervals
 from kernorm.studies.definition import Published, Study
 from kernorm.studies.design import Design
+from kernorm.studies.factors import factors_of
 from kernorm.studies.ledger import Result
 from kernorm.studies.statements import answer_statements
 from kernorm.studies.summary import (
@@ -28,7 +29,15 @@ from kernorm.studies.summary import (
     StudySummary,
     _test,
 )
-from kernorm.studies.verdicts import Decision, decide, failures_of, format_visible, judged_anytime, judged_evaluation
+from kernorm.studies.verdicts import (
+    Decision,
+    decide,
+    failures_of,
+    format_visible,
+    judge_all,
+    judged_anytime,
+    judged_evaluation,
+)
 
 Runs = dict[int, Record]
 
@@ -100,6 +109,7 @@ def analyse(
         design=design,
         anytime=judged_anytime(design, found),
         visible="" if design.until_resolved else format_visible(study, design, found),
+        factors=factors_of(study, judge_all(study, found, METRICS[design.metric])),
         answers=answer_statements(
             study, design, found, {arm.name: arm.scores["accuracy"] for arm in arms if arm.scores}
         ),

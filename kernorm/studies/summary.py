@@ -97,6 +97,30 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Level:
+    """One value of a factor: the mean over all arms that have it, and how it differs from the first value.
+
+    `effect` is the main effect, the mean over the seeds that every arm has; `interval` is of that, 95 %, by Student's t
+    over seeds; None below two seeds. They are described and have no verdict.
+    """
+
+    value: str
+    arms: tuple[str, ...]
+    mean: float | None
+    effect: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """A setting that a study varies in full combination with others; `follows` are settings that change with it."""
+
+    name: str
+    levels: tuple[Level, ...]
+    follows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class HardImage:
     """A test image that runs of an arm got wrong: in `wrong` of `runs`, most often taken for `prediction`."""
 
@@ -222,7 +246,8 @@ class StudySummary:
     `unusable` runs with a result that was not taken, by the reason (see `ledger.Shared`). `duplicates` are those of
     the data sets, by name, where they were counted. `metric` is the primary one, `design` how verdicts were found,
     and `anytime` whether by tests that are valid however often one looks. `visible` says which difference the planned
-    seeds can see, where their number is fixed; `answers` are to what a publication concludes.
+    seeds can see, where their number is fixed; `answers` are to what a publication concludes, and `factors` the
+    settings whose values are all combined, if the arms are such a product of two or more.
     """
 
     name: str
@@ -249,6 +274,7 @@ class StudySummary:
     anytime: bool = False
     visible: str = ""
     answers: tuple[Answer, ...] = ()
+    factors: tuple[Factor, ...] = ()
 
 
 def counted(number: int, thing: str) -> str:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO, TypeVar
 
 import tyro
@@ -126,6 +126,48 @@ def flags_of(config_class: type) -> list[str]:
     return flags
 
 
+def split_words(
+    words: list[str], *, own: set[str], theirs: set[str], held: Mapping[str, str], holder: str, prog: str
+) -> tuple[list[str], list[str]]:
+    """Splits a command line into a command's own words and those of kernorm.train.
+
+    Args:
+        words: of the command line.
+        own: names of the command's settings.
+        theirs: names of settings of kernorm.train.
+        held: those of them that the command sets itself, each with where.
+        holder: the command, as the message calls it.
+        prog: the command, as the user types it.
+
+    Raises:
+        UsageError: a flag that neither has, or one of `held`.
+    """
+    parts: tuple[list[str], list[str]] = ([], [])
+    into = parts[0]
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].replace("-", "_")
+            name = name.removeprefix("no_") if name not in own | theirs else name
+            if name in held:
+                raise UsageError(f"{holder} sets --{name.replace('_', '-')} itself.", word, f"See {held[name]}.")
+            if name not in own | theirs | {"help"}:
+                flags = sorted("--" + known.replace("_", "-") for known in own | theirs - set(held))
+                close = nearest(f"--{name.replace('_', '-')}", flags).partition("Known:")[0].replace("'", "")
+                raise UsageError(
+                    "An option must be a known one.",
+                    word,
+                    f"{close}See {prog} --help and python -m kernorm.train --help.",
+                )
+            into = parts[1] if name in theirs else parts[0]
+        into.append(word)
+    return parts
+
+
+def settings_of(config_class: type) -> set[str]:
+    """Returns the names of a command's settings, as its flags have them."""
+    return {flag.removeprefix("--").replace("-", "_") for flag in flags_of(config_class)}
+
+
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -136,7 +178,7 @@ def run(
     *,
     prog: str,
     argv: list[str] | None = None,
-    default: Callable[[list[str]], tuple[Config, list[str]]] | None = None,
+    default: Callable[[list[str]], tuple[Config | None, list[str]]] | None = None,
     interrupted: str = "Finished epochs are kept; run the same command to resume.",
 ) -> int:
     """Runs a command and returns its exit code: 0, what `main` returns, or 2 on a user's mistake.
@@ -149,7 +191,8 @@ def run(
         main: does the work.
         prog: as the user types it, for help and hints.
         argv: the words after it; the process's own by default.
-        default: gives, from the words, the values that flags override (a recipe, say), and the words left to parse.
+        default: gives, from the words, the values that flags override (a recipe, say), if any, and the words left to
+            parse.
         interrupted: what to say after Ctrl-C.
     """
     words = sys.argv[1:] if argv is None else argv
@@ -173,7 +216,7 @@ def _run(
     main: Callable[[Config], int | None],
     prog: str,
     words: list[str],
-    default: Callable[[list[str]], tuple[Config, list[str]]] | None,
+    default: Callable[[list[str]], tuple[Config | None, list[str]]] | None,
     interrupted: str,
 ) -> int:
     """Runs a command and says in one line what was wrong; a stream without reader raises BrokenPipeError."""

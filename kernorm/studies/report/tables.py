@@ -49,6 +49,12 @@ def _of_study(summary: StudySummary) -> Iterator[Row]:
         yield Row("", None, None, "study", name, getattr(summary, name))
     yield Row("", None, None, "study", "primary", None, summary.metric)
     yield Row("", None, None, "study", "looks", len(summary.design.looks))
+    for factor in summary.factors:
+        for level in factor.levels:
+            for name, number in (("mean", level.mean), ("effect", level.effect)):
+                yield Row("", None, None, f"{summary.metric}, {factor.name} {level.value}", name, number)
+            for name, end in zip(("effect_low", "effect_high"), level.interval or (), strict=False):
+                yield Row("", None, None, f"{summary.metric}, {factor.name} {level.value}", name, end)
     for data, found in summary.duplicates.items():
         for name, count in dataclasses.asdict(found).items():
             yield Row("", None, None, f"duplicates {data}", name, count)

@@ -189,6 +189,28 @@ def test_what_a_publication_concludes_is_answered(page, summary):
     assert "Only one run was published." in page.text
 
 
+def test_factors_have_a_table_and_their_main_effects(tmp_path, undrawn):
+    arms = {f"{norm}-{l2:g}": TrainConfig(norm=norm, l2=l2) for norm in ("ln", "gn") for l2 in (0.0, 1e-3)}
+    study = a_study(arms, seeds=2)
+    errors = {"ln-0": (20, 22), "ln-0.001": (30, 34), "gn-0": (24, 28), "gn-0.001": (50, 52)}
+    results = some_results(study, errors)
+    page, summary = write(study, results, tmp_path), analyse(study, results)
+    means = {
+        arm.name: f"{score(arm.scores['accuracy'].mean)} {half(arm.scores['accuracy'].interval)}"
+        for arm in summary.arms
+    }
+    assert page.row("ln", means["ln-0"])[1:] == [means["ln-0"], means["ln-0.001"]]
+    assert page.row("gn", means["gn-0"])[1:] == [means["gn-0"], means["gn-0.001"]]
+    effect = -(24 + 28 + 50 + 52 - 20 - 22 - 30 - 34) / 4 / COUNT
+    assert page.row("norm", "gn", "2")[4].startswith(f"{signed(effect)} [")
+    assert page.row("l2", "0.0", "2")[4] == "–"
+    rows = list(csv.DictReader((tmp_path / "tables.csv").open()))
+    (row,) = [row for row in rows if (row["metric"], row["statistic"]) == ("accuracy, norm gn", "effect")]
+    assert float(row["value"]) == pytest.approx(effect)
+    write(replace(study, arms=dict(list(arms.items())[:3])), results, tmp_path)
+    assert 'id="factors"' not in (tmp_path / "report.html").read_text()
+
+
 def test_conclusions_are_answered_without_a_published_table(study, results, tmp_path, undrawn):
     page = write(replace(study, published={}), results, tmp_path)
     assert "What they conclude, answered" in page.text
