@@ -204,7 +204,7 @@ def test_factors_have_a_table_and_their_main_effects(tmp_path, undrawn):
     effect = -(24 + 28 + 50 + 52 - 20 - 22 - 30 - 34) / 4 / COUNT
     assert page.row("norm", "gn", "2")[4].startswith(f"{signed(effect)} [")
     assert page.row("l2", "0.0", "2")[4] == "–"
-    rows = list(csv.DictReader((tmp_path / "tables.csv").open()))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "tables.csv").read_text())))
     (row,) = [row for row in rows if (row["metric"], row["statistic"]) == ("accuracy, norm gn", "effect")]
     assert float(row["value"]) == pytest.approx(effect)
     write(replace(study, arms=dict(list(arms.items())[:3])), results, tmp_path)
