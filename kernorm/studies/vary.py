@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -131,7 +132,9 @@ def varied_study(
 
 def write_study_file(study: Study, path: Path) -> None:
     """Writes the study file that a study stands for; `python -m kernorm.study PATH` runs the same arms."""
-    arms = "".join(f"    {arm!r}: {_source(config)},\n" for arm, config in study.arms.items())
+    arms = "".join(
+        f"    {json.dumps(arm, ensure_ascii=False)}: {_source(config)},\n" for arm, config in study.arms.items()
+    )
     lines = [
         f'"""{study.text.rstrip()}\n"""\n',
         "from kernorm import TrainConfig\n",
@@ -144,10 +147,15 @@ def write_study_file(study: Study, path: Path) -> None:
 
 
 def _source(config: TrainConfig) -> str:
-    """Returns a config as Python, without the folders of this machine."""
+    """Returns a config as Python, without the folders of this machine and the threads, which a study sets."""
+    left_out = (*NOT_IDENTITY, "threads")
     default: dict[str, Any] = {
-        field.name: field.default for field in dataclasses.fields(config) if field.name not in NOT_IDENTITY
+        field.name: field.default for field in dataclasses.fields(config) if field.name not in left_out
     }
     values = {name: getattr(config, name) for name in default}
-    given = ", ".join(f"{name}={value!r}" for name, value in values.items() if value != default[name])
+    given = ", ".join(f"{name}={_literal(value)}" for name, value in values.items() if value != default[name])
     return f"TrainConfig({given})"
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
