@@ -52,6 +52,11 @@ def log_e_value(
     Raises:
         ValueError: there is no difference, or a number is not finite.
     """
+    return _log_e_value(tuple(differences), float(mean), float(floor), side)
+
+
+@lru_cache(maxsize=8192)  # a study asks for all looks again after each round
+def _log_e_value(differences: tuple[float, ...], mean: float, floor: float, side: Side) -> float:
     sample = np.asarray(differences, dtype=np.float64)
     if not (len(sample) and np.isfinite(sample).all() and math.isfinite(mean) and 0 <= floor < math.inf):
         received = f"differences={list(differences)!r}, mean={mean!r}, floor={floor!r}"
@@ -113,7 +118,7 @@ def confidence_sequence(
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
-@lru_cache(maxsize=8192)  # a study asks for all looks again after each round
+@lru_cache(maxsize=8192)
 def _half_width(n: int, squares: float, wanted: float) -> float:
     """Returns the distance from the mean at which the logarithm of the e-value is `wanted`; inf if it is nowhere."""
     most = float(np.logaddexp.reduce([math.log(w) - (n - 1) / 2 * _log_r(n, tau) for tau, w in MIXTURE.items()]))

@@ -101,15 +101,12 @@ def simulate(setting: Setting, seed: int, template: Record) -> Outcome:
     world, results = World(setting, seed), {}
 
     def run(study: Study) -> None:
-        for planned in study.runs():
-            name = f"{planned.arm}-{planned.seed}"
+        for arm, seed in ((arm, seed) for seed in study.seeds for arm in study.arms if seed in study.seeds_of(arm)):
+            name = f"{arm}-{seed}"
             if name not in results:
-                record = replace(
-                    template, run_id=name, config=planned.config, test=evaluation(template, world.wrong(planned.arm))
-                )
-                results[name] = Result(
-                    arm=planned.arm, seed=planned.seed, run_id=name, status="finished", record=record
-                )
+                test = evaluation(template, world.wrong(arm))
+                record = replace(template, run_id=name, config=study.arms[arm], test=test)
+                results[name] = Result(arm=arm, seed=seed, run_id=name, status="finished", record=record)
 
     def by_arm(study: Study) -> dict[str, dict[int, Result]]:
         found: dict[str, dict[int, Result]] = {arm: {} for arm in study.arms}
