@@ -14,7 +14,7 @@ from kernorm.limits import expanded
 from kernorm.parallel.settings import EngineConfig
 from kernorm.stats.comparison import Comparison, percentage_points, verdict
 from kernorm.stats.comparison import compare as compare_values
-from kernorm.stats.intervals import Interval, chance_variance, two_level_bootstrap
+from kernorm.stats.intervals import Interval, chance_variance, two_level_difference
 from kernorm.studies.definition import (
     SEEDS,
     Published,
@@ -235,7 +235,7 @@ def compare(
                 "Give wrong=({seed: images, …}, {seed: images, …}) and count=10000.",
             )
         mine, base = ([one[seed] for seed in common] for one in wrong)
-        new_images = two_level_bootstrap(mine, base, count, paired=True)
+        new_images = two_level_difference(mine, base, count, paired=True)
         floor = chance_variance(mine, count, base)
     comparison = compare_values(arm, baseline, higher_is_better=higher_is_better, margin=margin, floor=floor)
     found = verdict(comparison, comparison.p, comparison.tost_p, new_images=new_images, show=percentage_points)

@@ -13,8 +13,6 @@ Interval = tuple[float, float]
 Values = NDArray[np.float64]
 
 RESAMPLES = 2000
-# Of them that lie beyond an interval, so that its ends are known at high levels too.
-_IN_TAIL = 100
 # What rounding leaves of the difference of equal numbers, relative to them.
 ROUNDING = 1e-9
 
@@ -50,20 +48,18 @@ class TimeTo:
     level: float | None = None
 
 
-def two_level_bootstrap(
+def two_level_difference(
     wrong_a: Sequence[Collection[int]],
     wrong_b: Sequence[Collection[int]],
     count: int,
     *,
     paired: bool,
     alpha: float = 0.05,
-    resamples: int | None = None,
-    seed: int = 0,
 ) -> Interval | None:
     """Returns the interval of the accuracy difference a − b on new images and new seeds; None below two runs an arm.
 
     A run is given by the images, of `count`, that it has wrong; `paired` runs stand in the same order of seeds. The
-    level is 1 − `alpha`.
+    level is 1 − `alpha`; see `_two_levels` for the method.
 
     Raises:
         ValueError: an image lies outside the split, or paired arms differ in their number of runs.
@@ -71,15 +67,14 @@ def two_level_bootstrap(
     a, b = _misses(count, wrong_a, wrong_b)
     if paired and len(a) != len(b):
         raise ValueError(f"Paired arms have the same seeds. Received: {len(a)} and {len(b)} runs. Drop the others.")
-    return _two_levels([b - a] if paired else [-a, b], count, 0.0, alpha, resamples, seed)
+    return _two_levels([b - a] if paired else [-a, b], count, 0.0, alpha)
 
 
-def two_level_interval(
-    wrong: Sequence[Collection[int]], count: int, *, resamples: int | None = None, seed: int = 0
-) -> Interval | None:
-    """Returns the 95 % interval of one arm's accuracy on new images and new seeds, as `two_level_bootstrap` does."""
+def two_level_interval(wrong: Sequence[Collection[int]], count: int) -> Interval | None:
+    """Returns the 95 % interval of one arm's accuracy on new images and new seeds, as `two_level_difference` does."""
     (misses,) = _misses(count, wrong)
-    return _two_levels([-misses], count, 1.0, 0.05, resamples, seed)
+    interval = _two_levels([-misses], count, 1.0, 0.05)
+    return interval and (max(0.0, interval[0]), min(1.0, interval[1]))
 
 
 def chance_variance(
@@ -96,7 +91,7 @@ def chance_variance(
         The residual mean square of the two-way analysis of variance, runs by images, over N.
 
     Raises:
-        ValueError: as `two_level_bootstrap`.
+        ValueError: as `two_level_difference`.
     """
     mine, other = _misses(count, wrong, baseline or ())
     return _chance(mine if baseline is None else mine - other, count) / count if len(mine) > 1 else 0.0
@@ -171,31 +166,41 @@ def _median_interval(times: Sequence[float]) -> tuple[tuple[float, float | None]
     return (low, high if math.isfinite(high) else None), float(1 - 2 * stats.binom.cdf(k - 1, n, 0.5))
 
 
-def _two_levels(
-    parts: Sequence[Values], count: int, offset: float, alpha: float, resamples: int | None, seed: int
-) -> Interval | None:
-    """Returns the percentile interval of `offset` and the means of the parts, each (runs, images), both resampled.
+def _two_levels(parts: Sequence[Values], count: int, offset: float, alpha: float) -> Interval | None:
+    """Returns the interval of `offset` and the means of the parts, each (runs, images), for new runs and new images.
 
     The parts are 0 on all images of the `count` that they do not hold.
 
-    Images are resampled for all runs at once. That holds each run's chance on each image too, which seeds resampled
-    as well would count three times (Owen 2007, doi:10.1214/07-AOAS122): nearly every interval would cover. So the
-    seeds add only what their accuracies vary beyond that chance, by the two-way analysis of variance, and as Student's
-    t, since three seeds resampled cover too little. Where no image distinguishes the runs, the interval is a point.
+    The variance over images, of each image's share in the runs, holds each run's chance on each image too, which the
+    variance over runs would count again (Owen 2007, doi:10.1214/07-AOAS122). So runs add only what their accuracies
+    vary beyond that chance, by the two-way analysis of variance. The interval is by Student's t with the degrees of
+    freedom of the sum (Satterthwaite 1946): often a few images alone make a difference, and a spread that is of few is
+    hardly known. Where no image distinguishes the runs, the interval is a point.
     """
     if min(map(len, parts)) < 2:
         return None
-    resamples = resamples or max(RESAMPLES, math.ceil(_IN_TAIL / alpha))
-    generator = np.random.default_rng(seed)
     known = sum(part.mean(axis=0) for part in parts)
-    values, images = np.unique(np.append(known, 0.0), return_counts=True)
-    images[values == 0.0] += count - len(known) - 1
-    means = offset + generator.multinomial(count, images / count, resamples) @ values / count
+    mean = float(known.sum()) / count
+    terms = [((float(known @ known) - count * mean**2) / (count - 1) / count, _spread_df(known, count))]
     for part in parts:
         runs, rows = len(part), part.sum(axis=1) / count
-        variance = max(0.0, rows.var(ddof=1) - _chance(part, count) / count)
-        means += math.sqrt(variance / runs) * generator.standard_t(runs - 1, resamples)
-    return as_interval(np.percentile(means, (50 * alpha, 100 - 50 * alpha)))
+        terms.append((max(0.0, float(rows.var(ddof=1)) - _chance(part, count) / count) / runs, runs - 1.0))
+    total = sum(variance for variance, _ in terms)
+    if total <= 0:
+        return offset + mean, offset + mean
+    df = total**2 / sum(variance**2 / df for variance, df in terms)
+    half = float(stats.t.isf(alpha / 2, df)) * math.sqrt(total)
+    return offset + mean - half, offset + mean + half
+
+
+def _spread_df(known: Values, count: int) -> float:
+    """Returns the degrees of freedom of the variance of images, some of which are held and all others 0.
+
+    By Satterthwaite 1946, 2·σ⁴/Var(s²) with Var(s²) = (μ₄ − σ⁴)/N: twice their number where few images count alike.
+    """
+    mean, others = float(known.sum()) / count, count - len(known)
+    second, fourth = (float(((known - mean) ** power).sum() + others * mean**power) / count for power in (2, 4))
+    return 2 * count * second**2 / (fourth - second**2) if fourth > second**2 else math.inf
 
 
 def _chance(part: Values, count: int) -> float:

@@ -166,7 +166,7 @@ def _arm(
         if records and baseline_runs
         else None,
         generalization_interval=intervals.two_level_interval(list(wrong.values()), count) if len(records) > 1 else None,
-        generalization_difference=intervals.two_level_bootstrap(
+        generalization_difference=intervals.two_level_difference(
             [wrong[seed] for seed in common], [wrong_baseline[seed] for seed in common], count, paired=True
         )
         if len(common) > 1

@@ -238,7 +238,7 @@ def _decide_family(
         p = adjusted[arm]
         if metric.by_image and p is not None and p <= design.alpha:
             exhausted = _images_decide(mine, base, common)
-            new = intervals.two_level_bootstrap(
+            new = intervals.two_level_difference(
                 [mine.wrong[seed] for seed in common],
                 [base.wrong[seed] for seed in common],
                 mine.count,

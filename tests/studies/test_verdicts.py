@@ -35,7 +35,7 @@ def test_better_needs_new_images_too():
         found = decided(study, results)["ln"]
         assert found.verdict.name == name
         wrong = [[list(range(100 - less)) + [500 + seed % 3] for seed in range(6)] for less in (fewer, 0)]
-        expected = intervals.two_level_bootstrap(*wrong, COUNT, paired=True, alpha=0.05)
+        expected = intervals.two_level_difference(*wrong, COUNT, paired=True, alpha=0.05)
         assert found.new_images == expected
         assert (found.new_images[0] > 0) == (name == "better")
         assert found.exhausted  # these seeds differ in nothing
