@@ -23,6 +23,8 @@ OptimizerName = Literal["sgd", "muon"]
 Selection = Literal["last", "validation", "test"]
 FormatName = Literal["onnx", "openvino", "litert"]
 Tracker = Literal["none", "wandb", "mlflow"]
+Resize = Literal["stretch", "crop", "pad"]
+Color = Literal["rgb", "grayscale"]
 
 # The largest λ.
 LAMBDA = 1e3
@@ -44,7 +46,9 @@ NOT_IDENTITY = (
 
 # Settings that came after the first run ids, each with the value that means "as before". A run with that value keeps
 # the id that it had before the setting existed; the value stays here even if the default changes.
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {"image_size": None, "resize": "stretch", "color": None, "test_size": 0.2}
+# How own images are read, with the defaults; the name of a prepared set stands for them.
+READING = dict(ADDED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,17 @@ class TrainConfig:
             "step_after",
         ),
         "augmentation": ("rotation", "shift", "zoom", "shear", "interpolation"),
-        "data": ("dataset", "manual_dir", "data_dir", "validation_size", "train_size"),
+        "data": (
+            "dataset",
+            "manual_dir",
+            "data_dir",
+            "validation_size",
+            "train_size",
+            "image_size",
+            "resize",
+            "color",
+            "test_size",
+        ),
         "results": ("reports_dir", "saved_models_dir", "report", "export", "format", "push", "track"),
         "this command": ("stop_after", "retrain", "threads", "quiet", "verbose", "help"),
     }
@@ -215,8 +229,11 @@ class TrainConfig:
     by test; that opens the test split after every epoch, and the report says so."""
 
     dataset: str = "mnist"
-    """A tensorflow-datasets image classification set by name. mnist is embedded; others are fetched by
-    tensorflow-datasets, or read from --manual-dir."""
+    """A tensorflow-datasets image classification set by name; mnist is embedded, others are fetched, or read from
+    --manual-dir. Or the path of your own images, beginning with / ./ ../ or ~ or ending in .npz:
+    - DIR/train/CLASS/* and DIR/test/CLASS/*, perhaps DIR/val/CLASS/*
+    - DIR/CLASS/*, split by --test-size
+    - a file.npz with x_train, y_train, x_test, y_test, or MedMNIST's train_images, train_labels, …"""
 
     manual_dir: Path | None = None
     """Folder with the set's original files, for a machine without network."""
@@ -224,11 +241,24 @@ class TrainConfig:
     data_dir: Path | None = None
     """Folder of tensorflow-datasets; None is its own default, ~/tensorflow_datasets."""
 
-    validation_size: Annotated[int, Limit(0, math.inf, "at least 0")] = 10_000
-    """Images held out of the training images, stratified, always the same ones. 0: none, as the published studies."""
+    validation_size: Annotated[int | float | Literal["auto"], Limit(0, math.inf, "auto or at least 0")] = "auto"
+    """Images held out of the training images, stratified, always the same ones: a number, or a share such as 0.2. auto:
+    10,000 or 20 %, whichever is less, or the images of DIR/val. 0: none, as the published studies."""
 
-    train_size: Annotated[int | None, Limit(1, math.inf, "at least 1")] = None
-    """Train on this many of the training images, stratified: the small-data regime."""
+    train_size: Annotated[int | float | None, Limit(1e-9, math.inf, "at least 1, or a share above 0")] = None
+    """Train on this many of the training images, or on a share of them, stratified: the small-data regime."""
+
+    image_size: str | None = None
+    """Of own images: the size to which all are brought, 64 or HEIGHTxWIDTH. None: they have one size."""
+
+    resize: Resize = "stretch"
+    """Of own images whose sides have another ratio: stretch, crop the middle, or pad with black."""
+
+    color: Color | None = None
+    """Of own images: rgb or grayscale. None: grayscale if all of them are."""
+
+    test_size: Annotated[float, Limit(1e-6, 0.9, "a share above 0 and at most 0.9")] = 0.2
+    """Of own images in DIR/CLASS: about this share is the test split, by a hash of each file's content."""
 
     seed: Annotated[int, Limit(0, 2**31 - 1, "from 0 to 2147483647")] = 0
     """Seed of initialization, order, augmentation and dropout."""
@@ -274,6 +304,7 @@ class TrainConfig:
             raise UsageError("--push publishes what is exported.", "--push with --no-export", "Remove one of them.")
         if self.format and not self.export:
             raise UsageError("--format converts what is exported.", "--format with --no-export", "Remove one of them.")
+        self._check_data()
         if self.select == "validation" and self.validation_size == 0:
             raise UsageError(
                 "--select validation needs a validation split.",
@@ -286,14 +317,38 @@ class TrainConfig:
             )
         if self.nesterov and self.momentum == 0:
             raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
-        if self.dataset.partition("/")[0] != self.dataset.partition("/")[0].lower():
+        for name in ("norm_at", "penalty_at"):
+            _check_layer_settings(name, getattr(self, name))
+
+    def _check_data(self) -> None:
+        """Refuses a set's name in capitals, sizes that are none, and settings of own images for another set."""
+        if self.image_size is not None:
+            size_of(self.image_size)
+        for name in ("validation_size", "train_size"):
+            value = getattr(self, name)
+            if isinstance(value, float) and value >= 1:
+                if not value.is_integer():
+                    raise UsageError(
+                        f"{_flag(name)} is a number of images, or a share below 1.", f"{name}={value}", "Fix it."
+                    )
+                object.__setattr__(self, name, int(value))
+            elif isinstance(value, float) and value == 0:
+                object.__setattr__(self, name, 0)
+        if is_path(self.dataset):
+            return
+        for name, default in READING.items():
+            if getattr(self, name) != default:
+                raise UsageError(
+                    f"{_flag(name)} belongs to own images.",
+                    f"{_flag(name)} {getattr(self, name)} with dataset={self.dataset!r}",
+                    f"Write a path, such as ./{self.dataset}, or remove it.",
+                )
+        if self.dataset.partition("/")[0] != self.dataset.partition("/")[0].lower() and "@" not in self.dataset:
             raise UsageError(
                 "--dataset takes tensorflow-datasets' lower-case name.",
                 f"{self.dataset!r}",
-                f"Give {self.dataset.lower()}.",
+                f"Give {self.dataset.lower()}, or ./{self.dataset} for a folder.",
             )
-        for name in ("norm_at", "penalty_at"):
-            _check_layer_settings(name, getattr(self, name))
 
     @property
     def peak_rate(self) -> float:
@@ -306,6 +361,8 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the weights, JSON-ready; two configs with equal identities are the same run."""
         values = to_json(self) | {"learning_rate": self.peak_rate}
+        if self.validation_size == "auto" and not is_path(self.dataset) and "@" not in self.dataset:
+            values["validation_size"] = 10_000  # as before there was auto; a smaller set could not be trained on then
         return {name: value for name, value in values.items() if name not in NOT_IDENTITY}
 
     @property
@@ -364,6 +421,24 @@ def layer_settings(name: str, settings: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"{_flag(name)} takes each layer once.", f"{layer!r} twice", "Remove one of them.")
         by_layer[layer] = value
     return by_layer
+
+
+def is_path(dataset: str) -> bool:
+    """Tells whether --dataset names a place of own images, and no set of tensorflow-datasets."""
+    return dataset.startswith(("/", "./", "../", "~")) or dataset.endswith(".npz") or dataset in (".", "..")
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Reads an --image-size, 64 or HEIGHTxWIDTH, as (height, width).
+
+    Raises:
+        UsageError: it is none, or outside 4 to 4096.
+    """
+    parts = text.lower().split("x")
+    sizes = [int(part) for part in parts if part.isdecimal()]
+    if len(parts) > 2 or len(sizes) != len(parts) or not all(4 <= size <= 4096 for size in sizes):
+        raise UsageError("--image-size is 64 or HEIGHTxWIDTH, from 4 to 4096.", f"{text!r}", "Give for example 48x64.")
+    return sizes[0], sizes[-1]
 
 
 def parse_penalty(setting: str) -> tuple[float, float]:

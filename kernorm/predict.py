@@ -4,7 +4,7 @@
     python -m kernorm.predict --endpoint localhost:8500 seven.png four.png
     python -m kernorm.predict --model-path saved_models/kernorm/<version> seven.png
 
-Images travel as PNG files and are decoded in the model.
+Images travel as files and are decoded in the model. One that was trained on own images takes JPEG and PNG of any size.
 """
 
 import math
@@ -27,14 +27,15 @@ PROG = "python -m kernorm.predict"
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Says which class each PNG file shows, by a served model or by a SavedModel here.
+    """Says which class each image file shows, by a served model or by a SavedModel here.
 
     A line a file: its name, the class, its probability. A server's model of an earlier version answers with the
     number of the class instead of its name.
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """PNG files of the size that the model takes."""
+    """PNG files of the size that the model takes. A model of own images takes JPEG, PNG or BMP of any size; they are
+    turned upright first, as their EXIF orientation says."""
 
     endpoint: str | None = None
     """Of TF Serving: http://HOST:PORT/v1/models/NAME[/versions/N | /labels/L] for REST, HOST:PORT for gRPC."""
@@ -61,7 +62,7 @@ class PredictConfig:
             received = "both" if self.endpoint else "neither"
             raise UsageError("Either --endpoint or --model-path is asked.", received, "Give one of them.")
         if not self.images:
-            raise UsageError("There must be an image to ask about.", "none", "Give PNG files.")
+            raise UsageError("There must be an image to ask about.", "none", "Give image files.")
 
 
 def main(config: PredictConfig) -> None:
@@ -70,10 +71,10 @@ def main(config: PredictConfig) -> None:
     from kernorm.saved_model.card import read_labels
     from kernorm.serving.client import predict
 
-    pngs = [_read(path) for path in config.images]
+    files = [_read(path) for path in config.images]
     labels = read_labels(config.model_path) if config.model_path else []
     predictions = predict(
-        pngs,
+        files,
         endpoint=config.endpoint,
         model_path=config.model_path,
         model=config.model,
@@ -87,7 +88,8 @@ def main(config: PredictConfig) -> None:
 
 
 def _read(path: Path) -> bytes:
-    from kernorm.serving.client import PNG
+    from kernorm.datasets.decode import upright
+    from kernorm.serving.client import BMP, JPEG, PNG
 
     try:
         content = path.read_bytes()
@@ -95,10 +97,13 @@ def _read(path: Path) -> bytes:
         raise UsageError(
             "An image is a file that can be read.", f"{path}: {os.strerror(error.errno or 0)}", "Give another."
         ) from None
-    if not content.startswith(PNG):
+    if not content.startswith((PNG, JPEG, BMP)):
         what = "which is empty" if not content else "which is none"
-        raise UsageError("An image is a PNG file.", f"{path}, {what}", "Convert it to PNG.")
-    return content
+        raise UsageError("An image is a PNG, JPEG or BMP file.", f"{path}, {what}", "Convert it.")
+    try:
+        return upright(content)
+    except OSError:
+        return content  # the model says what is wrong with it
 
 
 if __name__ == "__main__":

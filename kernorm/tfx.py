@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernorm.config import TrainConfig
+from kernorm.datasets.splits import images_of
 from kernorm.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run_fn(fn_args: Any) -> None:
             **settings, dataset=DATASET, reports_dir=run_dir, saved_models_dir=run_dir / "saved_models"
         )
         if fn_args.train_steps:
-            steps = math.ceil((count - config.validation_size) / config.batch_size)
+            steps = math.ceil((count - (images_of(config.validation_size, count) or 0)) / config.batch_size)
             config = replace(config, epochs=math.ceil(fn_args.train_steps / steps))
         record = train(config)
     if record.status != "finished" or not (record.export and record.export.path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernorm.config import with_added
 from kernorm.datasets.dataset import load
+from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError
 from kernorm.records.record import REVISION
 from kernorm.reporting.progress import StudyProgress
@@ -50,7 +51,7 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
         UsageError: the space, the data, the oracle or the engine cannot be used, or a search of that name exists.
     """
     choose_backend()
-    config = with_oracle(config)
+    config = with_oracle(replace(config, train=with_prepared(config.train)))
     check_batches(config.train, config.space)
     points = first_points(config)
     require_folder(config.folder, "--reports-dir")

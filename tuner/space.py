@@ -239,7 +239,7 @@ def check_batches(base: TrainConfig, space: Space) -> None:
     Raises:
         UsageError: so.
     """
-    if base.train_size is not None and max(space.batch_size) > base.train_size:
+    if isinstance(base.train_size, int) and max(space.batch_size) > base.train_size:
         raise UsageError(
             "A batch is at most the training split.",
             f"{max(space.batch_size)} of --batch-sizes with train_size={base.train_size}",

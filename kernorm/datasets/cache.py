@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from kernorm.config import Resize
 from kernorm.datasets.duplicates import count_duplicates
 from kernorm.datasets.origin import Origin
 from kernorm.errors import UsageError
@@ -29,7 +30,7 @@ from kernorm.system.machine import home
 
 # 1: of before sets were checked against their archives and each other.
 SCHEMA = 2
-_NAME = re.compile(r"(?P<base>[A-Za-z_]\w*(/\w[\w.-]*)?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
+_NAME = re.compile(r"(?P<base>[A-Za-z_]\w*(/\w[\w.-]*|@[0-9a-f]{12})?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
 _DTYPES = {"train_images": "|u1", "train_labels": "<i4", "test_images": "|u1", "test_labels": "<i4"}
 
 # Of MNIST, whose archives' names others use: also a set that is prepared before MNIST is compared with it.
@@ -49,7 +50,9 @@ class Arrays:
 
     Images are uint8 (N, H, W, C), labels int32 (N,) from 0 to len(labels) - 1, in the order tensorflow-datasets
     keeps them. `sha256` is over class names, shapes and values, the same on every machine; see `content_sha256`.
-    `origin` is None for a set that tensorflow-datasets did not prepare; `write` counts the `duplicates`.
+    `origin` is None for a set that tensorflow-datasets did not prepare; `write` counts the `duplicates`. `resize` is
+    how own images were brought to one size, and the last `given_validation` training images are a validation split
+    that came with the set.
     """
 
     name: str
@@ -62,6 +65,8 @@ class Arrays:
     test_labels: np.ndarray
     origin: Origin | None = None
     duplicates: Duplicates | None = None
+    resize: Resize | None = None
+    given_validation: int = 0
 
     @classmethod
     def of(
@@ -71,11 +76,12 @@ class Arrays:
         labels: tuple[str, ...],
         values: Mapping[str, np.ndarray],
         origin: Origin | None = None,
+        **more: Any,
     ) -> "Arrays":
         """Makes a set of its four arrays by name, with their hash."""
         parts: dict[str, Any] = {key: values[key] for key in _DTYPES}
         digest = content_sha256(labels, values)
-        return cls(name=name, version=version, sha256=digest, labels=labels, origin=origin, **parts)
+        return cls(name=name, version=version, sha256=digest, labels=labels, origin=origin, **parts, **more)
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -220,6 +226,8 @@ def write(arrays: Arrays) -> Path:
         "pixels_sha256": pixels,
         "duplicates": _DUPLICATES.dump_python(arrays.duplicates, mode="json"),
         "origin": _ORIGIN.dump_python(arrays.origin, mode="json"),
+        "resize": arrays.resize,
+        "given_validation": arrays.given_validation,
     }
     content: dict[str, Any] = {"metadata": np.frombuffer(json.dumps(metadata).encode(), np.uint8), **arrays.values}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -269,7 +277,7 @@ def _compare_with_others(arrays: Arrays, pixels: str) -> None:
 
     Where this set was compared with its archives and the other one was not, the other one is removed.
     """
-    if pixels == _MNIST and arrays.name != "mnist":
+    if pixels == _MNIST and arrays.name != "mnist" and "@" not in arrays.name:
         raise UsageError(
             "Data sets of different names hold different images.",
             f"{arrays.name}, whose images and labels are those of mnist",
@@ -278,6 +286,8 @@ def _compare_with_others(arrays: Arrays, pixels: str) -> None:
     for path in cached_paths():
         metadata = read_metadata(path)
         name, version = _identity(path)
+        if "@" in name or "@" in arrays.name:
+            continue  # own images are named by their content
         if not metadata or metadata["pixels_sha256"] != pixels or (name, version) == (arrays.name, arrays.version):
             continue
         if name == arrays.name:
@@ -326,6 +336,8 @@ def _parse(file: Any, path: Path) -> Arrays:
         labels=labels,
         origin=_ORIGIN.validate_python(metadata["origin"]),
         duplicates=_DUPLICATES.validate_python(metadata["duplicates"]),
+        resize=metadata.get("resize"),
+        given_validation=metadata.get("given_validation", 0),
         **values,
     )
 

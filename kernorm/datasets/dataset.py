@@ -64,7 +64,10 @@ def load(config: TrainConfig) -> Dataset:
     """
     arrays = load_arrays(config.dataset, manual_dir=config.manual_dir, data_dir=config.data_dir)
     train_indices, validation_indices = split_indices(
-        arrays.train_labels, validation_size=config.validation_size, train_size=config.train_size
+        arrays.train_labels,
+        validation_size=config.validation_size,
+        train_size=config.train_size,
+        given_validation=arrays.given_validation,
     )
     if config.batch_size > len(train_indices):
         raise UsageError(
@@ -86,6 +89,7 @@ def load(config: TrainConfig) -> Dataset:
         validation=len(validation.labels),
         test=len(arrays.test_labels),
         duplicates=arrays.duplicates,
+        resize=arrays.resize,
     )
     test = HeldOutSplit(arrays.test_images, arrays.test_labels)
     return Dataset(info, train, validation if len(validation.labels) else None, test)
@@ -112,6 +116,12 @@ def load_arrays(
             )
     if not again and (arrays := _cached(name, manual_dir, data_dir)):
         return arrays
+    if "@" in name:
+        raise UsageError(
+            "Own images are prepared from their folder.",
+            f"dataset={name!r}, which is not in {cache.cache_dir()}",
+            "Give the path as --dataset, or run python -m kernorm.data PATH, or copy the file from another machine.",
+        )
     with cache.exclusive(name):
         # Another process may have prepared it meanwhile.
         if not again and (arrays := _cached(name, manual_dir, data_dir, report=True)):

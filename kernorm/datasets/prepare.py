@@ -4,17 +4,24 @@ So training inherits neither TensorFlow's threads nor its memory from it, and co
 every other.
 """
 
+import contextlib
+import json
 import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from kernorm.datasets import cache, tfds
+from kernorm.datasets.folder import Reading, read_folder, read_npz
 from kernorm.errors import UsageError
 from kernorm.system.processes import import_path, log_to_stderr
 
 _USAGE_ERROR = 2
+# The first argument of a child that prepares own images: no name of a set.
+_OWN = "./"
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "NO_GCE_CHECK": "true"}
 
 _LOG = logging.getLogger("kernorm")
@@ -28,7 +35,21 @@ def prepare_in_child(name: str, manual_dir: Path | None, data_dir: Path | None) 
     """
     once = "once, about 30 s" if name.partition(":")[0] == "mnist" else "once"
     _LOG.info("Preparing %s with tensorflow-datasets (%s) ...", name, once)
-    arguments = [name, *(str(folder.absolute()) if folder else "" for folder in (manual_dir, data_dir))]
+    _run([name, *(str(folder.absolute()) if folder else "" for folder in (manual_dir, data_dir))], name)
+
+
+def prepare_own_in_child(path: Path, stem: str, reading: Reading) -> str:
+    """Prepares own images in a child process, which writes them to the cache; returns the name of the set.
+
+    Raises:
+        UsageError: what `folder.read_folder`, `folder.read_npz` and `cache.write` raise there, or the child was killed.
+    """
+    _LOG.info("Preparing %s (once) ...", path)
+    return _run([_OWN, str(path), stem, json.dumps(asdict(reading))], str(path))
+
+
+def _run(arguments: list[str], name: str) -> str:
+    """Runs a child with these arguments; returns what it printed."""
     # Without a home, tensorflow-datasets would make a folder of the name ~.
     environment = {**os.environ, **_QUIET, "PYTHONPATH": import_path(), "TFDS_DATA_DIR": str(cache.tfds_dir())}
     child = subprocess.run(
@@ -45,6 +66,38 @@ def prepare_in_child(name: str, manual_dir: Path | None, data_dir: Path | None) 
             f"the process that prepares {name} ended with {child.returncode}",
             "Look at its message above; a negative number is a signal, -9 mostly for lack of memory.",
         )
+    return child.stdout.strip()
+
+
+def write_own(path: Path, stem: str, reading: Reading) -> str:
+    """Reads own images and writes them to the cache; returns the name of the set.
+
+    Raises:
+        UsageError: as `folder.read_folder`, `folder.read_npz` and `cache.write`.
+    """
+    if path.is_file():
+        arrays = read_npz(path, stem)
+    else:
+        with _progress() as report:
+            arrays = read_folder(path, stem, reading, report)
+    arrays = replace(arrays, name=f"{stem}@{arrays.sha256[:12]}")
+    if cache.cached_path(arrays.name) is None:
+        cache.write(arrays)
+    return arrays.name
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Shows on a terminal how many files are read."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    console = Console(file=sys.stderr)
+    with Progress(
+        *Progress.get_default_columns(), MofNCompleteColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("reading images", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _child(arguments: list[str]) -> int:
@@ -54,8 +107,12 @@ def _child(arguments: list[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     log_to_stderr()
     logging.getLogger("kernorm").propagate = False  # to the handler that TensorFlow puts on the root
-    name, manual_dir, data_dir = arguments
     try:
+        if arguments[0] == _OWN:
+            _, path, stem, reading = arguments
+            print(write_own(Path(path), stem, Reading(**json.loads(reading))))
+            return 0
+        name, manual_dir, data_dir = arguments
         cache.write(tfds.prepare(name, Path(manual_dir) if manual_dir else None, Path(data_dir) if data_dir else None))
     except UsageError as error:
         print(error)

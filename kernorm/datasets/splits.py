@@ -5,27 +5,47 @@ import numpy as np
 from kernorm.errors import UsageError
 
 
+def images_of(size: int | float | str | None, count: int) -> int | None:
+    """Returns a number of images of `count`: of a share, of `auto`, or as it is; None stays.
+
+    `auto` is 10,000 or 20 %, whichever is less.
+    """
+    if size == "auto":
+        return min(10_000, round(0.2 * count))
+    if isinstance(size, float):
+        return round(size * count)
+    return None if size is None else int(size)
+
+
 def split_indices(
-    labels: np.ndarray, *, validation_size: int, train_size: int | None = None
+    labels: np.ndarray,
+    *,
+    validation_size: int | float | str,
+    train_size: int | float | None = None,
+    given_validation: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sorted indices of the training and of the validation images.
 
     They depend on labels (N,) and sizes only, not on a run's seed. The validation split is the start of a stratified
     order of all images; the training split is the start of a stratified order of the rest, so that a smaller
-    train_size is contained in a larger one, and holds every class of the rest.
+    train_size is contained in a larger one, and holds every class of the rest. Sizes may be shares, below 1; see
+    `images_of`. With `auto`, the last `given_validation` images are the validation split where the set has one.
 
     Raises:
         UsageError: a size that the labels cannot give.
     """
     count, classes = len(labels), len(np.unique(labels))
+    given = given_validation if validation_size == "auto" else 0
+    validation_size = given or images_of(validation_size, count) or 0
     if count - validation_size < classes:
         raise UsageError(
             "--validation-size must leave at least one training image a class.",
             f"validation_size={validation_size} of {count} images in {classes} classes",
             f"Give at most {max(count - classes, 0)}.",
         )
-    order = stratified_order(labels)
+    order = np.roll(np.arange(count), given) if given else stratified_order(labels)
     validation, rest = order[:validation_size], np.sort(order[validation_size:])
+    train_size = images_of(train_size, len(rest))
     if train_size is not None and not classes <= train_size <= len(rest):
         raise UsageError(
             "--train-size must be at least the number of classes and at most what validation leaves.",

@@ -128,7 +128,9 @@ def _builder(name: str, data_dir: Path | None) -> Any:
         raise UsageError(
             "--dataset takes a set that tensorflow-datasets knows.",
             f"dataset={name!r}",
-            f"{'Nearest: ' + ', '.join(close) if close else 'Give for example mnist'}.",
+            f"Write ./{name} for the folder of that name."
+            if Path(name).exists()
+            else f"{'Nearest: ' + ', '.join(close) if close else 'Give for example mnist'}.",
         ) from None
     except (ValueError, AssertionError):
         kind = tfds.builder_cls(re.split("[/:]", name)[0])

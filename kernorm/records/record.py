@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from kernorm.config import TrainConfig, with_added
+from kernorm.config import Resize, TrainConfig, with_added
 from kernorm.errors import UsageError
 from kernorm.records.schema import BY_COLUMNS, Schema, strict
 
@@ -194,7 +194,8 @@ class Data:
     """The data of a run: the set as tensorflow-datasets names it, its version, the sha256 of its arrays, split sizes.
 
     `mean` and `std` are the training pixels' (0 to 255), one per channel; the net scales its input by them.
-    `duplicates` is None in records of before they were counted.
+    `duplicates` is None in records of before they were counted. `resize` is how own images were brought to one size,
+    None for a set that has one.
     """
 
     name: str
@@ -208,6 +209,7 @@ class Data:
     validation: int
     test: int
     duplicates: Duplicates | None = None
+    resize: Resize | None = None
 
 
 @strict

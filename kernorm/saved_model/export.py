@@ -156,7 +156,7 @@ def _fill(version: Version, model: "keras.Model", record: Record, samples: NDArr
     from kernorm.saved_model.signatures import write_saved_model
     from kernorm.saved_model.warmup import write_warmup
 
-    write_saved_model(model, record.data.labels, version.folder)
+    write_saved_model(model, record.data.labels, version.folder, record.data.resize)
     with literal_path(version.folder) as literal:
         signatures = tf.saved_model.load(str(literal)).signatures
     check_graph(version.folder, signatures)

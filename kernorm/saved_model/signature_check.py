@@ -60,13 +60,15 @@ def describe_signatures(signatures: Signatures) -> dict[str, Signature]:
 
 
 def _logits(signatures: Signatures, labels: tuple[str, ...], batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """Returns the logits (N, K) by three signatures; the other outputs and the fourth are checked against them."""
+    """Returns the logits (N, K) by all signatures but `classify`; its and other outputs are checked against them."""
     examples = tf.constant(encode_examples(batch), tf.string)
     answers = [
         signatures["serving_default"](image=tf.constant(batch)),
         signatures["serving_png"](image_bytes=tf.constant(encode_png(batch), tf.string)),
         signatures["serving_tf_examples"](examples=examples),
     ]
+    if "serving_image" in signatures:
+        answers.append(signatures["serving_image"](image_bytes=tf.constant(encode_png(batch), tf.string)))
     for answer in answers:
         logits = answer["logits"].numpy()
         _agree("class_id", answer["class_id"].numpy(), logits.argmax(-1))

@@ -11,6 +11,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from kernorm.config import Resize
+from kernorm.datasets.decode import decode_image
 from kernorm.errors import UsageError
 
 Answer = dict[str, tf.Tensor]
@@ -29,12 +31,13 @@ class Endpoint:
     spec: tf.TensorSpec
 
 
-def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint]:
+def endpoints(model: keras.Model, labels: tuple[str, ...], resize: Resize | None = None) -> dict[str, Endpoint]:
     """Returns the signatures of a model from uint8 images (N, H, W, C) to logits (N, K), by name.
 
     Three answer with class_id int64 (N,), probabilities and logits float32 (N, K), the two that take files with
     class_name string (N,) as well; `classify` answers with classes string (N, K) and scores float32 (N, K), the
-    likeliest first.
+    likeliest first. A model of own images, which `resize` brought to one size, has `serving_image` as well: JPEG, PNG
+    or BMP files of any size, decoded and resized as in preparation.
 
     Raises:
         UsageError: PNG knows no image of that many channels, or the labels are not as many as the logits.
@@ -82,12 +85,23 @@ def endpoints(model: keras.Model, labels: tuple[str, ...]) -> dict[str, Endpoint
         scores = tf.gather(answered["probabilities"], order, batch_dims=1)
         return {"classes": tf.gather(tf.constant(labels), order), "scores": scores}
 
-    return {
+    def from_image(image_bytes: tf.Tensor) -> Answer:
+        pixels = tf.map_fn(
+            lambda file: decode_image(file, shape, resize or "stretch"),
+            _listed(image_bytes),
+            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        )
+        return named(pixels)
+
+    found = {
         "serving_default": Endpoint(from_pixels, tf.TensorSpec((None, *shape), tf.uint8, name="image")),
         "serving_png": Endpoint(from_png, tf.TensorSpec((None,), tf.string, name="image_bytes")),
         "serving_tf_examples": Endpoint(from_examples, tf.TensorSpec((None,), tf.string, name="examples")),
         "classify": Endpoint(classify, tf.TensorSpec((None,), tf.string, name="inputs")),
     }
+    if resize:
+        found["serving_image"] = Endpoint(from_image, tf.TensorSpec((None,), tf.string, name="image_bytes"))
+    return found
 
 
 def answer(logits: tf.Tensor) -> Answer:
@@ -96,15 +110,15 @@ def answer(logits: tf.Tensor) -> Answer:
     return {"class_id": tf.argmax(logits, axis=-1), "probabilities": tf.nn.softmax(logits), "logits": logits}
 
 
-def write_saved_model(model: keras.Model, labels: tuple[str, ...], folder: Path) -> None:
-    """Writes a model with its four signatures into an empty folder.
+def write_saved_model(model: keras.Model, labels: tuple[str, ...], folder: Path, resize: Resize | None = None) -> None:
+    """Writes a model with its signatures into an empty folder; see `endpoints`.
 
     Raises:
         UsageError: as `endpoints`.
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
-    for name, endpoint in endpoints(model, labels).items():
+    for name, endpoint in endpoints(model, labels, resize).items():
         archive.add_endpoint(name, endpoint.function, input_signature=[endpoint.spec])
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     logger = tf.get_logger()

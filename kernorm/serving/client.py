@@ -1,6 +1,7 @@
 """Asks a served model, or a SavedModel here, which class each image shows.
 
-A small client for TF Serving's REST and gRPC interfaces. Images travel as PNG files and are decoded in the model.
+A small client for TF Serving's REST and gRPC interfaces. Images travel as files and are decoded in the model: PNG files
+of its size by `serving_png`, and by `serving_image`, which models of own images have, also JPEG and any size.
 """
 
 import base64
@@ -16,7 +17,9 @@ from kernorm.saved_model.versions import PUBLISHED
 from kernorm.serving.endpoint import NoAnswer, ask_rest, from_grpc, read_endpoint, shortened
 from kernorm.system.backend import import_tensorflow
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+# How `serving_png` begins to refuse a PNG of another size or kind.
+_OTHER_PNG = "An image must be an 8-bit"
 # A server that is starting or full says so; waiting once, twice, four times as long helps it.
 _FIRST_WAIT = 0.5
 
@@ -30,11 +33,12 @@ class Prediction:
     class_name: str | None = None
 
 
-Ask = Callable[[list[bytes]], list[Prediction]]
+# Asks about a batch of files by a signature.
+Ask = Callable[[list[bytes], str], list[Prediction]]
 
 
 def predict(
-    pngs: Sequence[bytes],
+    files: Sequence[bytes],
     *,
     endpoint: str | None = None,
     model_path: Path | None = None,
@@ -43,10 +47,11 @@ def predict(
     retries: int = 3,
     timeout: float = 10.0,
 ) -> Iterator[Prediction]:
-    """Yields a prediction a PNG file, asked for in batches.
+    """Yields a prediction an image file, asked for in batches.
 
     Args:
-        pngs: the files' contents, of the image size that the model takes.
+        files: their contents: PNG of the size that the model takes; of a model of own images JPEG, PNG or BMP of any
+            size, upright: see `datasets.decode.upright`.
         endpoint: of TF Serving: http://HOST:PORT/v1/models/NAME for REST, HOST:PORT for gRPC.
         model_path: a SavedModel here, instead of a server.
         model: name of the model, for gRPC.
@@ -67,14 +72,26 @@ def predict(
     else:
         server = read_endpoint(str(endpoint))
         ask = _rest(server.full, timeout) if server.rest else _grpc(server.address, model, timeout)
-    for start in range(0, len(pngs), batch_size):
-        yield from _patiently(ask, list(pngs[start : start + batch_size]), retries, endpoint)
+    signature = "serving_png" if all(file.startswith(PNG) for file in files) else "serving_image"
+    for start in range(0, len(files), batch_size):
+        batch = list(files[start : start + batch_size])
+        try:
+            yield from _patiently(ask, batch, signature, retries, endpoint)
+        except UsageError as error:
+            if signature == "serving_image" or _OTHER_PNG not in str(error):
+                raise
+            try:
+                found = _patiently(ask, batch, "serving_image", retries, endpoint)
+            except UsageError:  # a model without that signature: the first answer says more
+                raise error from None
+            signature = "serving_image"
+            yield from found
 
 
-def _patiently(ask: Ask, batch: list[bytes], retries: int, endpoint: str | None) -> list[Prediction]:
+def _patiently(ask: Ask, batch: list[bytes], signature: str, retries: int, endpoint: str | None) -> list[Prediction]:
     for attempt in range(retries + 1):
         try:
-            return ask(batch)
+            return ask(batch, signature)
         except NoAnswer as error:
             if error.code and not error.passing:
                 raise _refused(str(endpoint), f"{error.code}: {error}") from None
@@ -97,9 +114,9 @@ def _patiently(ask: Ask, batch: list[bytes], retries: int, endpoint: str | None)
 
 
 def _rest(address: str, timeout: float) -> Ask:
-    def ask(batch: list[bytes]) -> list[Prediction]:
+    def ask(batch: list[bytes], signature: str) -> list[Prediction]:
         images = [{"b64": base64.b64encode(png).decode()} for png in batch]
-        body = {"signature_name": "serving_png", "inputs": {"image_bytes": images}}
+        body = {"signature_name": signature, "inputs": {"image_bytes": images}}
         return _predictions(ask_rest(f"{address}:predict", body, timeout)["outputs"], len(batch))
 
     return ask
@@ -116,9 +133,9 @@ def _grpc(endpoint: str, model: str, timeout: float) -> Ask:
 
     stub = PredictionServiceStub(grpc.insecure_channel(endpoint))
 
-    def ask(batch: list[bytes]) -> list[Prediction]:
+    def ask(batch: list[bytes], signature: str) -> list[Prediction]:
         request = PredictRequest()
-        request.model_spec.name, request.model_spec.signature_name = model, "serving_png"
+        request.model_spec.name, request.model_spec.signature_name = model, signature
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(np.array(batch, object)))
         try:
             outputs = stub.Predict(request, timeout=timeout).outputs
@@ -150,9 +167,11 @@ def _local(path: Path) -> Ask:
             "Give one that kernorm exported.",
         )
 
-    def ask(batch: list[bytes]) -> list[Prediction]:
+    def ask(batch: list[bytes], signature: str) -> list[Prediction]:
+        if signature not in loaded.signatures:
+            raise UsageError("A model that was not trained on own images takes PNG files.", "others", "Convert them.")
         try:
-            answer = loaded.signatures["serving_png"](image_bytes=tf.constant(np.array(batch, object), tf.string))
+            answer = loaded.signatures[signature](image_bytes=tf.constant(np.array(batch, object), tf.string))
         except tf.errors.OpError as error:
             raise UsageError(
                 "An image must be one that the model takes.", shortened(error.message), "Convert it."

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from kernorm.config import TrainConfig
+from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded, seconds_of, whole_number
 
@@ -221,7 +222,9 @@ def with_overrides(
     metric: str | None = None,
     **changes: Any,
 ) -> Study:
-    """Returns the study with fewer or more seeds, another number of epochs, or some of its arms.
+    """Returns the study with fewer or more seeds, another number of epochs, or some of its arms, its data prepared.
+
+    Own images, which arms name by their path, are prepared here, so that every arm has the name of the prepared set.
 
     Args:
         study: as it was read.
@@ -244,7 +247,7 @@ def with_overrides(
     named = {arm for arm in study.arms if not patterns or any(fnmatchcase(arm, pattern) for pattern in patterns)}
     kept = named | {study.baselines[arm] for arm in named if arm in study.baselines}
     arms = {
-        arm: replace(config, **shortened(config, epochs), **changes)
+        arm: with_prepared(replace(config, **shortened(config, epochs), **changes))
         for arm, config in study.arms.items()
         if arm in kept
     }

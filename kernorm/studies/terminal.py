@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kernorm.config import TrainConfig
+from kernorm.datasets.splits import images_of
 from kernorm.studies.definition import Planned, Study
 from kernorm.studies.ledger import Result
 from kernorm.studies.summary import METRICS, ArmSummary, StudySummary
@@ -29,7 +30,8 @@ AROUND = 8.0
 
 def cost(config: TrainConfig) -> float:
     """Returns about how many CPU-seconds a run takes; within a factor of two, as machines differ more."""
-    images = config.train_size or 60_000 - config.validation_size
+    rest = 60_000 - (images_of(config.validation_size, 60_000) or 0)
+    images = images_of(config.train_size, rest) or rest
     steps = -(-images // config.batch_size)
     image = IMAGE_MS.get(config.net, max(IMAGE_MS.values()))  # a net that was not measured
     return AROUND + config.epochs * (image * images + STEP_MS * steps) / 1000

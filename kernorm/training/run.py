@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig, to_json
 from kernorm.datasets.dataset import Dataset, load, prepared_sha256
+from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError
 from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, Export, Record, read_record, write_record
 from kernorm.saved_model.export import export_in_subprocess, export_run
@@ -40,6 +41,7 @@ def train(config: TrainConfig) -> Record:
         RuntimeError: a penalty is not in the loss as configured.
     """
     check_config(config)
+    config = with_prepared(config)
     with locked_run_folder(config) as folder:
         return complete_if_trained(config, folder) or _train(config, folder)
 

@@ -1,0 +1,68 @@
+"""How an image file becomes the pixels that a net sees: the same for preparation and in the graph that is served.
+
+TensorFlow is imported when something is decoded.
+"""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from kernorm.config import Resize
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# The EXIF tag that says how a camera was held; 1 is upright.
+_ORIENTATION = 0x0112
+
+
+def decode_image(file: "tf.Tensor", shape: tuple[int, int, int], resize: Resize) -> "tf.Tensor":
+    """Decodes and resizes one JPEG, PNG or BMP file, for use in a graph.
+
+    Args:
+        file: its bytes, a string ().
+        shape: (H, W, C) of the result; C is 1 or 3.
+        resize: `stretch` changes the ratio of the sides, `crop` cuts from the middle, `pad` adds black.
+
+    Returns:
+        Pixels (H, W, C), uint8: bilinear with antialiasing, rounded.
+    """
+    import tensorflow as tf
+
+    height, width, channels = shape
+    image = tf.io.decode_image(file, channels=channels, expand_animations=False)
+    image.set_shape((None, None, channels))
+    resized = _resized(tf, image, height, width, resize)
+    pixels = tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+    return tf.ensure_shape(pixels, shape)
+
+
+def _resized(tf: Any, image: Any, height: int, width: int, resize: Resize) -> Any:
+    """Returns (height, width, C), float32."""
+    if resize == "pad":
+        return tf.image.resize_with_pad(image, height, width, method="bilinear", antialias=True)
+    if resize == "crop":
+        sides = tf.shape(image)[:2]
+        # The largest part of the target's ratio, in whole pixels.
+        rows = tf.minimum(sides[0], tf.maximum(1, sides[1] * height // width))
+        columns = tf.minimum(sides[1], tf.maximum(1, sides[0] * width // height))
+        top, left = (sides[0] - rows) // 2, (sides[1] - columns) // 2
+        image = image[top : top + rows, left : left + columns]
+    return tf.image.resize(image, (height, width), method="bilinear", antialias=True)
+
+
+def upright(file: bytes) -> bytes:
+    """Returns an image file as it is to be looked at: turned as its EXIF orientation says, and then a PNG.
+
+    A file without that, or that is upright, is returned as it is, byte for byte. TensorFlow does not look at EXIF.
+
+    Raises:
+        OSError: it is no image that Pillow reads.
+    """
+    from PIL import Image, ImageOps  # as a served model is asked without it
+
+    with Image.open(io.BytesIO(file)) as image:
+        if image.getexif().get(_ORIENTATION, 1) == 1:
+            return file
+        turned = io.BytesIO()
+        ImageOps.exif_transpose(image).save(turned, "PNG")
+    return turned.getvalue()

@@ -1,0 +1,367 @@
+"""Own images: a folder with a folder a class, or an .npz file, read into the arrays of a data set.
+
+Layouts: `ROOT/train/CLASS/*`, `ROOT/test/CLASS/*` and perhaps `ROOT/val/CLASS/*`; or `ROOT/CLASS/*`, of which the share
+`test_size` becomes the test split by the hash of each file's content, so that added and renamed files move no other
+one, and equal files stay on one side; or an .npz with the keys of keras.datasets or of MedMNIST.
+"""
+
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kernorm.config import Color, Resize
+from kernorm.datasets import cache
+from kernorm.datasets.decode import decode_image, upright
+from kernorm.errors import UsageError
+
+READ = (".jpg", ".jpeg", ".png", ".bmp")
+# Image files that TensorFlow does not decode.
+_UNREAD = (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif", ".svg", ".jp2")
+_TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test",), ("val", "valid", "validation")
+_KEYS = (
+    ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"),
+    ("train_images", "train_labels", "test_images", "test_labels", "val_images", "val_labels"),
+)
+# Bad files that a message names.
+_NAMED = 8
+_MODES = {
+    "CMYK": "CMYK colours",
+    "I;16": "16 bits a channel",
+    "I;16B": "16 bits a channel",
+    "I": "32 bits a pixel",
+    "F": "float pixels",
+    "LAB": "LAB colours",
+}
+_LOG = logging.getLogger("kernorm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How own images are read; see the settings of the same names."""
+
+    image_size: Sequence[int] | None = None
+    resize: Resize = "stretch"
+    color: Color | None = None
+    test_size: float = 0.2
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file of a split: its path, and the place of its class."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a folder: class names, and files by split, sorted by path; `test` is None where none is given."""
+
+    labels: tuple[str, ...]
+    train: tuple[ImageFile, ...]
+    test: tuple[ImageFile, ...] | None
+    validation: tuple[ImageFile, ...] = ()
+
+    def files(self) -> list[Path]:
+        """All files."""
+        return [file.path for part in (self.train, self.test or (), self.validation) for file in part]
+
+
+def scan(root: Path) -> Found:
+    """Lists the image files of a folder by class and split.
+
+    Raises:
+        UsageError: there are no two classes with images, classes differ between splits, or a link leaves the folder.
+    """
+    names = {path.name.lower(): path for path in _folders(root)}
+    parts = {
+        part: next((names[name] for name in known if name in names), None)
+        for part, known in (("train", _TRAIN), ("test", _TEST), ("validation", _VALIDATION))
+    }
+    if parts["train"] is None or parts["test"] is None:
+        labels = tuple(path.name for path in _folders(root))
+        _require_classes(labels, root)
+        return Found(labels, _files(root, labels, root), None)
+    labels = tuple(path.name for path in _folders(parts["train"]))
+    _require_classes(labels, parts["train"])
+    found: dict[str, tuple[ImageFile, ...]] = {}
+    for part, folder in parts.items():
+        if folder is None:
+            found[part] = ()
+            continue
+        theirs = tuple(path.name for path in _folders(folder))
+        if theirs != labels:
+            odd = sorted({*labels} ^ {*theirs})
+            raise UsageError(
+                "The splits of own images have the same classes.",
+                f"{', '.join(odd[:_NAMED])} only in {parts['train'].name} or {folder.name} of {root}",
+                "Make or remove these folders.",
+            )
+        found[part] = _files(folder, labels, root)
+    return Found(labels, found["train"], found["test"], found["validation"])
+
+
+def read_folder(
+    root: Path, name: str, reading: Reading, report: Callable[[int, int], None] | None = None
+) -> cache.Arrays:
+    """Reads a folder of images.
+
+    Args:
+        root: see the module.
+        name: of the set.
+        reading: size, colours and share of the test split.
+        report: is told how many of how many files are read.
+
+    Raises:
+        UsageError: the folder is not laid out so, files are not what can be read, sizes differ and none is given, or
+            a class has no image in a split.
+    """
+    found = scan(root)
+    before = _state(found.files())
+    kinds = inspect(found.files(), root)
+    height, width = reading.image_size or _common_size(kinds, root)
+    grey = reading.color == "grayscale" or (reading.color is None and all(kind[2] for kind in kinds.values()))
+    shape = (height, width, 1 if grey else 3)
+    train, test = found.train, found.test
+    if test is None:
+        train, test = _split(found.train, reading.test_size)
+    _require_images(found.labels, {"train": train, "test": test}, root)
+    parts = {"train": (*train, *found.validation), "test": test}
+    values: dict[str, np.ndarray] = {}
+    done, total = 0, sum(map(len, parts.values()))
+    for part, files in parts.items():
+        images = np.empty((len(files), *shape), np.uint8)
+        for place, file in enumerate(files):
+            images[place] = decode_image(upright(file.path.read_bytes()), shape, reading.resize).numpy()
+            done += 1
+            if report:
+                report(done, total)
+        values[f"{part}_images"] = images
+        values[f"{part}_labels"] = np.array([file.label for file in files], np.int32)
+    if _state(scan(root).files()) != before:
+        raise UsageError("A folder must not change while it is read.", f"{root}, which did", "Run the command again.")
+    return cache.Arrays.of(
+        name, "1.0.0", found.labels, values, resize=reading.resize, given_validation=len(found.validation)
+    )
+
+
+def inspect(files: Sequence[Path], root: Path) -> dict[Path, tuple[int, int, bool]]:
+    """Returns height, width and whether it is grey of every image file, as it is to be looked at.
+
+    Raises:
+        UsageError: files cannot be read, with what is wrong with each, on one screen.
+    """
+    from PIL import Image
+
+    kinds, wrong = {}, {}
+    for path in files:
+        try:
+            with Image.open(path) as image:
+                if problem := _problem(image):
+                    wrong[path] = problem
+                    continue
+                image.load()
+                turned = image.getexif().get(0x0112, 1) >= 5
+                height, width = (image.width, image.height) if turned else (image.height, image.width)
+                kinds[path] = height, width, image.mode in ("1", "L")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            wrong[path] = "empty" if not path.stat().st_size else f"broken ({_short(error)})"
+    if wrong:
+        reasons = Counter(wrong.values())
+        shown = [f"{path.relative_to(root)}: {reason}" for path, reason in list(wrong.items())[:_NAMED]]
+        more = f" and {len(wrong) - _NAMED:,} more" if len(wrong) > _NAMED else ""
+        most = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3))
+        raise UsageError(
+            "Own images are JPEG, PNG or BMP files of 8 bits, grey or RGB.",
+            f"{len(wrong):,} of {len(files):,} that are not ({most}): {'; '.join(shown)}{more}",
+            "Convert or remove them.",
+        )
+    return kinds
+
+
+def _problem(image: "Image.Image") -> str:  # type: ignore[name-defined]  # noqa: F821
+    if getattr(image, "n_frames", 1) > 1:
+        return "animated"
+    if image.format not in ("JPEG", "PNG", "BMP", "MPO"):
+        return f"a {image.format} file"
+    if image.mode in _MODES:
+        return _MODES[image.mode]
+    if "A" in image.mode or "transparency" in image.info:
+        alpha = image.convert("RGBA").getchannel("A")
+        return "transparency" if alpha.getextrema()[0] < 255 else ""
+    return ""
+
+
+def read_npz(path: Path, name: str) -> cache.Arrays:
+    """Reads an .npz file with the arrays of keras.datasets (`x_train`, …) or of MedMNIST (`train_images`, …).
+
+    Raises:
+        UsageError: the file is damaged, lacks arrays, or holds others than uint8 images and whole labels from 0.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            held = {key: archive[key] for key in archive.files}
+    except Exception as error:  # zipfile and NumPy raise a dozen types on damaged bytes
+        raise UsageError(
+            "An .npz file holds arrays.", f"{path}: {_short(error)}", "Write it by numpy.savez without objects."
+        ) from None
+    keys = next((keys for keys in _KEYS if set(keys[:4]) <= held.keys()), None)
+    if keys is None:
+        raise UsageError(
+            "An .npz file of images has x_train, y_train, x_test and y_test, or train_images, train_labels, …",
+            f"{path} with {', '.join(sorted(held)) or 'nothing'}",
+            "Rename its arrays.",
+        )
+    images = {part: _images(held[key], key, path) for part, key in zip(("train", "test"), keys[:4:2], strict=True)}
+    labels = {part: _labels(held[key], key, path) for part, key in zip(("train", "test"), keys[1:4:2], strict=True)}
+    given = 0
+    if set(keys[4:]) <= held.keys():
+        images["train"] = np.concatenate([images["train"], _images(held[keys[4]], keys[4], path)])
+        more = _labels(held[keys[5]], keys[5], path)
+        labels["train"], given = np.concatenate([labels["train"], more]), len(more)
+    for part in ("train", "test"):
+        if len(images[part]) != len(labels[part]):
+            raise UsageError(
+                "Images and labels are as many.",
+                f"{len(images[part])} and {len(labels[part])} of {part} in {path}",
+                "Fix it.",
+            )
+    most = max(int(values.max()) for values in labels.values()) + 1
+    names = tuple(map(str, range(most)))
+    _require_classes(names, path)
+    for part, values in labels.items():
+        if missing := sorted(set(range(most)) - set(values.tolist())):
+            raise UsageError(
+                "Every class has images in train and test.",
+                f"label {missing[0]} of {most} without one in {part} of {path}",
+                "Number the labels from 0 without a gap.",
+            )
+    arrays = {f"{part}_images": images[part] for part in images} | {f"{part}_labels": labels[part] for part in labels}
+    try:
+        cache.check_layout(names, arrays)
+    except cache.DamagedError as error:
+        raise UsageError("Images of a set have one size.", f"{path}, whose {error}", "Resize them.") from None
+    return cache.Arrays.of(name, "1.0.0", names, arrays, given_validation=given)
+
+
+def _images(values: np.ndarray, key: str, path: Path) -> np.ndarray:
+    if values.ndim == 3:
+        values = values[..., None]
+    if values.dtype != np.uint8:
+        whole = values.size and np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255
+        if not (whole and np.array_equal(values, np.round(values)) and (values.max() > 1 or not values.any())):
+            raise UsageError(
+                "Images are whole numbers from 0 to 255.",
+                f"{key} of {path}, {values.dtype}"
+                + (f" from {values.min():g} to {values.max():g}" if values.size else ""),
+                "Save them as uint8.",
+            )
+        values = values.astype(np.uint8)
+    if values.ndim != 4 or not values.size or values.shape[-1] not in (1, 3):
+        raise UsageError(
+            "Images are (N, H, W), (N, H, W, 1) or (N, H, W, 3).", f"{key} of {path}, {values.shape}", "Fix it."
+        )
+    return values
+
+
+def _labels(values: np.ndarray, key: str, path: Path) -> np.ndarray:
+    flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    right = flat.ndim == 1 and flat.size and flat.dtype.kind in "iu" and flat.min() >= 0 and flat.max() < 10_000
+    if not right:
+        raise UsageError(
+            "Labels are whole numbers from 0, one an image.",
+            f"{key} of {path}, {values.dtype} {values.shape}",
+            "Fix it.",
+        )
+    return flat.astype(np.int32)
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(folder: Path, labels: Sequence[str], root: Path) -> tuple[ImageFile, ...]:
+    top = root.resolve()
+    found, others, unread = [], Counter[str](), []
+    for label, name in enumerate(labels):
+        for path in sorted((folder / name).rglob("*")):
+            if path.name.startswith(".") or path.is_dir():
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(top):
+                raise UsageError(
+                    "Links of own images stay in their folder.", f"{path}, which leaves it", "Copy the file."
+                )
+            kind = path.suffix.lower()
+            if kind in READ:
+                found.append(ImageFile(path, label))
+            elif kind in _UNREAD:
+                unread.append(path)
+            else:
+                others[kind or path.name] += 1
+    if unread:
+        shown = ", ".join(str(path.relative_to(root)) for path in unread[:_NAMED])
+        raise UsageError(
+            "Own images are JPEG, PNG or BMP files.",
+            f"{len(unread):,} others: {shown}{' …' if len(unread) > _NAMED else ''}",
+            "Convert or remove them.",
+        )
+    if others:
+        told = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(_NAMED))
+        _LOG.info("Files that are no images were not read: %s.", told)
+    return tuple(found)
+
+
+def _split(files: Iterable[ImageFile], share: float) -> tuple[tuple[ImageFile, ...], tuple[ImageFile, ...]]:
+    """Puts a file into the test split if the hash of its content is below the share."""
+    parts: tuple[list[ImageFile], list[ImageFile]] = ([], [])
+    for file in files:
+        digest = hashlib.sha256(file.path.read_bytes()).digest()
+        parts[int.from_bytes(digest[:8], "big") < share * 2**64].append(file)
+    return tuple(parts[0]), tuple(parts[1])
+
+
+def _require_classes(labels: Sequence[str], root: Path) -> None:
+    if len(labels) < 2:
+        raise UsageError(
+            "Own images are of two or more classes, a folder each.",
+            f"{root} with {f'the class {labels[0]}' if labels else 'no class'} alone",
+            "See python -m kernorm.data --help for the layouts.",
+        )
+
+
+def _require_images(labels: Sequence[str], parts: dict[str, tuple[ImageFile, ...]], root: Path) -> None:
+    for part, files in parts.items():
+        counts = Counter(file.label for file in files)
+        if empty := [label for place, label in enumerate(labels) if not counts[place]]:
+            raise UsageError(
+                "Every class has images in train and test.",
+                f"{', '.join(empty[:_NAMED])} without one in {part} of {root}",
+                "Add images, or give another --test-size.",
+            )
+
+
+def _common_size(kinds: dict[Path, tuple[int, int, bool]], root: Path) -> tuple[int, int]:
+    sizes = Counter(kind[:2] for kind in kinds.values())
+    if len(sizes) > 1:
+        shown = ", ".join(f"{height}x{width} ({count:,})" for (height, width), count in sizes.most_common(3))
+        raise UsageError(
+            "Images of different sizes are brought to one.",
+            f"{len(sizes):,} sizes in {root}, as {shown}",
+            "Give --image-size, for example 64 or 48x64.",
+        )
+    return next(iter(sizes))
+
+
+def _state(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    return {path: (state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()]}
+
+
+def _short(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"'?/[^ ]*'?", "", line)[:60].strip()

@@ -1,0 +1,386 @@
+"""Own images: what lies in folders and .npz files, read as they are served, and what is refused."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kernorm.config import TrainConfig
+from kernorm.datasets import cache, own, prepare
+from kernorm.datasets.dataset import load
+from kernorm.datasets.decode import decode_image, upright
+from kernorm.datasets.folder import Reading, read_folder, read_npz, scan
+from kernorm.errors import UsageError
+
+
+def picture(seed, height=12, width=16, mode="RGB"):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def fill(root, classes=("bee", "ant"), count=12, kind="png", start=0, **words):
+    for place, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            picture(1000 * place + number + start, **words).save(root / name / f"{number:03}.{kind}")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return fill(tmp_path / "photos")
+
+
+def test_a_folder_a_class_is_split_by_content(photos):
+    arrays = read_folder(photos, "photos", Reading(test_size=0.3))
+    assert arrays.labels == ("ant", "bee")
+    assert (arrays.train_images.shape[1:], arrays.train_images.dtype) == ((12, 16, 3), np.uint8)
+    assert len(arrays.train_labels) + len(arrays.test_labels) == 24
+    # PNG keeps pixels: each is there, under its class.
+    stored = {
+        bytes(image.tobytes()): label for image, label in zip(arrays.train_images, arrays.train_labels, strict=True)
+    }
+    stored |= {
+        bytes(image.tobytes()): label for image, label in zip(arrays.test_images, arrays.test_labels, strict=True)
+    }
+    for place, name in enumerate(arrays.labels):
+        for path in (photos / name).iterdir():
+            assert stored[np.asarray(Image.open(path)).tobytes()] == place
+
+
+def test_files_that_are_added_or_renamed_move_no_other_one(photos):
+    first = read_folder(photos, "p", Reading(test_size=0.3))
+    for path in sorted((photos / "ant").iterdir()):
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    for number in range(6):
+        picture(9000 + number).save(photos / "bee" / f"new-{number}.png")
+        picture(9000 + number).save(photos / "bee" / f"twin-{number}.png")
+    second = read_folder(photos, "p", Reading(test_size=0.3))
+
+    def held(images):
+        return {image.tobytes() for image in images}
+
+    assert held(first.train_images) <= held(second.train_images)
+    assert held(first.test_images) <= held(second.test_images)
+    assert not held(second.train_images) & held(second.test_images)  # equal images stay on one side
+
+
+def test_given_splits_are_kept(tmp_path):
+    root = tmp_path / "set"
+    for place, part in enumerate(("train", "test", "valid")):
+        fill(root / part, count=5, start=100 * place)
+    arrays = read_folder(root, "set", Reading())
+    assert (len(arrays.train_labels), len(arrays.test_labels), arrays.given_validation) == (20, 10, 10)
+    valid = {np.asarray(Image.open(path)).tobytes() for path in (root / "valid").rglob("*.png")}
+    assert {image.tobytes() for image in arrays.train_images[-10:]} == valid
+
+
+def test_what_is_served_is_decoded_as_what_was_prepared(tmp_path):
+    """The same function in a graph: the same pixels, and those of Keras' image utilities where these resize alike."""
+    import tensorflow as tf
+
+    root = fill(tmp_path / "set", count=8, kind="jpg", height=30, width=50)
+    for resize in ("stretch", "crop", "pad"):
+        arrays = read_folder(root, "set", Reading(image_size=(16, 16), resize=resize, test_size=0.4))
+        graph = tf.function(lambda file, how=resize: decode_image(file, (16, 16, 3), how))
+        served = {graph(path.read_bytes()).numpy().tobytes() for path in root.rglob("*.jpg")}
+        prepared = {image.tobytes() for images in (arrays.train_images, arrays.test_images) for image in images}
+        assert served == prepared
+    file = next(root.rglob("*.jpg")).read_bytes()
+    whole = tf.io.decode_jpeg(file).numpy().astype(np.float32)
+    middle = whole[:, 10:40]
+    for resize, source in (("stretch", whole), ("crop", middle)):
+        wanted = np.round(tf.image.resize(source, (16, 16), antialias=True).numpy()).clip(0, 255)
+        np.testing.assert_array_equal(decode_image(file, (16, 16, 3), resize), wanted)
+    padded = decode_image(file, (16, 16, 3), "pad").numpy()
+    assert not padded[:3].any()
+    assert not padded[-3:].any()
+    assert padded[4:12].any(axis=(1, 2)).all()
+
+
+def test_grey_images_have_one_channel_unless_colour_is_asked_for(tmp_path):
+    root = fill(tmp_path / "grey", mode="L")
+    assert read_folder(root, "grey", Reading()).train_images.shape[-1] == 1
+    assert read_folder(root, "grey", Reading(color="rgb")).train_images.shape[-1] == 3
+
+
+def test_photos_are_turned_upright():
+    turned, file = Image.Exif(), io.BytesIO()
+    turned[0x0112] = 6  # the camera was held on its side
+    picture(1, 20, 30).save(file, "JPEG", exif=turned)
+    stood = np.asarray(Image.open(io.BytesIO(upright(file.getvalue()))))
+    np.testing.assert_array_equal(stood, np.rot90(np.asarray(Image.open(file)), -1))
+    plain = io.BytesIO()
+    picture(1).save(plain, "JPEG")
+    assert upright(plain.getvalue()) is plain.getvalue() or upright(plain.getvalue()) == plain.getvalue()
+
+
+def npz(path, **changes):
+    generator = np.random.default_rng(0)
+    held = {
+        "x_train": generator.integers(0, 256, (20, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(20) % 3,
+        "x_test": generator.integers(0, 256, (9, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(9) % 3,
+    }
+    held = {key: value for key, value in (held | changes).items() if value is not None}
+    np.savez(path, **held)
+    return held
+
+
+def test_npz_files_of_keras_and_of_medmnist(tmp_path):
+    held = npz(tmp_path / "a.npz")
+    arrays = read_npz(tmp_path / "a.npz", "a")
+    np.testing.assert_array_equal(arrays.train_images[..., 0], held["x_train"])
+    np.testing.assert_array_equal(arrays.test_labels, held["y_test"])
+    assert arrays.labels == ("0", "1", "2")
+    medical = {
+        f"{part}_images": np.full((size, 4, 4, 3), size, np.uint8)
+        for part, size in (("train", 9), ("val", 6), ("test", 3))
+    } | {f"{part}_labels": (np.arange(size) % 3)[:, None] for part, size in (("train", 9), ("val", 6), ("test", 3))}
+    np.savez(tmp_path / "m.npz", **medical)
+    arrays = read_npz(tmp_path / "m.npz", "m")
+    assert (len(arrays.train_labels), arrays.given_validation) == (15, 6)
+    assert set(arrays.train_images[-6:].ravel()) == {6}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_test": None}, r"has x_train, y_train, x_test and y_test, or .* with x_train, y_test, y_train\."),
+        (
+            {"x_train": np.zeros((20, 8, 8)) + 0.5},
+            r"^Images are whole numbers from 0 to 255\. Received: x_train .* float64",
+        ),
+        ({"x_train": np.full((20, 8, 8), np.nan)}, r"^Images are whole numbers from 0 to 255\."),
+        ({"x_train": np.full((20, 8, 8), 300.0)}, r"float64 from 300 to 300\. Save them as uint8\."),
+        ({"y_test": np.arange(9) % 3 - 1}, r"^Labels are whole numbers from 0, one an image\. Received: y_test"),
+        ({"y_train": np.arange(20) % 3 + 0.5}, r"^Labels are whole numbers from 0, one an image\."),
+        ({"y_train": np.arange(19) % 3}, r"^Images and labels are as many\. Received: 20 and 19 of train"),
+        (
+            {"y_train": np.arange(20) % 2},
+            r"^Every class has images in train and test\. Received: label 2 of 3 without one",
+        ),
+        ({"y_train": np.zeros(20, int), "y_test": np.zeros(9, int)}, r"^Own images are of two or more classes"),
+        ({"x_test": np.zeros((9, 6, 6), np.uint8)}, r"^Images of a set have one size\."),
+        (
+            {"x_train": np.zeros((20, 8, 8, 2), np.uint8)},
+            r"^Images are \(N, H, W\), \(N, H, W, 1\) or \(N, H, W, 3\)\.",
+        ),
+    ],
+)
+def test_refuses_arrays_that_are_no_images(tmp_path, changes, message):
+    npz(tmp_path / "a.npz", **changes)
+    with pytest.raises(UsageError, match=message):
+        read_npz(tmp_path / "a.npz", "a")
+
+
+def test_refuses_a_damaged_npz(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UsageError, match=r"^An \.npz file holds arrays\. Received: .*a\.npz: "):
+        read_npz(tmp_path / "a.npz", "a")
+
+
+def spoil_sixteen(root):
+    Image.fromarray(np.zeros((12, 16), np.uint16)).save(root / "ant" / "deep.png")
+
+
+def spoil_alpha(root):
+    picture(5).convert("RGBA").resize((16, 12)).point(lambda value: value // 2).save(root / "ant" / "clear.png")
+
+
+def spoil_cmyk(root):
+    picture(5).convert("CMYK").save(root / "ant" / "ink.jpg")
+
+
+def spoil_animation(root):
+    frames = [picture(number) for number in range(3)]
+    frames[0].save(root / "ant" / "moves.png", save_all=True, append_images=frames[1:])
+
+
+def spoil_bytes(root):
+    whole = (root / "ant" / "000.png").read_bytes()
+    (root / "ant" / "torn.png").write_bytes(whole[: len(whole) // 2])
+    (root / "bee" / "nothing.png").touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (spoil_sixteen, "ant/deep.png: 16 bits a channel"),
+        (spoil_alpha, "ant/clear.png: transparency"),
+        (spoil_cmyk, "ant/ink.jpg: CMYK colours"),
+        (spoil_animation, "ant/moves.png: animated"),
+        (spoil_bytes, "bee/nothing.png: empty"),
+    ],
+)
+def test_refuses_files_that_would_be_read_otherwise(photos, spoil, told):
+    spoil(photos)
+    with pytest.raises(UsageError, match=r"^Own images are JPEG, PNG or BMP files of 8 bits, grey or RGB\.") as caught:
+        read_folder(photos, "p", Reading())
+    assert told in str(caught.value)
+
+
+def test_names_a_screenful_of_bad_files(photos):
+    for number in range(300):
+        (photos / "ant" / f"bad-{number:03}.png").write_bytes(b"no image")
+    with pytest.raises(UsageError) as caught:
+        read_folder(photos, "p", Reading())
+    text = str(caught.value)
+    assert "300 of 324 that are not" in text
+    assert "and 292 more" in text
+    assert len(text) < 900
+
+
+def links_away(root):
+    (root.parent / "secret.png").write_bytes((root / "ant" / "000.png").read_bytes())
+    (root / "ant" / "link.png").symlink_to(root.parent / "secret.png")
+
+
+def one_class(root):
+    shutil.rmtree(root / "bee")
+
+
+def empty_class(root):
+    (root / "cat").mkdir()
+
+
+def other_kind(root):
+    (root / "ant" / "photo.webp").write_bytes(b"RIFF")
+
+
+def other_size(root):
+    picture(1, 20, 20).save(root / "ant" / "large.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (links_away, r"^Links of own images stay in their folder\. Received: .*link\.png, which leaves it\."),
+        (one_class, r"^Own images are of two or more classes, a folder each\. Received: .* with the class ant alone"),
+        (empty_class, r"^Every class has images in train and test\. Received: cat without one in train"),
+        (other_kind, r"^Own images are JPEG, PNG or BMP files\. Received: 1 others: ant/photo\.webp"),
+        (
+            other_size,
+            r"^Images of different sizes are brought to one\. Received: 2 sizes in .*, as 12x16 \(24\), 20x20",
+        ),
+    ],
+)
+def test_refuses_a_folder_that_is_not_laid_out_so(photos, spoil, message):
+    spoil(photos)
+    with pytest.raises(UsageError, match=message):
+        read_folder(photos, "p", Reading())
+
+
+def test_refuses_splits_of_different_classes(tmp_path):
+    fill(tmp_path / "set" / "train")
+    fill(tmp_path / "set" / "test", classes=("ant", "wasp"))
+    with pytest.raises(
+        UsageError, match=r"^The splits of own images have the same classes\. Received: bee, wasp only in"
+    ):
+        scan(tmp_path / "set")
+
+
+def test_refuses_a_class_without_a_test_image(tmp_path):
+    root = fill(tmp_path / "few", count=1)
+    with pytest.raises(UsageError, match=r"without one in test of .*Add images, or give another --test-size\."):
+        read_folder(root, "few", Reading(test_size=0.01))
+
+
+def test_refuses_a_folder_that_changes_while_it_is_read(photos):
+    def change(done, total):
+        if done == total:
+            picture(77).save(photos / "ant" / "late.png")
+
+    with pytest.raises(UsageError, match=r"^A folder must not change while it is read\."):
+        read_folder(photos, "p", Reading(), change)
+
+
+@pytest.fixture
+def in_process(monkeypatch, tmp_path):
+    """Prepares in this process, where TensorFlow is loaded already, into a cache of its own; counts how often."""
+    calls = []
+
+    def prepared(path, stem, reading):
+        calls.append(path)
+        return prepare.write_own(path, stem, reading)
+
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(prepare, "prepare_own_in_child", prepared)
+    return calls
+
+
+def test_a_set_is_named_by_its_content_and_prepared_once(photos, in_process, tmp_path):
+    config = TrainConfig(dataset=str(photos), test_size=0.3)
+    first = own.with_prepared(config)
+    assert own.with_prepared(config) == first
+    assert len(in_process) == 1
+    arrays = cache.read(cache.cached_path(first.dataset))
+    assert first.dataset == f"photos@{arrays.sha256[:12]}"
+    assert (first.test_size, first.image_size) == (0.2, None)  # stand in the name
+    # A copy elsewhere is the same set, and the same run.
+    shutil.copytree(photos, tmp_path / "there" / "photos")
+    assert (
+        own.with_prepared(TrainConfig(dataset=str(tmp_path / "there" / "photos"), test_size=0.3)).run_id == first.run_id
+    )
+    # Another share, size or file is another set.
+    assert own.with_prepared(TrainConfig(dataset=str(photos), test_size=0.4)).dataset != first.dataset
+    picture(4321).save(photos / "ant" / "more.png")
+    assert own.with_prepared(config).dataset != first.dataset
+
+
+def test_a_run_is_loaded_by_the_name_alone(photos, in_process):
+    config = own.with_prepared(TrainConfig(dataset=str(photos), batch_size=4, validation_size=0.25, test_size=0.3))
+    shutil.rmtree(photos)
+    data = load(config)
+    assert data.info.resize == "stretch"
+    assert data.info.validation == round(0.25 * (data.info.train + data.info.validation))
+    with pytest.raises(
+        UsageError, match=r"^Own images are prepared from their folder\. Received: dataset='gone@0123456789ab'"
+    ):
+        load(TrainConfig(dataset="gone@0123456789ab"))
+
+
+def test_a_validation_split_that_comes_with_the_set_is_used(tmp_path, in_process):
+    root = tmp_path / "set"
+    for place, part in enumerate(("train", "test", "val")):
+        fill(root / part, count=5, start=100 * place)
+    data = load(own.with_prepared(TrainConfig(dataset=str(root), batch_size=4)))
+    assert (data.info.train, data.info.validation, data.info.test) == (10, 10, 10)
+    given = {np.asarray(Image.open(path)).tobytes() for path in (root / "val").rglob("*.png")}
+    assert {image.tobytes() for image in data.validation.images} == given
+    # A number of one's own is drawn from both.
+    data = load(own.with_prepared(TrainConfig(dataset=str(root), batch_size=4, validation_size=4)))
+    assert (data.info.train, data.info.validation) == (16, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            {"dataset": "./nowhere"},
+            r"^--dataset takes a folder or an \.npz file\. Received: \./nowhere, which is not there",
+        ),
+        ({"dataset": __file__}, r"^--dataset takes a folder or an \.npz file\. Received: .*, which is another file"),
+        (
+            {"dataset": "./x", "image_size": "big"},
+            r"^--image-size is 64 or HEIGHTxWIDTH, from 4 to 4096\. Received: 'big'",
+        ),
+        ({"dataset": "./x", "image_size": "2x64"}, r"^--image-size is 64 or HEIGHTxWIDTH"),
+        (
+            {"image_size": "64"},
+            r"^--image-size belongs to own images\. .* with dataset='mnist'\. Write a path, such as \./mnist",
+        ),
+        ({"resize": "pad"}, r"^--resize belongs to own images\."),
+        ({"test_size": 0.5}, r"^--test-size belongs to own images\."),
+        ({"color": "rgb"}, r"^--color belongs to own images\."),
+        ({"dataset": "./x", "test_size": 0.95}, r"^--test-size must be a share above 0 and at most 0\.9\."),
+        ({"validation_size": 10.5}, r"^--validation-size is a number of images, or a share below 1\."),
+        ({"dataset": "Photos"}, r"Give photos, or \./Photos for a folder\."),
+    ],
+)
+def test_refuses_settings_of_own_images(words, message):
+    with pytest.raises(UsageError, match=message):
+        own.with_prepared(TrainConfig(**words))
