@@ -1,20 +1,30 @@
 """Prepares data sets, and lists those that are prepared: `python -m kernorm.data fashion_mnist`.
 
 tensorflow-datasets loads a set by its name; what it decodes is kept in kernorm's cache, from which a set comes in a
-fraction of a second and without TensorFlow. The first use of MNIST takes about 30 s and no network.
+fraction of a second and without TensorFlow. The first use of MNIST takes about 30 s and no network. Own images are
+given by their path.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from kernorm.config import Color, Resize, TrainConfig, is_path, size_of
 from kernorm.errors import UsageError
-from kernorm.limits import check_settings
+from kernorm.limits import Limit, check_settings
 from kernorm.system import cli
 
+if TYPE_CHECKING:
+    from kernorm.datasets.cache import Arrays
+
 PROG = "python -m kernorm.data"
+# Classes that are listed.
+_SHOWN = 40
+# Times the smallest class of the test split, from which its classes are uneven.
+_UNEVEN = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +33,35 @@ class DataConfig:
 
     Without network, from the official files in a folder:
         python -m kernorm.data fashion_mnist --manual-dir ~/fashion-mnist
+
+    Own images, with their classes, counts and pixel moments:
+        python -m kernorm.data ./photos --image-size 64
+    - DIR/train/CLASS/* and DIR/test/CLASS/*, perhaps DIR/val/CLASS/*
+    - DIR/CLASS/*, split by --test-size
+    - a file.npz with x_train, y_train, x_test, y_test, or train_images, train_labels, …
     """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """tensorflow-datasets image classification sets to prepare, for example mnist emnist/balanced."""
+    """tensorflow-datasets image classification sets to prepare, for example mnist emnist/balanced; or paths of own
+    images, beginning with / ./ ../ or ~ or ending in .npz."""
 
     manual_dir: Path | None = None
     """Folder with a set's original files, for a machine without network."""
 
     data_dir: Path | None = None
     """tensorflow-datasets' own folder. None: its default, ~/tensorflow_datasets."""
+
+    image_size: str | None = TrainConfig.image_size
+    """Of own images: the size to which all are brought, 64 or HEIGHTxWIDTH. None: they have one size."""
+
+    resize: Resize = TrainConfig.resize
+    """Of own images whose sides have another ratio: stretch, crop the middle, or pad with black."""
+
+    color: Color | None = TrainConfig.color
+    """Of own images: rgb or grayscale. None: grayscale if all of them are."""
+
+    test_size: Annotated[float, Limit(1e-6, 0.9, "a share above 0 and at most 0.9")] = TrainConfig.test_size
+    """Of own images in DIR/CLASS: about this share is the test split, by a hash of each file's content."""
 
     again: bool = False
     """Prepare the named sets anew, also those that are prepared."""
@@ -42,6 +71,8 @@ class DataConfig:
         check_settings(self)
         if self.again and not self.names:
             raise UsageError("--again prepares named sets.", "no name", "Give for example mnist --again.")
+        if self.image_size is not None:
+            size_of(self.image_size)
 
 
 def main(config: DataConfig) -> None:
@@ -52,13 +83,22 @@ def main(config: DataConfig) -> None:
     """
     from kernorm.datasets import cache
     from kernorm.datasets.dataset import load_arrays
+    from kernorm.datasets.folder import Reading
+    from kernorm.datasets.own import prepared_name
 
+    size = size_of(config.image_size) if config.image_size else None
+    reading = Reading(image_size=size, resize=config.resize, color=config.color, test_size=config.test_size)
+    names = []
     for name in config.names:
-        load_arrays(name, manual_dir=config.manual_dir, data_dir=config.data_dir, again=config.again)
-    paths = [cache.cached_path(name) for name in config.names] if config.names else cache.cached_paths()
+        if is_path(name):
+            names.append(prepared_name(name, reading, again=config.again))
+        else:
+            load_arrays(name, manual_dir=config.manual_dir, data_dir=config.data_dir, again=config.again)
+            names.append(name)
+    paths = [cache.cached_path(name) for name in names] if names else cache.cached_paths()
     for path in paths:
         if path is not None:
-            print(describe(path))
+            print(describe(path, in_full=bool(names)))
     if not config.names:
         print(
             f"{'Others are' if paths else 'No set is prepared yet. Sets are'} prepared by "
@@ -67,8 +107,11 @@ def main(config: DataConfig) -> None:
         )
 
 
-def describe(path: Path) -> str:
-    """Returns two lines on a cached set: sizes, shape, classes, whether it is whole; duplicates, where it came from."""
+def describe(path: Path, *, in_full: bool = False) -> str:
+    """Returns two lines on a cached set: sizes, shape, classes, whether it is whole; duplicates, where it came from.
+
+    `in_full` adds images by class and split, and the moments of the training pixels.
+    """
     from kernorm.datasets import cache
 
     size = f"{path.stat().st_size / 1e6:.1f} MB"
@@ -81,8 +124,34 @@ def describe(path: Path) -> str:
     return (
         f"{arrays.name} {arrays.version}: {len(arrays.train_labels):,} training and {len(arrays.test_labels):,} "
         f"test images of {shape}, {len(arrays.labels)} classes; checked, sha256 {arrays.sha256[:12]}…; "
-        f"{size}, {path}\n  duplicates: {arrays.duplicates}{source}"
+        f"{size}, {path}\n  duplicates: {arrays.duplicates}{source}{_counts(arrays) if in_full else ''}"
     )
+
+
+def _counts(arrays: "Arrays") -> str:
+    """Returns a line a class, up to _SHOWN of them, with its images and share of each split, and the pixel moments."""
+    import numpy as np
+
+    from kernorm.datasets.dataset import pixel_moments
+
+    parts = {"training": arrays.train_labels, "test": arrays.test_labels}
+    counts = {part: np.bincount(labels, minlength=len(arrays.labels)) for part, labels in parts.items()}
+    lines = []
+    for place, label in enumerate(arrays.labels[:_SHOWN]):
+        shares = (f"{values[place]:,} {part} ({values[place] / values.sum():.1%})" for part, values in counts.items())
+        lines.append(f"  {label}: {', '.join(shares)}")
+    if len(arrays.labels) > _SHOWN:
+        lines.append(f"  and {len(arrays.labels) - _SHOWN} more classes")
+    if max(counts["test"]) >= _UNEVEN * max(1, min(counts["test"])):
+        lines.append("  uneven classes: accuracy is mostly that of the largest ones")
+    if arrays.given_validation:
+        lines.append(
+            f"  the last {arrays.given_validation:,} training images are a validation split that came with the set"
+        )
+    mean, std = pixel_moments(arrays.train_images)
+    means, deviations = (", ".join(f"{value:.4g}" for value in values) for values in (mean, std))
+    lines.append(f"  training pixels, a channel: mean {means}, sd {deviations}")
+    return "\n" + "\n".join(lines)
 
 
 if __name__ == "__main__":

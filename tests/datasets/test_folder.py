@@ -1,12 +1,14 @@
 """Own images: what lies in folders and .npz files, read as they are served, and what is refused."""
 
 import io
+import re
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kernorm import data
 from kernorm.config import TrainConfig
 from kernorm.datasets import cache, own, prepare
 from kernorm.datasets.dataset import load
@@ -331,12 +333,29 @@ def test_a_set_is_named_by_its_content_and_prepared_once(photos, in_process, tmp
     assert own.with_prepared(config).dataset != first.dataset
 
 
+def test_the_command_counts_what_a_set_holds(tmp_path, in_process, capsys):
+    root = fill(tmp_path / "set" / "train", count=6)
+    fill(tmp_path / "set" / "test", classes=("bee",), count=6)
+    fill(tmp_path / "set" / "test", classes=("ant",), count=3, start=50)
+    data.main(data.DataConfig(names=(str(root.parent),)))
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert re.match(r"set@[0-9a-f]{12} 1\.0\.0: 12 training and 9 test images of 12x16x3, 2 classes; checked", head)
+    assert lines[:3] == [
+        "  ant: 6 training (50.0%), 3 test (33.3%)",
+        "  bee: 6 training (50.0%), 6 test (66.7%)",
+        "  uneven classes: accuracy is mostly that of the largest ones",
+    ]
+    pixels = np.stack([np.asarray(Image.open(path)) for path in root.rglob("*.png")]).astype(float)
+    mean, sd = (", ".join(f"{value:.4g}" for value in moment((0, 1, 2))) for moment in (pixels.mean, pixels.std))
+    assert lines[3] == f"  training pixels, a channel: mean {mean}, sd {sd}"
+
+
 def test_a_run_is_loaded_by_the_name_alone(photos, in_process):
     config = own.with_prepared(TrainConfig(dataset=str(photos), batch_size=4, validation_size=0.25, test_size=0.3))
     shutil.rmtree(photos)
-    data = load(config)
-    assert data.info.resize == "stretch"
-    assert data.info.validation == round(0.25 * (data.info.train + data.info.validation))
+    loaded = load(config)
+    assert loaded.info.resize == "stretch"
+    assert loaded.info.validation == round(0.25 * (loaded.info.train + loaded.info.validation))
     with pytest.raises(
         UsageError, match=r"^Own images are prepared from their folder\. Received: dataset='gone@0123456789ab'"
     ):
@@ -347,13 +366,13 @@ def test_a_validation_split_that_comes_with_the_set_is_used(tmp_path, in_process
     root = tmp_path / "set"
     for place, part in enumerate(("train", "test", "val")):
         fill(root / part, count=5, start=100 * place)
-    data = load(own.with_prepared(TrainConfig(dataset=str(root), batch_size=4)))
-    assert (data.info.train, data.info.validation, data.info.test) == (10, 10, 10)
+    loaded = load(own.with_prepared(TrainConfig(dataset=str(root), batch_size=4)))
+    assert (loaded.info.train, loaded.info.validation, loaded.info.test) == (10, 10, 10)
     given = {np.asarray(Image.open(path)).tobytes() for path in (root / "val").rglob("*.png")}
-    assert {image.tobytes() for image in data.validation.images} == given
+    assert {image.tobytes() for image in loaded.validation.images} == given
     # A number of one's own is drawn from both.
-    data = load(own.with_prepared(TrainConfig(dataset=str(root), batch_size=4, validation_size=4)))
-    assert (data.info.train, data.info.validation) == (16, 4)
+    loaded = load(own.with_prepared(TrainConfig(dataset=str(root), batch_size=4, validation_size=4)))
+    assert (loaded.info.train, loaded.info.validation) == (16, 4)
 
 
 @pytest.mark.parametrize(
