@@ -39,7 +39,8 @@ def answer_statements(
 def _reaches(statement: Statement, score: comparison.Summary | None) -> Answer:
     target = (statement.reaches or 0.0) / 100
     if score is None or score.interval is None:
-        return _answer(statement, "not resolved", f"{counted(score.n if score else 0, 'run')}, which have no interval")
+        runs = score.n if score else 0
+        return _answer(statement, "not resolved", f"{counted(runs, 'run')}; an interval needs two")
     low, high = score.interval
     found = f"a mean of {100 * score.mean:.2f} % [{100 * low:.2f}, {100 * high:.2f}], n = {score.n}"
     # Accuracies in percent are printed with two decimals.
@@ -61,8 +62,8 @@ def _compares(
     told = []
     for arm, one in found.items():
         difference = one.comparison.difference
-        points = "no difference yet" if difference is None else f"{_signed(-difference, metric.show)}"
-        told.append(f"against {arm}: {points}, {_turned(one.verdict.name)}")
+        if difference is not None:
+            told.append(f"against {arm}: {_signed(-difference, metric.show)}, {_turned(one.verdict.name)}")
     text = "; ".join(told)
     if set(verdicts.values()) == {said}:
         return _answer(statement, "yes", text)
@@ -72,7 +73,7 @@ def _compares(
     seeds = min((one.comparison.pairs for one in found.values()), default=0)
     pooled = pooled_variance(list(judge_all(family, results, metric).values()), metric)
     if pooled is None or seeds < 2:
-        return _answer(statement, "not resolved", f"{text}; with {counted(seeds, 'seed')} nothing can be seen")
+        return _answer(statement, "not resolved", f"with {counted(seeds, 'seed')} nothing can be seen")
     least = comparison.visible_difference(pooled[0], seeds, design.alpha / len(others))
     seen = f"with {counted(seeds, 'seed')}, differences from {metric.show(least)} would have been seen"
     return _answer(statement, "not resolved", f"{text}; {seen}")

@@ -8,7 +8,8 @@ on these images have an sd of `interaction`, in points; the committed studies sh
 --until-resolved.
 
 Prints a row a setting: how many studies made any false claim (better or worse where recipes are equal, in all or on new
-images; or the wrong side), the share with its 95 % interval, how many were right, and how many runs they took.
+images; or the wrong side), the share with its 95 % interval, how many were right, and how many runs they took. With
+--saved, how many runs --until-resolved saves against the fixed number of seeds that gets as many arms right.
 """
 
 import argparse
@@ -40,13 +41,21 @@ _VARIANCE = 0.15 * 0.85 / 2
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Arms besides the baseline, seeds of each (None: until resolved), points of interaction and of difference."""
+    """Arms besides the baseline, seeds of each (None: until resolved), points of interaction and of difference.
+
+    `mixed` gives arms differences of their own, in turn, in place of `better`.
+    """
 
     arms: int
     seeds: int | None
     interaction: float
     better: float = 0.0
     cap: int | None = None
+    mixed: tuple[float, ...] = ()
+
+    def better_of(self, number: int) -> float:
+        """Returns by how many points an arm is better, arms counted from 0."""
+        return self.mixed[number % len(self.mixed)] if self.mixed else self.better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +83,7 @@ class World:
             other = self.generator.random(HARD) < redrawn(setting.interaction)
             mine[other] = self.generator.beta(*SHAPE, int(other.sum()))
             # Fewer images wrong, in expectation over all images.
-            mine *= 1 - setting.better / 100 * COUNT / (HARD * SHAPE[0])
+            mine *= 1 - setting.better_of(number) / 100 * COUNT / (HARD * SHAPE[0])
             self.chances[f"arm {number + 1}"] = mine
 
     def wrong(self, arm: str) -> list[int]:
@@ -134,10 +143,12 @@ def judge(setting: Setting, outcome: Outcome) -> tuple[bool, float]:
 
     Equal recipes are rightly equivalent, better ones better; a claim about these images alone is not one about recipes.
     """
-    false = {"better", "worse"} if not setting.better else {"worse", "equivalent"}
-    right = "better" if setting.better else "equivalent"
-    said = list(outcome.verdicts.values())
-    return any(name in false for name in said), said.count(right) / len(said)
+    false, right = False, 0
+    for number, name in enumerate(outcome.verdicts.values()):
+        better = setting.better_of(number)
+        false = false or name in ({"worse", "equivalent"} if better else {"better", "worse"})
+        right += name == ("better" if better else "equivalent")
+    return false, right / len(outcome.verdicts)
 
 
 def template_record() -> Record:
@@ -157,17 +168,62 @@ def settings() -> Iterator[Setting]:
         yield Setting(arms=1, seeds=seeds, interaction=0.02, better=0.10)
 
 
+# What arms may truly be better by, in points, and the fixed numbers of seeds that --saved compares with.
+MIXED = (0.0, 0.05, 0.10, 0.20)
+FIXED = (3, 5, 8, 12, 16, 20, 25, 30, 40, 50)
+
+
+def saved(studies: int, template: Record) -> None:
+    """Prints how many runs --until-resolved takes less than the fixed design of the same share of right verdicts."""
+    for arms, mixed in ((1, (0.0,)), (1, (0.10,)), (1, (0.20,)), (4, MIXED), (11, MIXED), (11, (0.0,))):
+        plain = Setting(arms=arms, seeds=None, interaction=0.0, mixed=mixed)
+        curve = []
+        for seeds in FIXED:
+            fixed = replace(plain, seeds=seeds)
+            shares = [judge(fixed, simulate(fixed, seed, template))[1] for seed in range(studies)]
+            curve.append(float(np.mean(shares)))
+        reached = np.maximum.accumulate(curve)
+        for cap in (None, 50):
+            setting = replace(plain, cap=cap)
+            outcomes = [simulate(setting, seed, template) for seed in range(studies)]
+            right = float(np.mean([judge(setting, outcome)[1] for outcome in outcomes]))
+            runs = float(np.mean([outcome.runs for outcome in outcomes]))
+            fixed_runs = float(np.interp(right, reached, FIXED)) * (arms + 1)
+            change = f"{100 * (runs / fixed_runs - 1):+.0f} %"
+            print(
+                arms,
+                mixed,
+                cap,
+                f"right {right:.3f}",
+                f"runs {runs:.1f}",
+                f"fixed {fixed_runs:.1f}",
+                change,
+                sep="\t",
+                flush=True,
+            )
+
+
 def main() -> int:
     """Prints the table, and writes it if --out is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=300)
+    parser.add_argument("--arms", type=int, nargs="+", help="only settings of so many arms")
+    parser.add_argument("--interaction", type=float, nargs="+", help="only settings of such an interaction, in points")
+    parser.add_argument("--saved", action="store_true")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     template, rows = template_record(), []
     gc.collect()
     gc.freeze()  # statsmodels collects garbage in every correction by Holm
     comparison.bootstrap_interval = lambda *_: (0.0, 0.0)  # which no verdict looks at
+    if asked.saved:
+        saved(asked.studies, template)
+        return 0
     for setting in settings():
+        if setting.arms not in (asked.arms or [setting.arms]):
+            continue
+        if setting.interaction not in (asked.interaction or [setting.interaction]):
+            continue
         outcomes = [simulate(setting, seed, template) for seed in range(asked.studies)]
         judged = [judge(setting, outcome) for outcome in outcomes]
         wrong = sum(false for false, _ in judged)

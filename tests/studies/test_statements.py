@@ -81,7 +81,7 @@ def test_an_accuracy_that_is_said_to_be_reached(errors, name):
     )
     assert answer(Statement(text="so it is", arm="ln", reaches=target), ln=errors[:1]) == (
         "not resolved",
-        "1 run, which have no interval",
+        "1 run; an interval needs two",
     )
 
 
