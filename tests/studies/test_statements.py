@@ -63,7 +63,7 @@ def test_what_would_have_been_seen_is_said():
     found, text = answer(Statement(text="so it is", arm="ln", better_than=("bn",)), bn=a[:1], ln=b[:1])
     assert (found, text) == (
         "not resolved",
-        "against bn: no difference yet, no verdict; with 1 seed nothing can be seen",
+        "with 1 seed nothing can be seen",
     )
 
 
