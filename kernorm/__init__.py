@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kernorm.errors import Refused, UsageError
     from kernorm.parallel.settings import EngineConfig
     from kernorm.recipes import recipe
-    from kernorm.studies.definition import Published, Statement
+    from kernorm.studies.published import Published, Statement
 
 __all__ = [
     "Compared",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from kernorm.errors import UsageError, nearest
-from kernorm.limits import Limit, check_settings
+from kernorm.limits import Limit, check_settings, is_path, number_or_share, size_of
 
 NetName = Literal["eva6", "eva4"]
 NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
@@ -325,15 +325,7 @@ class TrainConfig:
         if self.image_size is not None:
             size_of(self.image_size)
         for name in ("validation_size", "train_size"):
-            value = getattr(self, name)
-            if isinstance(value, float) and value >= 1:
-                if not value.is_integer():
-                    raise UsageError(
-                        f"{_flag(name)} is a number of images, or a share below 1.", f"{name}={value}", "Fix it."
-                    )
-                object.__setattr__(self, name, int(value))
-            elif isinstance(value, float) and value == 0:
-                object.__setattr__(self, name, 0)
+            object.__setattr__(self, name, number_or_share(getattr(self, name), _flag(name)))
         if is_path(self.dataset):
             return
         for name, default in READING.items():
@@ -421,24 +413,6 @@ def layer_settings(name: str, settings: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"{_flag(name)} takes each layer once.", f"{layer!r} twice", "Remove one of them.")
         by_layer[layer] = value
     return by_layer
-
-
-def is_path(dataset: str) -> bool:
-    """Tells whether --dataset names a place of own images, and no set of tensorflow-datasets."""
-    return dataset.startswith(("/", "./", "../", "~")) or dataset.endswith(".npz") or dataset in (".", "..")
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Reads an --image-size, 64 or HEIGHTxWIDTH, as (height, width).
-
-    Raises:
-        UsageError: it is none, or outside 4 to 4096.
-    """
-    parts = text.lower().split("x")
-    sizes = [int(part) for part in parts if part.isdecimal()]
-    if len(parts) > 2 or len(sizes) != len(parts) or not all(4 <= size <= 4096 for size in sizes):
-        raise UsageError("--image-size is 64 or HEIGHTxWIDTH, from 4 to 4096.", f"{text!r}", "Give for example 48x64.")
-    return sizes[0], sizes[-1]
 
 
 def parse_penalty(setting: str) -> tuple[float, float]:

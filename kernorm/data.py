@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kernorm.config import Color, Resize, TrainConfig, is_path, size_of
+from kernorm.config import Color, Resize, TrainConfig
+from kernorm.datasets.arrays import DamagedError
 from kernorm.errors import UsageError
-from kernorm.limits import Limit, check_settings
+from kernorm.limits import Limit, check_settings, is_path, size_of
 from kernorm.system import cli
 
 if TYPE_CHECKING:
-    from kernorm.datasets.cache import Arrays
+    from kernorm.datasets.arrays import Arrays
 
 PROG = "python -m kernorm.data"
 # Classes that are listed.
@@ -117,7 +118,7 @@ def describe(path: Path, *, in_full: bool = False) -> str:
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     try:
         arrays = cache.read(path)
-    except cache.DamagedError as error:
+    except DamagedError as error:
         return f"{path.stem}: not usable, {error}; its next use prepares it again; {size}, {path}"
     source = f"; prepared on {arrays.origin.day} from {arrays.origin.folder}" if arrays.origin else ""
     shape = "x".join(map(str, arrays.train_images.shape[1:]))

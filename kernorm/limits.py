@@ -178,6 +178,37 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         ) from None
 
 
+def is_path(dataset: str) -> bool:
+    """Tells whether --dataset names a place of own images, and no set of tensorflow-datasets."""
+    return dataset.startswith(("/", "./", "../", "~")) or dataset.endswith(".npz") or dataset in (".", "..")
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Reads an --image-size, 64 or HEIGHTxWIDTH, as (height, width).
+
+    Raises:
+        UsageError: it is none, or outside 4 to 4096.
+    """
+    parts = text.lower().split("x")
+    sizes = [int(part) for part in parts if part.isdecimal()]
+    if len(parts) > 2 or len(sizes) != len(parts) or not all(4 <= size <= 4096 for size in sizes):
+        raise UsageError("--image-size is 64 or HEIGHTxWIDTH, from 4 to 4096.", f"{text!r}", "Give for example 48x64.")
+    return sizes[0], sizes[-1]
+
+
+def number_or_share(value: Any, flag: str) -> Any:
+    """Returns a number of images as a whole number, a share below 1 as it is; anything else too.
+
+    Raises:
+        UsageError: a number of 1 or more is not whole.
+    """
+    if not isinstance(value, float) or 0 < value < 1:
+        return value
+    if not value.is_integer():
+        raise UsageError(f"{flag} is a number of images, or a share below 1.", f"{value}", "Give a whole number.")
+    return int(value)
+
+
 def is_number(value: object) -> bool:
     """Tells whether a value is a finite number, and not a truth value."""
     return type(value) is not bool and (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)))

@@ -147,7 +147,8 @@ def plan(config: StudyConfig) -> "Study":
     Raises:
         UsageError: see `load_study` and `with_overrides`.
     """
-    from kernorm.studies.definition import load_study, with_overrides
+    from kernorm.studies.definition import with_overrides
+    from kernorm.studies.loading import load_study
     from kernorm.studies.vary import varied_study
 
     name = config.folder.name

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernorm.config import TrainConfig
+from kernorm.datasets.arrays import Arrays, DamagedError, check_layout, content_sha256
 from kernorm.datasets.splits import images_of
 from kernorm.errors import UsageError, nearest
 
@@ -106,19 +107,19 @@ def examples(fn_args: Any) -> "Iterator[int]":
         most = max(int(values[f"{part}_labels"].max()) for part in ("train", "test"))
         names = tuple((fn_args.custom_config or {}).get("labels", map(str, range(most + 1))))
         try:
-            cache.check_layout(names, values)
-        except cache.DamagedError as error:
+            check_layout(names, values)
+        except DamagedError as error:
             raise UsageError(
                 "TFX's examples must be images of one size, each with a label.",
                 error,
                 "Give the names of all classes as custom_config['labels'].",
             ) from None
-        digest = cache.content_sha256(names, values)
+        digest = content_sha256(names, values)
         # A version of its own for other content, so that a run's config names what it was trained on.
         version = f"1.0.{int(hashlib.sha256(digest.encode()).hexdigest()[:6], 16)}"
         for path in cache.cached_paths():
             path.unlink()
-        cache.write(cache.Arrays.of(DATASET, version, names, values))
+        cache.write(Arrays.of(DATASET, version, names, values))
         yield len(values["train_labels"])
     finally:
         if before is None:

@@ -174,7 +174,8 @@ def _shared(factory, name):
 
 def _cached(folder, name, version, train, test):
     """Writes a set of digits into a cache folder, as if tensorflow-datasets had prepared it there."""
-    from kernorm.datasets.cache import Arrays, content_sha256, write
+    from kernorm.datasets.arrays import Arrays, content_sha256
+    from kernorm.datasets.cache import write
 
     values = {
         "train_images": train[0],

@@ -18,6 +18,7 @@ import kernorm
 from kernorm import train as command
 from kernorm.config import TrainConfig
 from kernorm.datasets import cache
+from kernorm.datasets.arrays import Arrays, content_sha256
 from kernorm.recipes import recipe_of_words
 from kernorm.records.record import REVISION, Data, Environment, Record, read_record, write_record
 from kernorm.system import cli
@@ -44,8 +45,8 @@ def small_sets(tmp_path_factory):
                 "test_images": values.integers(0, 256, (20, *shape), np.uint8),
                 "test_labels": np.arange(20, dtype=np.int32) % 10,
             }
-            digest = cache.content_sha256(labels, arrays)
-            cache.write(cache.Arrays(name=name, version="1.0.0", sha256=digest, labels=labels, **arrays))
+            digest = content_sha256(labels, arrays)
+            cache.write(Arrays(name=name, version="1.0.0", sha256=digest, labels=labels, **arrays))
     return folder
 
 

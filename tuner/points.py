@@ -36,7 +36,7 @@ def first_points(config: SearchConfig) -> list[dict]:
 
 def published_points(config: SearchConfig) -> list[dict]:
     """Returns the rows of both published tables as far as the space holds them."""
-    from kernorm.studies.definition import load_study
+    from kernorm.studies.loading import load_study
 
     found: list[dict] = []
     for study in (load_study("eva4"), load_study("eva6")):

@@ -12,19 +12,14 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
 from kernorm.parallel.settings import EngineConfig
-from kernorm.stats.comparison import Comparison, percentage_points, verdict
+from kernorm.stats.comparison import Comparison
 from kernorm.stats.comparison import compare as compare_values
 from kernorm.stats.intervals import Interval, chance_variance, two_level_difference
-from kernorm.studies.definition import (
-    SEEDS,
-    Published,
-    Study,
-    load_study,
-    study_of,
-    until_resolved_or_none,
-    with_overrides,
-)
+from kernorm.stats.verdict import percentage_points, verdict
+from kernorm.studies.definition import SEEDS, Study, study_of, until_resolved_or_none, with_overrides
 from kernorm.studies.ledger import Ledger
+from kernorm.studies.loading import load_study
+from kernorm.studies.published import Published
 from kernorm.studies.report.arms import arms_of
 from kernorm.studies.report.charts import charts
 from kernorm.studies.runner import run_study as run_in_folder

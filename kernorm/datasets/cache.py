@@ -4,14 +4,13 @@ It lies under $KERNORM_CACHE_DIR, else $XDG_CACHE_HOME/kernorm, else ~/.cache/ke
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from kernorm.config import Resize
+from kernorm.datasets.arrays import DTYPES, Arrays, DamagedError, check_layout, content_sha256, pixels_sha256
 from kernorm.datasets.duplicates import count_duplicates
 from kernorm.datasets.origin import Origin
 from kernorm.errors import UsageError
@@ -31,76 +30,12 @@ from kernorm.system.machine import home
 # 1: of before sets were checked against their archives and each other.
 SCHEMA = 2
 _NAME = re.compile(r"(?P<base>[A-Za-z_]\w*(/\w[\w.-]*|@[0-9a-f]{12})?)(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
-_DTYPES = {"train_images": "|u1", "train_labels": "<i4", "test_images": "|u1", "test_labels": "<i4"}
 
 # Of MNIST, whose archives' names others use: also a set that is prepared before MNIST is compared with it.
 _MNIST = "ca5ead3dd0c099708c5ba009c057a30997290b4f74a73a16d0dae0cf415ba97c"
 _ORIGIN: TypeAdapter[Origin | None] = TypeAdapter(Origin | None)
 _DUPLICATES: TypeAdapter[Duplicates | None] = TypeAdapter(Duplicates | None)
 _LOG = logging.getLogger("kernorm")
-
-
-class DamagedError(Exception):
-    """A cached file that is not what was written; the text says in what."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Arrays:
-    """A whole data set in memory.
-
-    Images are uint8 (N, H, W, C), labels int32 (N,) from 0 to len(labels) - 1, in the order tensorflow-datasets
-    keeps them. `sha256` is over class names, shapes and values, the same on every machine; see `content_sha256`.
-    `origin` is None for a set that tensorflow-datasets did not prepare; `write` counts the `duplicates`. `resize` is
-    how own images were brought to one size, and the last `given_validation` training images are a validation split
-    that came with the set.
-    """
-
-    name: str
-    version: str
-    sha256: str
-    labels: tuple[str, ...]
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    origin: Origin | None = None
-    duplicates: Duplicates | None = None
-    resize: Resize | None = None
-    given_validation: int = 0
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        version: str,
-        labels: tuple[str, ...],
-        values: Mapping[str, np.ndarray],
-        origin: Origin | None = None,
-        **more: Any,
-    ) -> "Arrays":
-        """Makes a set of its four arrays by name, with their hash."""
-        parts: dict[str, Any] = {key: values[key] for key in _DTYPES}
-        digest = content_sha256(labels, values)
-        return cls(name=name, version=version, sha256=digest, labels=labels, origin=origin, **parts, **more)
-
-    @property
-    def values(self) -> dict[str, np.ndarray]:
-        """The four arrays by name."""
-        return {key: getattr(self, key) for key in _DTYPES}
-
-
-def content_sha256(labels: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns the sha256 over one line of JSON with class names, dtypes and shapes, then the arrays' bytes in order."""
-    layout = [[key, dtype, list(arrays[key].shape)] for key, dtype in _DTYPES.items()]
-    total = hashlib.sha256(json.dumps([list(labels), layout]).encode() + b"\n")
-    for key, dtype in _DTYPES.items():
-        total.update(np.ascontiguousarray(arrays[key], dtype).data)
-    return total.hexdigest()
-
-
-def pixels_sha256(arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns `content_sha256` without class names: the same for two sets of the same images and labels."""
-    return content_sha256((), arrays)
 
 
 def cache_dir() -> Path:
@@ -319,7 +254,7 @@ def _parse(file: Any, path: Path) -> Arrays:
     file.seek(0)
     with np.load(file, allow_pickle=False) as archive:
         metadata = json.loads(archive["metadata"].tobytes())
-        values = {key: archive[key] for key in _DTYPES}
+        values = {key: archive[key] for key in DTYPES}
     base, version = _identity(path)
     if metadata["schema"] != SCHEMA:
         raise DamagedError(f"it is of schema {metadata['schema']}, which is {SCHEMA} now")
@@ -340,22 +275,6 @@ def _parse(file: Any, path: Path) -> Arrays:
         given_validation=metadata.get("given_validation", 0),
         **values,
     )
-
-
-def check_layout(labels: tuple[str, ...], values: Mapping[str, np.ndarray]) -> None:
-    """Checks that four arrays are an image classification set.
-
-    Raises:
-        DamagedError: a shape, a dtype or a label is wrong.
-    """
-    for part in ("train", "test"):
-        images, targets = values[f"{part}_images"], values[f"{part}_labels"]
-        if images.ndim != 4 or images.shape[1:] != values["train_images"].shape[1:] or not images.size:
-            raise DamagedError(f"{part} images have the shape {images.shape}")
-        if images.dtype.str != "|u1" or targets.dtype.str != "<i4" or targets.shape != images.shape[:1]:
-            raise DamagedError(f"{part} images are {images.dtype}, labels {targets.dtype} {targets.shape}")
-        if targets.min() < 0 or targets.max() >= len(labels):
-            raise DamagedError(f"{part} labels go from {targets.min()} to {targets.max()} in {len(labels)} classes")
 
 
 def _identity(path: Path) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kernorm.config import TrainConfig
 from kernorm.datasets import cache, prepare
-from kernorm.datasets.cache import Arrays
+from kernorm.datasets.arrays import Arrays, DamagedError
 from kernorm.datasets.origin import Origin
 from kernorm.datasets.splits import split_indices
 from kernorm.errors import UsageError
@@ -163,7 +163,7 @@ def _cached(name: str, manual_dir: Path | None, data_dir: Path | None, *, report
         return None
     try:
         arrays = cache.read(path)
-    except cache.DamagedError as error:
+    except DamagedError as error:
         if report:
             _LOG.warning("The prepared set %s cannot be used: %s. It is prepared again.", path, error)
             path.unlink()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from kernorm.config import Color, Resize
-from kernorm.datasets import cache
+from kernorm.datasets.arrays import Arrays
 from kernorm.datasets.decode import decode_image, upright
 from kernorm.errors import UsageError
 
@@ -24,10 +24,6 @@ READ = (".jpg", ".jpeg", ".png", ".bmp")
 # Image files that TensorFlow does not decode.
 _UNREAD = (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif", ".svg", ".jp2")
 _TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test",), ("val", "valid", "validation")
-_KEYS = (
-    ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"),
-    ("train_images", "train_labels", "test_images", "test_labels", "val_images", "val_labels"),
-)
 # Bad files that a message names.
 _NAMED = 8
 _MODES = {
@@ -86,10 +82,10 @@ def scan(root: Path) -> Found:
     }
     if parts["train"] is None or parts["test"] is None:
         labels = tuple(path.name for path in _folders(root))
-        _require_classes(labels, root)
+        require_classes(labels, root)
         return Found(labels, _files(root, labels, root), None)
     labels = tuple(path.name for path in _folders(parts["train"]))
-    _require_classes(labels, parts["train"])
+    require_classes(labels, parts["train"])
     found: dict[str, tuple[ImageFile, ...]] = {}
     for part, folder in parts.items():
         if folder is None:
@@ -107,9 +103,7 @@ def scan(root: Path) -> Found:
     return Found(labels, found["train"], found["test"], found["validation"])
 
 
-def read_folder(
-    root: Path, name: str, reading: Reading, report: Callable[[int, int], None] | None = None
-) -> cache.Arrays:
+def read_folder(root: Path, name: str, reading: Reading, report: Callable[[int, int], None] | None = None) -> Arrays:
     """Reads a folder of images.
 
     Args:
@@ -146,9 +140,7 @@ def read_folder(
         values[f"{part}_labels"] = np.array([file.label for file in files], np.int32)
     if _state(scan(root).files()) != before:
         raise UsageError("A folder must not change while it is read.", f"{root}, which did", "Run the command again.")
-    return cache.Arrays.of(
-        name, "1.0.0", found.labels, values, resize=reading.resize, given_validation=len(found.validation)
-    )
+    return Arrays.of(name, "1.0.0", found.labels, values, resize=reading.resize, given_validation=len(found.validation))
 
 
 def inspect(files: Sequence[Path], root: Path) -> dict[Path, tuple[int, int, bool]]:
@@ -171,7 +163,7 @@ def inspect(files: Sequence[Path], root: Path) -> dict[Path, tuple[int, int, boo
                 height, width = (image.width, image.height) if turned else (image.height, image.width)
                 kinds[path] = height, width, image.mode in ("1", "L")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            wrong[path] = "empty" if not path.stat().st_size else f"broken ({_short(error)})"
+            wrong[path] = "empty" if not path.stat().st_size else f"broken ({short_reason(error)})"
     if wrong:
         reasons = Counter(wrong.values())
         shown = [f"{path.relative_to(root)}: {reason}" for path, reason in list(wrong.items())[:_NAMED]]
@@ -196,90 +188,6 @@ def _problem(image: "Image.Image") -> str:  # type: ignore[name-defined]  # noqa
         alpha = image.convert("RGBA").getchannel("A")
         return "transparency" if alpha.getextrema()[0] < 255 else ""
     return ""
-
-
-def read_npz(path: Path, name: str) -> cache.Arrays:
-    """Reads an .npz file with the arrays of keras.datasets (`x_train`, …) or of MedMNIST (`train_images`, …).
-
-    Raises:
-        UsageError: the file is damaged, lacks arrays, or holds others than uint8 images and whole labels from 0.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            held = {key: archive[key] for key in archive.files}
-    except Exception as error:  # zipfile and NumPy raise a dozen types on damaged bytes
-        raise UsageError(
-            "An .npz file holds arrays.", f"{path}: {_short(error)}", "Write it by numpy.savez without objects."
-        ) from None
-    keys = next((keys for keys in _KEYS if set(keys[:4]) <= held.keys()), None)
-    if keys is None:
-        raise UsageError(
-            "An .npz file of images has x_train, y_train, x_test and y_test, or train_images, train_labels, …",
-            f"{path} with {', '.join(sorted(held)) or 'nothing'}",
-            "Rename its arrays.",
-        )
-    images = {part: _images(held[key], key, path) for part, key in zip(("train", "test"), keys[:4:2], strict=True)}
-    labels = {part: _labels(held[key], key, path) for part, key in zip(("train", "test"), keys[1:4:2], strict=True)}
-    given = 0
-    if set(keys[4:]) <= held.keys():
-        images["train"] = np.concatenate([images["train"], _images(held[keys[4]], keys[4], path)])
-        more = _labels(held[keys[5]], keys[5], path)
-        labels["train"], given = np.concatenate([labels["train"], more]), len(more)
-    for part in ("train", "test"):
-        if len(images[part]) != len(labels[part]):
-            raise UsageError(
-                "Images and labels are as many.",
-                f"{len(images[part])} and {len(labels[part])} of {part} in {path}",
-                "Fix it.",
-            )
-    most = max(int(values.max()) for values in labels.values()) + 1
-    names = tuple(map(str, range(most)))
-    _require_classes(names, path)
-    for part, values in labels.items():
-        if missing := sorted(set(range(most)) - set(values.tolist())):
-            raise UsageError(
-                "Every class has images in train and test.",
-                f"label {missing[0]} of {most} without one in {part} of {path}",
-                "Number the labels from 0 without a gap.",
-            )
-    arrays = {f"{part}_images": images[part] for part in images} | {f"{part}_labels": labels[part] for part in labels}
-    try:
-        cache.check_layout(names, arrays)
-    except cache.DamagedError as error:
-        raise UsageError("Images of a set have one size.", f"{path}, whose {error}", "Resize them.") from None
-    return cache.Arrays.of(name, "1.0.0", names, arrays, given_validation=given)
-
-
-def _images(values: np.ndarray, key: str, path: Path) -> np.ndarray:
-    if values.ndim == 3:
-        values = values[..., None]
-    if values.dtype != np.uint8:
-        whole = values.size and np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255
-        if not (whole and np.array_equal(values, np.round(values)) and (values.max() > 1 or not values.any())):
-            raise UsageError(
-                "Images are whole numbers from 0 to 255.",
-                f"{key} of {path}, {values.dtype}"
-                + (f" from {values.min():g} to {values.max():g}" if values.size else ""),
-                "Save them as uint8.",
-            )
-        values = values.astype(np.uint8)
-    if values.ndim != 4 or not values.size or values.shape[-1] not in (1, 3):
-        raise UsageError(
-            "Images are (N, H, W), (N, H, W, 1) or (N, H, W, 3).", f"{key} of {path}, {values.shape}", "Fix it."
-        )
-    return values
-
-
-def _labels(values: np.ndarray, key: str, path: Path) -> np.ndarray:
-    flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    right = flat.ndim == 1 and flat.size and flat.dtype.kind in "iu" and flat.min() >= 0 and flat.max() < 10_000
-    if not right:
-        raise UsageError(
-            "Labels are whole numbers from 0, one an image.",
-            f"{key} of {path}, {values.dtype} {values.shape}",
-            "Fix it.",
-        )
-    return flat.astype(np.int32)
 
 
 def _folders(root: Path) -> list[Path]:
@@ -326,7 +234,12 @@ def _split(files: Iterable[ImageFile], share: float) -> tuple[tuple[ImageFile, .
     return tuple(parts[0]), tuple(parts[1])
 
 
-def _require_classes(labels: Sequence[str], root: Path) -> None:
+def require_classes(labels: Sequence[str], root: Path) -> None:
+    """Refuses a set of fewer than two classes.
+
+    Raises:
+        UsageError: so.
+    """
     if len(labels) < 2:
         raise UsageError(
             "Own images are of two or more classes, a folder each.",
@@ -362,6 +275,7 @@ def _state(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     return {path: (state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()]}
 
 
-def _short(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
+    """Returns the first line of an error, short and without paths."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return re.sub(r"'?/[^ ]*'?", "", line)[:60].strip()

@@ -10,11 +10,11 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from kernorm.config import READING, TrainConfig, is_path, size_of
+from kernorm.config import READING, TrainConfig
 from kernorm.datasets import cache, prepare
 from kernorm.datasets.folder import Reading
 from kernorm.errors import UsageError
-from kernorm.limits import expanded
+from kernorm.limits import expanded, is_path, size_of
 from kernorm.system.files import write_atomically
 
 _INDEX = "own"

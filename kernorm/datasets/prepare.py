@@ -15,7 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from kernorm.datasets import cache, tfds
-from kernorm.datasets.folder import Reading, read_folder, read_npz
+from kernorm.datasets.folder import Reading, read_folder
+from kernorm.datasets.npz import read_npz
 from kernorm.errors import UsageError
 from kernorm.system.processes import import_path, log_to_stderr
 

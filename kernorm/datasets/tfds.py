@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from kernorm.datasets import cache, idx
+from kernorm.datasets.arrays import Arrays, DamagedError, check_layout
 from kernorm.datasets.origin import origin_of
 from kernorm.errors import UsageError
 
@@ -32,7 +33,7 @@ _LOG = logging.getLogger("kernorm")
 _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = None) -> cache.Arrays:
+def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = None) -> Arrays:
     """Lets tensorflow-datasets prepare a set in `data_dir` (None: its default) and decodes it.
 
     tensorflow-datasets keeps what it extracts by the archive's file name alone, and MNIST, Fashion-MNIST, KMNIST call
@@ -75,11 +76,11 @@ def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = N
                 "Delete that folder, or give the folder of this set's own files as --manual-dir.",
             )
     try:
-        cache.check_layout(labels, values)
-    except cache.DamagedError as error:
+        check_layout(labels, values)
+    except DamagedError as error:
         _require(False, name, f"whose {error}")
     origin = origin_of(Path(builder.data_dir), manual_dir, data_dir, verified=wrong == 0)
-    return cache.Arrays.of(base, str(builder.version), labels, values, origin)
+    return Arrays.of(base, str(builder.version), labels, values, origin)
 
 
 def _values(builder: Any, image: str, label: str) -> dict[str, np.ndarray]:

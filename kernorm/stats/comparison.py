@@ -7,23 +7,18 @@ those of `kernorm.stats.anytime` are for any number of looks.
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import ttest_power
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from kernorm.stats.intervals import ROUNDING, Interval, Values, as_interval, bootstrap_interval, finite_values
 
 ALPHA = 0.05
-POWER = 0.8
-# A difference that needs more seeds is out of reach.
-MOST_SEEDS = 1000
 # Above this correlation of arm and baseline over seeds, pairs find more than two samples do.
 PAIRING = 0.3
 
@@ -85,34 +80,6 @@ class Comparison:
             return None
         half = self.error * float(stats.t.isf(alpha / 2, self.df)) if self.error else 0.0
         return self.difference - half, self.difference + half
-
-
-Outcome = Literal[
-    "better",
-    "worse",
-    "better on these images",
-    "worse on these images",
-    "equivalent",
-    "not resolved",
-    "as selected",
-    "no verdict",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What may be said of an arm, as a name and as words for the report.
-
-    `interval` is of the difference, at the level 1 − `alpha` that decided after the correction for several arms; `of`
-    says of what images: `new images`, or `these images`, the ones of the test split. An interval of None has no bound
-    yet.
-    """
-
-    name: Outcome
-    sentence: str
-    interval: Interval | None = None
-    of: Literal["new images", "these images", ""] = ""
-    alpha: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,113 +233,11 @@ def holm_levels(p_values: Mapping[str, float | None], alpha: float = ALPHA) -> d
     return dict.fromkeys(p_values, alpha / max(1, len(made))) | levels
 
 
-def verdict(
-    comparison: Comparison,
-    p_adjusted: float | None,
-    tost_adjusted: float | None = None,
-    *,
-    new_images: Interval | None = None,
-    alpha: float = ALPHA,
-    equivalence_alpha: float = ALPHA,
-    show: Callable[[float], str] = "{:.3g}".format,
-    plan: str = "",
-) -> Verdict:
-    """Says what a comparison allows to be said.
-
-    A significant difference goes first. It is one of the recipes, better or worse, if the interval for new images
-    leaves zero on the same side too, and else one on these images alone. Then equivalence. Without either the question
-    is open, which is no evidence of "no difference".
-
-    Args:
-        comparison: of the arm with its baseline.
-        p_adjusted: of no difference, as `holm` has adjusted it over the arms.
-        tost_adjusted: of the equivalence test, adjusted as well.
-        new_images: interval of the difference on images that were never seen, at the level for this arm.
-        alpha: the level of this arm, as `holm_levels` gives it.
-        equivalence_alpha: that of its equivalence test.
-        show: writes a difference with its unit, as `percentage_points` does for shares.
-        plan: what would resolve the question, in words.
-    """
-    if p_adjusted is None or comparison.difference is None:
-        return Verdict(name="no verdict", sentence="no verdict: fewer than 2 seeds in common with the baseline")
-    equivalent = tost_adjusted is not None and tost_adjusted <= ALPHA
-    margin = show(comparison.margin or 0.0)
-    here: dict[str, Any] = {"interval": comparison.interval_at(alpha), "of": "these images", "alpha": alpha}
-    if p_adjusted <= ALPHA:
-        up = comparison.difference > 0
-        side = "better" if up == comparison.higher_is_better else "worse"
-        small = f", though by less than {margin}" if equivalent else ""
-        if new_images is not None and (new_images[0] > 0 if up else new_images[1] < 0):
-            name: Outcome = "better" if side == "better" else "worse"
-            return Verdict(name=name, sentence=name + small, interval=new_images, of="new images", alpha=alpha)
-        name = "better on these images" if side == "better" else "worse on these images"
-        return Verdict(name=name, sentence=f"{name}{small}; not resolved for new ones", **here)
-    if equivalent:
-        here |= {"interval": comparison.interval_at(2 * equivalence_alpha), "alpha": 2 * equivalence_alpha}
-        return Verdict(name="equivalent", sentence=f"equivalent within {margin}", **here)
-    return Verdict(name="not resolved", sentence=f"not resolved: {plan}" if plan else "not resolved", **here)
-
-
-def percentage_points(share: float) -> str:
-    """Writes a share, or a difference of two, in percentage points."""
-    return f"{100 * share:.2g} pp"
-
-
-def seeds_needed(sd_of_difference: float, effect: float, alpha: float = ALPHA, power: float = POWER) -> int:
-    """Returns the fewest pairs with which the paired t-test finds a true difference `effect`, MOST_SEEDS at most.
-
-    Without spread it is the sign test of `compare` that must be significant.
-
-    Raises:
-        ValueError: the spread is negative, or a number is not finite.
-    """
-    if not (0 <= sd_of_difference < math.inf and math.isfinite(effect)):
-        received = f"sd_of_difference={sd_of_difference!r}, effect={effect!r}"
-        raise ValueError(f"Seeds are planned from a spread and a difference. Received: {received}. Give finite ones.")
-    if effect == 0:
-        return MOST_SEEDS
-    if sd_of_difference == 0:
-        return 1 + math.ceil(-math.log2(alpha))
-    # Without the far tail, and with at most 1e5 sd: beyond, statsmodels' power is NaN.
-    size = min(abs(effect) / sd_of_difference, 1e5)
-    return 2 + bisect_left(range(2, MOST_SEEDS), power, key=lambda n: ttest_power(size, n, alpha / 2, None, "larger"))
-
-
 def mcnemar(wrong_a: Collection[int], wrong_b: Collection[int]) -> McNemar:
     """Tests whether two runs differ, from the images each has wrong; it speaks of these weights, not of the recipes."""
     only_a, only_b = len(set(wrong_a) - set(wrong_b)), len(set(wrong_b) - set(wrong_a))
     p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return McNemar(only_a=only_a, only_b=only_b, p=float(p))
-
-
-def plan_seeds(
-    variance: float, df: float, effect: float, *, paired: bool, correlation: float = 0.0, alpha: float = ALPHA
-) -> tuple[int, int]:
-    """Returns the range of seeds that show a true difference of `effect` with power POWER, in one look at new seeds.
-
-    Args:
-        variance: of a run within its arm, pooled over the arms of a study.
-        df: degrees of freedom of that.
-        effect: the difference to be seen; the margin.
-        paired: whether arms will be compared in pairs.
-        correlation: of the pairs, if they are.
-        alpha: the level of one arm.
-
-    Returns:
-        The seeds of each arm by the ends of the 80 % interval of the variance; MOST_SEEDS stands for any more.
-    """
-    share = 2 * (1 - correlation) if paired else 2.0
-    ends = [math.sqrt(share * variance * df / float(stats.chi2.isf(tail, df))) for tail in (0.1, 0.9)]
-    low, high = (seeds_needed(sd, effect, alpha) for sd in ends)
-    return low, high
-
-
-def visible_difference(variance: float, seeds: int, alpha: float) -> float:
-    """Returns the least true difference that so many seeds an arm show with power POWER, arms unpaired."""
-    if seeds < 2:
-        return math.inf
-    df = 2.0 * (seeds - 1)
-    return math.sqrt(2 * variance / seeds) * float(stats.t.isf(alpha / 2, df) + stats.t.ppf(POWER, df))
 
 
 def _welch(variances: Sequence[float], sizes: Sequence[int], floor: float) -> tuple[float, float]:

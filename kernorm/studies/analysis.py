@@ -4,42 +4,29 @@ Between the ledger and the study's report. Every number that the report shows is
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Iterable, Mapping
 from statistics import median_low
 from typing import Any
 
 from kernorm.config import TrainConfig
-from kernorm.records.record import Epoch, Record
 from kernorm.stats import comparison, intervals
-from kernorm.studies.definition import Published, Study
+from kernorm.stats.verdict import Verdict
+from kernorm.studies.definition import Study
+from kernorm.studies.described import Runs, claims, hard, mean, penalties, sparsity, times
 from kernorm.studies.design import Design
 from kernorm.studies.factors import factors_of
+from kernorm.studies.judged import failures_of, judge_all, judged_evaluation
 from kernorm.studies.ledger import Result
 from kernorm.studies.statements import answer_statements
 from kernorm.studies.summary import (
     METRICS,
-    TARGETS,
     ArmSummary,
-    Claim,
-    HardImage,
     LastEpoch,
     Metric,
-    Sparsity,
     StudySummary,
     _test,
 )
-from kernorm.studies.verdicts import (
-    Decision,
-    decide,
-    failures_of,
-    format_visible,
-    judge_all,
-    judged_anytime,
-    judged_evaluation,
-)
-
-Runs = dict[int, Record]
+from kernorm.studies.verdicts import Decision, decide, format_visible, judged_anytime
 
 
 def analyse(
@@ -171,11 +158,11 @@ def _arm(
         )
         if len(common) > 1
         else None,
-        times=_times(records),
-        penalties=_penalties(records),
-        claims=_claims(config, study.published.get(name), records),
-        sparsity=_sparsity(records),
-        hard=_hard(records),
+        times=times(records),
+        penalties=penalties(records),
+        claims=claims(config, study.published.get(name), records),
+        sparsity=sparsity(records),
+        hard=hard(records),
         openings=sum(len(record.openings) for record in ended),
         seconds=sum(record.seconds for record in ended),
         cpu_seconds=sum(record.cpu_seconds for record in ended),
@@ -211,12 +198,12 @@ def _decided(
         score = comparison.summarize([value for value, _ in lasts])
         last = LastEpoch(
             score=score,
-            gain=_mean(selected for _, selected in lasts) - score.mean,
+            gain=mean(selected for _, selected in lasts) - score.mean,
             compared=decision.comparison if decision else None,
             p_adjusted=decision.p_adjusted if decision else None,
             verdict=decision.verdict if decision else None,
         )
-    selected = comparison.Verdict(name="as selected", sentence="as selected on test: no verdict")
+    selected = Verdict(name="as selected", sentence="as selected on test: no verdict")
     return {
         "comparisons": comparisons,
         "p_adjusted": None,
@@ -241,97 +228,6 @@ def _median_run(runs: Runs) -> Collection[int]:
     middle = median_low(sorted(_test(record).accuracy for record in runs.values()))
     record = next(record for record in runs.values() if _test(record).accuracy == middle)
     return {mistake.index for mistake in _test(record).mistakes}
-
-
-def _times(records: Sequence[Record]) -> dict[str, intervals.TimeTo]:
-    found = {}
-    for target in TARGETS:
-        reached: dict[str, list[float | None]] = {"epochs": [], "CPU-seconds": []}
-        budgets: dict[str, list[float]] = {"epochs": [], "CPU-seconds": []}
-        for record in records:
-            rows = record.history[1:]
-            clocks = {
-                "epochs": [float(row.epoch) for row in rows],
-                "CPU-seconds": list(accumulate(row.cpu_seconds for row in rows)),
-            }
-            first = next((place for place, row in enumerate(rows) if (row.val_accuracy or 0) >= target), None)
-            for clock, at in clocks.items():
-                reached[clock].append(None if first is None else at[first])
-                budgets[clock].append(at[-1])
-        if any(record.monitored != "none" for record in records):
-            for clock, values in reached.items():
-                found[f"{clock} to {100 * target:.1f} %"] = intervals.time_to(values, budgets[clock])
-    return found
-
-
-def _penalties(records: Sequence[Record]) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    return (_penalty(records, 0), _penalty(records, -1)) if records else None
-
-
-def _penalty(records: Sequence[Record], epoch: int) -> tuple[float, float]:
-    rows = [record.history[epoch] for record in records]
-    return _mean(row.l1_penalty for row in rows), _mean(row.l2_penalty for row in rows)
-
-
-def _claims(config: TrainConfig, published: Published | None, records: Sequence[Record]) -> tuple[Claim, ...]:
-    """Compares what is stated with what the penalty columns show; a part that neither has is left out."""
-    if published is None or not records:
-        return ()
-    stated = (("1", published.l1, config.l1, "l1_penalty"), ("2", published.l2, config.l2, "l2_penalty"))
-    claims = (
-        Claim(
-            part=part,
-            stated=value,
-            applied=applied,
-            measured=_mean(getattr(record.history[0], column) for record in records),
-            most=max(_mean(getattr(row, column) for row in rows) for rows in _by_epoch(records)),
-        )
-        for part, value, applied, column in stated
-    )
-    return tuple(claim for claim in claims if claim.stated or claim.applied)
-
-
-def _by_epoch(records: Sequence[Record]) -> list[tuple[Epoch, ...]]:
-    return list(zip(*(record.history for record in records), strict=True))
-
-
-def _sparsity(records: Sequence[Record]) -> tuple[Sparsity, ...]:
-    by_threshold = zip(*(record.pruned for record in records), strict=True)
-    return tuple(
-        Sparsity(
-            threshold=rows[0].threshold,
-            share=_mean(row.share for row in rows),
-            accuracy=_mean(row.accuracy for row in rows),
-            split=rows[0].split,
-        )
-        for rows in by_threshold
-    )
-
-
-def _hard(records: Sequence[Record]) -> tuple[HardImage, ...]:
-    """Lists the images that at least one run got wrong, the most often wrong first."""
-    predictions: dict[int, list[int]] = {}
-    targets: dict[int, int] = {}
-    for record in records:
-        for mistake in _test(record).mistakes:
-            predictions.setdefault(mistake.index, []).append(mistake.prediction)
-            targets[mistake.index] = mistake.target
-    hard = [
-        HardImage(
-            index=index,
-            target=targets[index],
-            prediction=Counter(made).most_common(1)[0][0],
-            wrong=len(made),
-            runs=len(records),
-        )
-        for index, made in predictions.items()
-    ]
-    return tuple(sorted(hard, key=lambda image: (-image.wrong, image.index)))
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:

@@ -11,83 +11,24 @@ Before study.py, which runs it. A study file holds a docstring whose first parag
     STATEMENTS: tuple[Statement, ...]   what a paper concludes, each answered by the runs
 """
 
-import ast
-import contextlib
 import dataclasses
-import hashlib
 import json
-import os
-import runpy
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from kernorm.config import TrainConfig
 from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError, nearest
-from kernorm.limits import expanded, seconds_of, whole_number
+from kernorm.limits import seconds_of, whole_number
+from kernorm.studies.published import Published, Statement
 
 SEEDS = 5
 # Metrics that verdicts may be by; see `summary.METRICS`.
 PRIMARY = ("accuracy", "cross_entropy", "brier", "ece")
 # The first number of seeds that may decide, `stats.anytime.FIRST`, which takes long to import.
 LEAST = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A row of a published table, in its own convention.
-
-    Attributes:
-        accuracy: in percent, as selected there.
-        l1: λ1 as stated.
-        weight_decay: as stated, PyTorch's: the derivative of weight_decay/2·w², so twice the λ2 of
-            `keras.regularizers.L1L2`.
-        source: where it stands.
-    """
-
-    accuracy: float
-    l1: float = 0.0
-    weight_decay: float = 0.0
-    source: str = ""
-
-    @property
-    def l2(self) -> float:
-        """The λ2 of Keras' convention."""
-        return self.weight_decay / 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statement:
-    """What a publication concludes of an arm, in a form that runs can answer.
-
-    Attributes:
-        text: in its own words.
-        arm: that it speaks of.
-        better_than: arms that `arm` is said to be better than, all of them.
-        worse_than: arms that it is said to be worse than.
-        reaches: the accuracy in percent that it is said to reach, selected as there.
-        note: what the publication left out.
-    """
-
-    text: str
-    arm: str
-    better_than: tuple[str, ...] = ()
-    worse_than: tuple[str, ...] = ()
-    reaches: float | None = None
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuses a statement of nothing, and one of two things."""
-        if sum((bool(self.better_than), bool(self.worse_than), self.reaches is not None)) != 1:
-            raise UsageError(
-                "A Statement has one of better_than, worse_than and reaches.",
-                f"{self.text!r} with {'none' if not (self.better_than or self.worse_than) else 'several'}",
-                'Write for example Statement(text="…", arm="l2", better_than=("none",)).',
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,36 +124,6 @@ def until_resolved_or_none(
     return found if until_resolved else None
 
 
-def packaged() -> dict[str, Path]:
-    """Returns the files of the package's own studies by name."""
-    folder = Path(__file__).parent / "library"
-    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
-
-
-def load_study(name: str) -> Study:
-    """Reads a study of the package by its name, or a user's own by the path of its file.
-
-    Raises:
-        UsageError: there is none of that name, or the file is not a study; it says what is wrong and where.
-    """
-    known = packaged()
-    path = known.get(name) or expanded(name)
-    if name not in known and path.suffix != ".py":
-        raise UsageError("A study is a known name or a Python file.", f"{name!r}", nearest(name, known))
-    if not path.is_file():
-        raise UsageError("A study file must be there.", f"{name}, which is not", f"Known: {', '.join(known)}.")
-    study = _study(path.stem, path, _values(path))
-    return replace(study, file=f"kernorm:{name}" if name in known else _file_name(path))
-
-
-def _file_name(path: Path) -> str:
-    """Names a study file by its path from the current folder; one elsewhere without the folders of this machine."""
-    relative = os.path.relpath(path)
-    if not relative.startswith(os.pardir):
-        return relative
-    return f"{path.name} ({hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]})"
-
-
 def with_overrides(
     study: Study,
     *,
@@ -289,38 +200,6 @@ def shortened(config: TrainConfig, epochs: int | None) -> dict[str, Any]:
     }
 
 
-def _values(path: Path) -> dict[str, Any]:
-    """Runs a study file and returns what it defines; it may import its neighbours, as any script."""
-    try:
-        ast.parse(path.read_bytes(), str(path))
-        with _neighbours_importable(path.resolve().parent):
-            return runpy.run_path(str(path))
-    except SyntaxError as error:
-        reason = f"line {error.lineno}: {error.msg}"
-    except UnicodeDecodeError:
-        reason = "it is not text in UTF-8"
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-    except (Exception, SystemExit) as error:  # whatever a user's file may raise
-        reason = f"{type(error).__name__}: {error}"
-    raise UsageError("A study file must run as Python.", f"{path}, {reason}", "Fix it.")
-
-
-@contextlib.contextmanager
-def _neighbours_importable(folder: Path) -> Iterator[None]:
-    """Lets the body import modules of the folder; what it imported from there is forgotten after."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and folder in Path(file).parents:
-                del sys.modules[name]
-
-
 def study_of(
     name: str,
     arms: Any,
@@ -390,18 +269,4 @@ def study_of(
         published=published,
         statements=tuple(statements),
         metric=primary(metric, f"PRIMARY of {source}"),
-    )
-
-
-def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
-    return study_of(
-        name,
-        values.get("ARMS"),
-        text=str(values.get("__doc__") or name),
-        baseline=values.get("BASELINE"),
-        seeds=values.get("SEEDS", SEEDS),
-        published=values.get("PUBLISHED", {}),
-        statements=values.get("STATEMENTS", ()),
-        metric=values.get("PRIMARY", PRIMARY[0]),
-        source=str(path),
     )

@@ -12,8 +12,8 @@ import numpy as np
 
 from kernorm.stats.comparison import summarize
 from kernorm.studies.definition import Study
+from kernorm.studies.judged import Judged
 from kernorm.studies.summary import Factor, Level
-from kernorm.studies.verdicts import Judged
 
 
 def varied_settings(study: Study) -> dict[str, dict[str, str]]:

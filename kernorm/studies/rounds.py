@@ -10,7 +10,7 @@ from dataclasses import replace
 from kernorm.errors import UsageError
 from kernorm.reporting.format import duration
 from kernorm.stats.anytime import FIRST
-from kernorm.stats.comparison import Verdict
+from kernorm.stats.verdict import Verdict
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
 from kernorm.studies.ledger import Result

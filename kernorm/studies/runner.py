@@ -23,13 +23,14 @@ from kernorm.reporting.progress import StudyProgress
 from kernorm.studies.analysis import analyse, results_by_arm
 from kernorm.studies.definition import Planned, Study, UntilResolved
 from kernorm.studies.design import Design, read_design, settled, write_design
+from kernorm.studies.judged import ended_runs
 from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.report.words import not_used, taken
 from kernorm.studies.rounds import format_round, next_round, open_arms, require_order, with_counts
 from kernorm.studies.summary import StudySummary
 from kernorm.studies.terminal import format_result
-from kernorm.studies.verdicts import ended_runs, format_visible
+from kernorm.studies.verdicts import format_visible
 from kernorm.system.files import locked, make_folder
 
 _LOG = logging.getLogger("kernorm")

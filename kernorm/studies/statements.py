@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import Literal
 
 from kernorm.stats import comparison
-from kernorm.studies.definition import Statement, Study
+from kernorm.stats.planning import visible_difference
+from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
+from kernorm.studies.judged import judge_all
 from kernorm.studies.ledger import Result
+from kernorm.studies.published import Statement
 from kernorm.studies.summary import METRICS, Answer, counted
-from kernorm.studies.verdicts import decide, judge_all, pooled_variance
+from kernorm.studies.verdicts import decide, pooled_variance
 
 Said = Literal["yes", "no", "not resolved"]
 
@@ -74,7 +77,7 @@ def _compares(
     pooled = pooled_variance(list(judge_all(family, results, metric).values()), metric)
     if pooled is None or seeds < 2:
         return _answer(statement, "not resolved", f"with {counted(seeds, 'seed')} nothing can be seen")
-    least = comparison.visible_difference(pooled[0], seeds, design.alpha / len(others))
+    least = visible_difference(pooled[0], seeds, design.alpha / len(others))
     seen = f"with {counted(seeds, 'seed')}, differences from {metric.show(least)} would have been seen"
     return _answer(statement, "not resolved", f"{text}; {seen}")
 

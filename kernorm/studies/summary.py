@@ -8,8 +8,10 @@ from typing import Annotated, ClassVar, Literal
 from kernorm.config import TrainConfig
 from kernorm.records.record import BY_COLUMNS, Duplicates, Evaluation, Record
 from kernorm.stats import comparison, intervals
-from kernorm.studies.definition import Published, Statement
+from kernorm.stats.planning import MOST_SEEDS
+from kernorm.stats.verdict import Verdict, percentage_points
 from kernorm.studies.design import Design
+from kernorm.studies.published import Published, Statement
 
 TARGETS = (0.99, 0.994)
 MARGIN = 0.0005  # 0.05 percentage points
@@ -47,7 +49,7 @@ METRICS: dict[str, Metric] = {
         higher_is_better=True,
         margin=MARGIN,
         by_image=True,
-        show=comparison.percentage_points,
+        show=percentage_points,
     ),
     "cross_entropy": Metric(label="cross-entropy (NLL)", of=lambda test: test.cross_entropy, worst=math.log),
     "brier": Metric(label="Brier score", of=lambda test: test.brier, worst=lambda classes: 1 - 1 / classes),
@@ -162,7 +164,7 @@ class Plan:
         """Says it in words."""
         low, high = self.seeds
         many = f"about {low}" if low == high else f"{low} to {high}"
-        if high >= comparison.MOST_SEEDS:
+        if high >= MOST_SEEDS:
             many = f"{low} or more"
         return f"{many} new seeds in one look, or --until-resolved, would see {show(self.difference)}"
 
@@ -178,7 +180,7 @@ class LastEpoch:
     gain: float
     compared: comparison.Comparison | None
     p_adjusted: float | None
-    verdict: comparison.Verdict | None
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +217,7 @@ class ArmSummary:
     scores: dict[str, comparison.Summary]
     comparisons: dict[str, comparison.Comparison]
     p_adjusted: float | None
-    verdict: comparison.Verdict | None
+    verdict: Verdict | None
     last: LastEpoch | None
     failures: Failures
     exhausted: bool
@@ -232,7 +234,7 @@ class ArmSummary:
     cpu_seconds: float
 
     @property
-    def decided(self) -> comparison.Verdict | None:
+    def decided(self) -> Verdict | None:
         """The verdict that counts: on the last epoch, where the epoch was selected on test."""
         return self.last.verdict if self.last else self.verdict
 

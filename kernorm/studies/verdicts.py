@@ -5,21 +5,22 @@ the seeds that survived it.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 import numpy as np
 
-from kernorm.records.record import Evaluation, Record
 from kernorm.stats import comparison, intervals
 from kernorm.stats.anytime import anytime_p, confidence_sequence
-from kernorm.stats.comparison import Comparison, Verdict
+from kernorm.stats.comparison import Comparison
 from kernorm.stats.intervals import Interval
+from kernorm.stats.planning import plan_seeds, visible_difference
+from kernorm.stats.verdict import Verdict, verdict
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
+from kernorm.studies.judged import Judged, ended_runs, judge_all
 from kernorm.studies.ledger import Result
-from kernorm.studies.summary import METRICS, Failures, Metric, Plan, counted
+from kernorm.studies.summary import METRICS, Metric, Plan, counted
 
 # Of α, what the interval for new images may be wrong by where verdicts are looked at again and again (by simulation).
 LOOKING = 5
@@ -27,15 +28,6 @@ LOOKING = 5
 IMAGES_DECIDE = 0.25
 # Standard deviation of the accuracy of MNIST runs over seeds, where nothing else is known.
 TYPICAL_SD = 0.0005
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """An arm as verdicts see it: its value and wrong images by seed; a failed run has the worst value, all wrong."""
-
-    values: dict[int, float]
-    wrong: dict[int, Collection[int]]
-    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,74 +43,6 @@ class Decision:
     verdict: Verdict
     new_images: Interval | None = None
     exhausted: bool = False
-
-
-def judged_evaluation(record: Record) -> Evaluation | None:
-    """Returns the scores that a verdict may use: of the last epoch, where the epoch was selected on test."""
-    return record.test_last if record.config.select == "test" else record.test
-
-
-def failures_of(results: Mapping[int, Result]) -> Failures:
-    """Counts the runs that diverged, failed or collapsed.
-
-    A finished run has collapsed if its accuracy is below half of the arm's median, or no more than chance.
-    """
-    tested = {
-        seed: result.record.test
-        for seed, result in results.items()
-        if result.status == "finished" and result.record and result.record.test
-    }
-    middle = median(test.accuracy for test in tested.values()) if tested else 0.0
-    collapsed = sum(test.accuracy < middle / 2 or test.accuracy <= chance(test) for test in tested.values())
-    lost = {state: sum(result.status == state for result in results.values()) for state in ("diverged", "failed")}
-    failed = collapsed + sum(lost.values())
-    return Failures(
-        runs=len(results),
-        failed=failed,
-        collapsed=collapsed,
-        interval=intervals.clopper_pearson(failed, len(results)) if results else None,
-    )
-
-
-def chance(test: Evaluation) -> float:
-    """Returns the most accuracy that may come from naming one class always: its share, and 2 sd of that."""
-    share = max(sum(row) for row in test.confusion) / test.count if test.count else 0.0
-    return share + 2 * math.sqrt(share * (1 - share) / test.count) if test.count else 0.0
-
-
-def judge(results: Mapping[int, Result], metric: Metric, like: Evaluation | None = None) -> Judged:
-    """Returns an arm as verdicts see it, over the runs that have ended.
-
-    `like` tells of the test split where all of them failed.
-    """
-    tests = {
-        seed: (judged_evaluation(result.record) if result.record and result.status == "finished" else None)
-        for seed, result in sorted(results.items())
-    }
-    known = next((test for test in tests.values() if test), like)
-    if known is None:
-        return Judged(values={}, wrong={}, count=0)
-    count, classes = known.count, len(known.confusion)
-    values: dict[int, float] = {}
-    wrong: dict[int, Collection[int]] = {}
-    for seed, test in tests.items():
-        if test is None and results[seed].status == "finished":
-            continue  # of an older kernorm, which kept no evaluation of the last epoch
-        values[seed] = metric.of(test) if test else metric.worst(classes)
-        wrong[seed] = {mistake.index for mistake in test.mistakes} if test else range(count)
-    return Judged(values=values, wrong=wrong, count=count)
-
-
-def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric: Metric) -> dict[str, Judged]:
-    """Returns every arm of a study as verdicts see it."""
-    every = (result.record for by_seed in results.values() for result in by_seed.values())
-    like = next((test for record in every if record and (test := judged_evaluation(record))), None)
-    return {arm: judge(results.get(arm, {}), metric, like) for arm in study.arms}
-
-
-def ended_runs(results: Mapping[str, Mapping[int, Result]]) -> dict[str, int]:
-    """Counts the runs that have ended, by arm."""
-    return {arm: len(by_seed) for arm, by_seed in results.items()}
 
 
 def judged_anytime(design: Design, results: Mapping[str, Mapping[int, Result]]) -> bool:
@@ -248,7 +172,7 @@ def _decide_family(
         here = None
         if anytime:
             here = confidence_sequence(one.differences, floors=one.floors, alpha=alpha, c=design.c)
-        verdict = comparison.verdict(
+        said = verdict(
             one.comparison,
             adjusted[arm],
             tost[arm],
@@ -258,12 +182,12 @@ def _decide_family(
             show=metric.show,
             plan=plan.sentence(metric.show) if plan else "",
         )
-        if anytime and verdict.of == "these images":
-            verdict = replace(verdict, interval=here)
+        if anytime and said.of == "these images":
+            said = replace(said, interval=here)
         found[arm] = Decision(
             comparison=one.comparison,
             p_adjusted=adjusted[arm],
-            verdict=verdict,
+            verdict=said,
             new_images=new,
             exhausted=exhausted,
         )
@@ -313,7 +237,7 @@ def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[i
     family = max(
         list(study.baselines.values()).count(base) - (base in study.arms) for base in set(study.baselines.values())
     )
-    least = comparison.visible_difference(variance, len(study.seeds), design.alpha / max(1, family))
+    least = visible_difference(variance, len(study.seeds), design.alpha / max(1, family))
     seeds, arms = counted(len(study.seeds), "seed"), counted(max(1, family), "arm")
     if math.isinf(least):
         return f"With {seeds} there is no verdict: give two or more, or --until-resolved."
@@ -328,7 +252,7 @@ def _plan(
     if metric.margin is None or pooled is None:
         return None
     paired = comparison.pairing_pays(correlation)
-    low, high = comparison.plan_seeds(
+    low, high = plan_seeds(
         *pooled,
         metric.margin,
         paired=paired,

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable
 
-from kernorm.stats.comparison import Comparison, Verdict
+from kernorm.stats.comparison import Comparison
 from kernorm.stats.intervals import Interval
+from kernorm.stats.verdict import Verdict
 from kernorm.studies.summary import ArmSummary, StudySummary, counted
 
 # Names that a sentence lists before it only counts.

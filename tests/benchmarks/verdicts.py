@@ -28,9 +28,10 @@ from kernorm.stats import comparison
 from kernorm.stats.intervals import clopper_pearson
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
+from kernorm.studies.judged import ended_runs
 from kernorm.studies.ledger import Result
 from kernorm.studies.rounds import is_closed, next_round, with_counts
-from kernorm.studies.verdicts import decide, ended_runs
+from kernorm.studies.verdicts import decide
 from tests.builders import a_study, make_record
 
 COUNT, HARD = 10_000, 400

@@ -14,7 +14,7 @@ import pytest
 
 from kernorm import data
 from kernorm.datasets import cache, prepare
-from kernorm.datasets.cache import Arrays, DamagedError
+from kernorm.datasets.arrays import Arrays, DamagedError, content_sha256
 from kernorm.datasets.origin import Origin
 from kernorm.errors import UsageError
 from kernorm.records.record import Duplicates
@@ -35,9 +35,7 @@ def tiny(name="tiny", version="1.0.0", labels=("a", "b"), first=0):
         "test_images": np.arange(12, dtype=np.uint8).reshape(2, 2, 3, 1),
         "test_labels": np.array([1, 0], np.int32),
     }
-    return Arrays(
-        name=name, version=version, sha256=cache.content_sha256(labels, values), labels=tuple(labels), **values
-    )
+    return Arrays(name=name, version=version, sha256=content_sha256(labels, values), labels=tuple(labels), **values)
 
 
 def same(one, other):
@@ -66,10 +64,10 @@ def test_the_hash_is_the_same_on_every_machine_and_in_every_byte_order():
     content = layout + bytes(range(24)) + train_labels + bytes(range(12)) + test_labels
     assert arrays.sha256 == hashlib.sha256(content).hexdigest()
     swapped = {key: value.astype(value.dtype.newbyteorder(">")) for key, value in arrays.values.items()}
-    assert cache.content_sha256(arrays.labels, swapped) == arrays.sha256
-    assert cache.content_sha256(("a", "c"), arrays.values) != arrays.sha256
+    assert content_sha256(arrays.labels, swapped) == arrays.sha256
+    assert content_sha256(("a", "c"), arrays.values) != arrays.sha256
     swapped["test_labels"][0] = 0
-    assert cache.content_sha256(arrays.labels, swapped) != arrays.sha256
+    assert content_sha256(arrays.labels, swapped) != arrays.sha256
 
 
 def test_the_newest_version_is_taken_unless_the_name_gives_one():
@@ -122,7 +120,7 @@ def rewritten(path, **changes):
     metadata = json.loads(content.pop("metadata").tobytes())
     for key, value in changes.items():
         (content if key in content else metadata)[key] = value
-    metadata["sha256"] = changes.get("sha256") or cache.content_sha256(tuple(metadata["labels"]), content)
+    metadata["sha256"] = changes.get("sha256") or content_sha256(tuple(metadata["labels"]), content)
     np.savez(path, metadata=np.frombuffer(json.dumps(metadata).encode(), np.uint8), **content)
 
 

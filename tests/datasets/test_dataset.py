@@ -18,7 +18,7 @@ from kernorm import data
 from kernorm.config import TrainConfig
 from kernorm.data import DataConfig
 from kernorm.datasets import cache, prepare, tfds
-from kernorm.datasets.cache import Arrays
+from kernorm.datasets.arrays import Arrays, content_sha256
 from kernorm.datasets.dataset import HeldOutSplit, load, load_arrays, pixel_moments, prepared_sha256
 from kernorm.errors import UsageError
 
@@ -266,7 +266,7 @@ def test_a_set_of_an_older_kernorm_is_prepared_again(prepared_here, prepared, ca
     wrong = arrays.train_images + np.uint8(9)
     values = {**arrays.values, "train_images": wrong}
     metadata = {"schema": 1, "name": "tiny_set", "version": "1.0.0", "labels": list(arrays.labels)}
-    metadata["sha256"] = cache.content_sha256(arrays.labels, values)
+    metadata["sha256"] = content_sha256(arrays.labels, values)
     np.savez(path, metadata=np.frombuffer(json.dumps(metadata).encode(), np.uint8), **values)
     assert cache.prepared_sha256("tiny_set") is None
     assert load_arrays("tiny_set", data_dir=prepared).sha256 == arrays.sha256

@@ -13,7 +13,8 @@ from kernorm.config import TrainConfig
 from kernorm.datasets import cache, own, prepare
 from kernorm.datasets.dataset import load
 from kernorm.datasets.decode import decode_image, upright
-from kernorm.datasets.folder import Reading, read_folder, read_npz, scan
+from kernorm.datasets.folder import Reading, read_folder, scan
+from kernorm.datasets.npz import read_npz
 from kernorm.errors import UsageError
 
 

@@ -17,6 +17,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from kernorm.config import TrainConfig
 from kernorm.datasets import cache
+from kernorm.datasets.arrays import Arrays, content_sha256
 from kernorm.errors import UsageError
 from kernorm.export import ExportConfig, main
 from kernorm.nets.model import build_model_for
@@ -101,12 +102,12 @@ def run_folder(tmp_path_factory, mnist_info):
         "test_images": generator.integers(0, 256, (20, 28, 28, 1), dtype=np.uint8),
         "test_labels": np.arange(20, dtype=np.int32) % 10,
     }
-    digest = cache.content_sha256(LABELS, values)
+    digest = content_sha256(LABELS, values)
     folder = tmp_path_factory.mktemp("runs") / TINY.run_id
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERNORM_CACHE_DIR", str(folder.parent / "cache"))
-        cache.write(cache.Arrays(name="tiny", version="1.0.0", sha256=digest, labels=LABELS, **values))
+        cache.write(Arrays(name="tiny", version="1.0.0", sha256=digest, labels=LABELS, **values))
         data = dataclasses.replace(mnist_info, name="tiny", version="1.0.0", sha256=digest)
         model = trained(TINY, data)
         model.save_weights(folder / "model.weights.h5")

@@ -11,20 +11,14 @@ from scipy import stats as scipy_stats
 from kernorm.stats import comparison as module
 from kernorm.stats import intervals
 from kernorm.stats.comparison import (
-    MOST_SEEDS,
     Comparison,
     compare,
     holm,
     holm_levels,
     mcnemar,
     pairing_pays,
-    percentage_points,
-    plan_seeds,
     pooled_correlation,
-    seeds_needed,
     summarize,
-    verdict,
-    visible_difference,
 )
 from kernorm.stats.intervals import (
     chance_variance,
@@ -35,6 +29,8 @@ from kernorm.stats.intervals import (
     two_level_interval,
     variance_parts,
 )
+from kernorm.stats.planning import MOST_SEEDS, plan_seeds, seeds_needed, visible_difference
+from kernorm.stats.verdict import percentage_points, verdict
 
 
 def arm(values):

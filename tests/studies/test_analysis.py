@@ -8,8 +8,8 @@ from kernorm.config import TrainConfig
 from kernorm.records.record import Epoch
 from kernorm.stats import intervals
 from kernorm.studies.analysis import analyse
-from kernorm.studies.definition import Published
 from kernorm.studies.ledger import Result
+from kernorm.studies.published import Published
 from kernorm.studies.summary import METRICS
 from tests.builders import COUNT, a_study, evaluation, make_history, make_record
 

@@ -6,7 +6,9 @@ import pytest
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.recipes import RECIPES
-from kernorm.studies.definition import Published, load_study, packaged, with_overrides
+from kernorm.studies.definition import with_overrides
+from kernorm.studies.loading import load_study, packaged
+from kernorm.studies.published import Published
 from kernorm.training.schedules import schedule_tables
 
 GOOD = '''"""Is it

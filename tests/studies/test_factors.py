@@ -6,7 +6,7 @@ from scipy import stats
 
 from kernorm.config import TrainConfig
 from kernorm.studies.factors import factors_of
-from kernorm.studies.verdicts import Judged
+from kernorm.studies.judged import Judged
 from tests.builders import a_study
 
 VALUES = {

@@ -10,8 +10,10 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.stats.comparison import summarize
 from kernorm.studies.analysis import results_by_arm
-from kernorm.studies.definition import Statement, load_study, study_of, with_overrides
+from kernorm.studies.definition import study_of, with_overrides
 from kernorm.studies.design import Design
+from kernorm.studies.loading import load_study
+from kernorm.studies.published import Statement
 from kernorm.studies.statements import answer_statements
 from tests.builders import COUNT, a_study, some_results
 

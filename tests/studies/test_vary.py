@@ -8,7 +8,7 @@ from kernorm import study as command
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.recipes import recipe
-from kernorm.studies.definition import load_study
+from kernorm.studies.loading import load_study
 from kernorm.studies.vary import FILE, varied_study, write_study_file
 from kernorm.system import cli
 

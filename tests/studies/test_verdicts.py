@@ -9,8 +9,9 @@ from kernorm.config import TrainConfig
 from kernorm.stats import anytime, comparison, intervals
 from kernorm.studies.analysis import analyse, results_by_arm
 from kernorm.studies.design import Design
+from kernorm.studies.judged import chance, failures_of
 from kernorm.studies.ledger import Result
-from kernorm.studies.verdicts import chance, decide, failures_of, format_visible
+from kernorm.studies.verdicts import decide, format_visible
 from tests.benchmarks import verdicts as simulation
 from tests.builders import COUNT, a_study, evaluation, make_record, some_results
 

@@ -15,7 +15,7 @@ about 0.18 points if runs vary by 0.05.
 """
 
 from kernorm.config import NormName, TrainConfig
-from kernorm.studies.definition import Statement
+from kernorm.studies.published import Statement
 
 NORMS: tuple[NormName, ...] = ("bn", "gn", "ln")
 BATCH_SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512)

@@ -11,7 +11,7 @@ Without the flag, five seeds an arm, which see differences from about 0.12 point
 """
 
 from kernorm.recipes import recipe
-from kernorm.studies.definition import Published, Statement
+from kernorm.studies.published import Published, Statement
 
 SOURCE = "TSAI EVA4 session 6, notebook Modularized_FINAL, best of 40 epochs on test"
 

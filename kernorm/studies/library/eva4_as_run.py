@@ -11,9 +11,9 @@ times the stated one. The `l1` arm below is therefore the config of `none` with 
 """
 
 from kernorm.recipes import recipe
-from kernorm.studies.definition import Published, Statement
 from kernorm.studies.library.eva4 import PUBLISHED as CLAIMED
 from kernorm.studies.library.eva4 import STATEMENTS as CONCLUDED
+from kernorm.studies.published import Published, Statement
 
 ARMS = {
     "none": recipe("eva4"),

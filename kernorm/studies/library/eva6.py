@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe
-from kernorm.studies.definition import Published, Statement
+from kernorm.studies.published import Published, Statement
 
 TABLE = "EVA6 session 6, README's table, best of 25 epochs on test"
 NOTEBOOK = "EVA6 session 6, notebook MultipleNorms, best of 25 epochs on test"

@@ -12,7 +12,7 @@ seeds resolve.
 """
 
 from kernorm.recipes import recipe
-from kernorm.studies.definition import Published
+from kernorm.studies.published import Published
 
 SOURCE = "EVA6 session 6, notebook MultipleNorms, best of 25 epochs on test"
 

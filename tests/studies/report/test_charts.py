@@ -8,7 +8,7 @@ from PIL import Image
 
 from kernorm.config import TrainConfig
 from kernorm.reporting.figures import PALETTE, plain, to_png, to_svg
-from kernorm.studies.definition import load_study
+from kernorm.studies.loading import load_study
 from kernorm.studies.report.arms import COLOURED, compared_groups, readable
 from kernorm.studies.report.batch_sizes import batch_lines
 from kernorm.studies.report.charts import charts

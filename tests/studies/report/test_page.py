@@ -16,8 +16,8 @@ from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
 from kernorm.records.record import Duplicates
 from kernorm.studies.analysis import analyse
-from kernorm.studies.definition import Published, Statement
 from kernorm.studies.ledger import Ledger
+from kernorm.studies.published import Published, Statement
 from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
 from kernorm.studies.report.page import write_study_report
