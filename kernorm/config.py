@@ -306,11 +306,8 @@ class TrainConfig:
             raise UsageError("--format converts what is exported.", "--format with --no-export", "Remove one of them.")
         self._check_data()
         if self.select == "validation" and self.validation_size == 0:
-            raise UsageError(
-                "--select validation needs a validation split.",
-                "validation_size=0",
-                "Give --validation-size 10000 or --select last.",
-            )
+            fix = "Give --validation-size auto or --select last."
+            raise UsageError("--select validation needs a validation split.", "validation_size=0", fix)
         if self.base_momentum is not None and self.schedule != "onecycle":
             raise UsageError(
                 "--base-momentum belongs to --schedule onecycle.", f"schedule={self.schedule!r}", "Remove it."
@@ -330,11 +327,9 @@ class TrainConfig:
             return
         for name, default in READING.items():
             if getattr(self, name) != default:
-                raise UsageError(
-                    f"{_flag(name)} belongs to own images.",
-                    f"{_flag(name)} {getattr(self, name)} with dataset={self.dataset!r}",
-                    f"Write a path, such as ./{self.dataset}, or remove it.",
-                )
+                received = f"{_flag(name)} {getattr(self, name)} with dataset={self.dataset!r}"
+                fix = f"Write a path, such as ./{self.dataset}, or remove it."
+                raise UsageError(f"{_flag(name)} belongs to own images.", received, fix)
         if self.dataset.partition("/")[0] != self.dataset.partition("/")[0].lower() and "@" not in self.dataset:
             raise UsageError(
                 "--dataset takes tensorflow-datasets' lower-case name.",

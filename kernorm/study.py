@@ -17,6 +17,7 @@ from kernorm.errors import UsageError
 from kernorm.limits import check_settings
 from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
 from kernorm.system import cli
+from kernorm.system.words import settings_of, split_words
 
 if TYPE_CHECKING:
     from kernorm.studies.definition import Study, UntilResolved
@@ -237,10 +238,10 @@ def default(words: list[str]) -> tuple[StudyConfig | None, list[str]]:
     from kernorm.config import TrainConfig
     from kernorm.studies.vary import HELD
 
-    theirs = cli.settings_of(TrainConfig) - {"reports_dir", "saved_models_dir", "push", "threads"}
-    own = cli.settings_of(StudyConfig) - theirs
+    theirs = settings_of(TrainConfig) - {"reports_dir", "saved_models_dir", "push", "threads"}
+    own = settings_of(StudyConfig) - theirs
     held = {name: flag for name, flag in HELD.items() if name not in own}
-    mine, left = cli.split_words(words, own=own, theirs=theirs, held=held, holder="A study", prog=PROG)
+    mine, left = split_words(words, own=own, theirs=theirs, held=held, holder="A study", prog=PROG)
     varied, others = _varied(mine)
     return StudyConfig(vary=varied, train_words=tuple(left)), others
 

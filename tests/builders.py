@@ -15,18 +15,8 @@ import numpy as np
 
 from kernorm.config import TrainConfig
 from kernorm.datasets.cache import prepared_sha256
-from kernorm.records.record import (
-    REVISION,
-    THRESHOLDS,
-    Data,
-    Environment,
-    Epoch,
-    Layer,
-    Opening,
-    Pruned,
-    Record,
-    Watched,
-)
+from kernorm.records.data import Data
+from kernorm.records.record import REVISION, THRESHOLDS, Environment, Epoch, Layer, Opening, Pruned, Record, Watched
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import UNHASHED, tree_sha256
 from kernorm.stats.scores import evaluate

@@ -20,7 +20,8 @@ from kernorm.config import TrainConfig
 from kernorm.datasets import cache
 from kernorm.datasets.arrays import Arrays, content_sha256
 from kernorm.recipes import recipe_of_words
-from kernorm.records.record import REVISION, Data, Environment, Record, read_record, write_record
+from kernorm.records.data import Data
+from kernorm.records.record import REVISION, Environment, Record, read_record, write_record
 from kernorm.system import cli
 from kernorm.system.files import locked
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe, recipe_named
 from kernorm.system import cli
+from kernorm.system import words as command_words
 from tuner.config import TRIAL, SearchConfig
 from tuner.points import first_points
 from tuner.space import check_batches
@@ -84,7 +85,7 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         UsageError: a flag that neither has, or one of kernorm.train that the search sets itself.
     """
-    own = cli.settings_of(SearchConfig)
+    own = command_words.settings_of(SearchConfig)
     held = {
         "batch_size": "--batch-sizes",
         "export": "--final",
@@ -93,8 +94,8 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
         "retrain": "--overwrite",
         "track": "the report",
     }
-    theirs = cli.settings_of(TrainConfig) - own
-    return cli.split_words(words, own=own, theirs=theirs, held=held, holder="A search", prog=PROG)
+    theirs = command_words.settings_of(TrainConfig) - own
+    return command_words.split_words(words, own=own, theirs=theirs, held=held, holder="A search", prog=PROG)
 
 
 def default(words: list[str]) -> tuple[SearchConfig, list[str]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from kernorm.config import Resize
 from kernorm.datasets.origin import Origin
-from kernorm.records.record import Duplicates
+from kernorm.records.data import Duplicates
 
 DTYPES = {"train_images": "|u1", "train_labels": "<i4", "test_images": "|u1", "test_labels": "<i4"}
 

@@ -23,7 +23,7 @@ from kernorm.datasets.duplicates import count_duplicates
 from kernorm.datasets.origin import Origin
 from kernorm.errors import UsageError
 from kernorm.limits import expanded
-from kernorm.records.record import Duplicates
+from kernorm.records.data import Duplicates
 from kernorm.system.files import sync_folder
 from kernorm.system.machine import home
 

@@ -13,7 +13,8 @@ from kernorm.datasets.arrays import Arrays, DamagedError
 from kernorm.datasets.origin import Origin
 from kernorm.datasets.splits import split_indices
 from kernorm.errors import UsageError
-from kernorm.records.record import Data, Opening
+from kernorm.records.data import Data
+from kernorm.records.record import Opening
 
 _LOG = logging.getLogger("kernorm")
 _SAID: set[str] = set()

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from kernorm.records.record import Duplicates
+from kernorm.records.data import Duplicates
 
 
 def image_digests(images: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from kernorm.limits import whole_number
 from kernorm.nets.layers import Dropout, StandardizedConv2D
 from kernorm.nets.norms import Place, build_norm, resolve_groups
 from kernorm.nets.penalties import layer_penalties, regularizer
-from kernorm.records.record import Data
+from kernorm.records.data import Data
 from kernorm.system.backend import keras_settings
 
 Order = Literal["norm-relu", "relu-norm", "bare"]

@@ -6,7 +6,6 @@ takes another λ, shows. The model is left as it was.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from kernorm.errors import UsageError
+from kernorm.nets.probe import gradients_of, loss_of, restored, without_regularizers
 from kernorm.nets.swap import is_kernel, own_variables
 
 
@@ -93,16 +93,16 @@ def prove_penalty(model: keras.Model, x: Any, y: Any, *, l1: float | None = None
     if not model.compiled:
         raise UsageError("A penalty is proven in a compiled model.", f"{model.name}, which is not", "Call compile().")
     try:
-        total = _loss(model, x, y)
+        total = loss_of(model, x, y)
     except (ValueError, TypeError, AttributeError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError("A penalty is proven on a batch that the model takes.", line, "Give x and y of one.") from None
     pairs = own_variables(model)
     kinds = [variable.regularizer for _, variable in pairs]
-    with _without(model, activities=True):
-        no_activities = _loss(model, x, y)
-    with _without(model, activities=True, weights=True):
-        bare = _loss(model, x, y)
+    with without_regularizers(model, activities=True):
+        no_activities = loss_of(model, x, y)
+    with without_regularizers(model, activities=True, weights=True):
+        bare = loss_of(model, x, y)
     felt = _felt(model, x, y)
     trained = {id(variable) for variable in model.trainable_variables}
     rows = tuple(
@@ -163,53 +163,16 @@ def _single(value: Any) -> float:
     return float(f"{float(value):.7g}")
 
 
-def _loss(model: Any, x: Any, y: Any) -> float:
-    """Returns the compiled loss of a batch, in inference mode."""
-    model._clear_losses()
-    loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=False), sample_weight=None, training=False)
-    model._clear_losses()
-    return float(loss)
-
-
-@contextmanager
-def _without(model: Any, *, activities: bool = False, weights: bool = False) -> Iterator[None]:
-    """Takes regularizers away inside the context."""
-    layers = [layer for layer in model._flatten_layers() if activities and layer.activity_regularizer is not None]
-    variables = [variable for _, variable in own_variables(model) if weights and variable.regularizer is not None]
-    kept = [layer.activity_regularizer for layer in layers], [variable.regularizer for variable in variables]
-    try:
-        for layer in layers:
-            layer.activity_regularizer = None
-        for variable in variables:
-            variable.regularizer = None
-        yield
-    finally:
-        for layer, activity in zip(layers, kept[0], strict=True):
-            layer.activity_regularizer = activity
-        for variable, regularizer in zip(variables, kept[1], strict=True):
-            variable.regularizer = regularizer
-
-
-class _Recorder(keras.optimizers.Optimizer):
-    """Writes each gradient into its variable, instead of taking a step."""
-
-    def __init__(self) -> None:
-        super().__init__(learning_rate=1.0, name="recorder")
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        self.assign(variable, gradient)
-
-
 def _felt(model: Any, x: Any, y: Any) -> dict[int, float] | None:
     """Returns of each penalized variable the share of its penalty's gradient that a training step applies.
 
     None if the step does not use the compiled optimizer.
     """
-    with _restored(model):
+    with restored(model):
         weights = {id(v): ops.convert_to_numpy(v).astype(np.float64) for v in model.trainable_variables}
-        with_penalty = _gradients(model, x, y)
-        with _without(model, weights=True):
-            without = _gradients(model, x, y)
+        with_penalty = gradients_of(model, x, y)
+        with without_regularizers(model, weights=True):
+            without = gradients_of(model, x, y)
     if all(np.array_equal(weights[key], gradient) for key, gradient in without.items()):
         return None
     found = {}
@@ -225,39 +188,6 @@ def _felt(model: Any, x: Any, y: Any) -> dict[int, float] | None:
         if wanted.any():
             found[key] = float((change * wanted).sum() / np.square(wanted).sum())
     return found
-
-
-def _gradients(model: Any, x: Any, y: Any) -> dict[int, Any]:
-    """Returns what a training step hands to the optimizer, by variable; the state of the model is put back."""
-    recorder = _Recorder()
-    recorder.build(model.trainable_variables)
-    count = keras.tree.flatten(x)[0].shape[0]
-    kept = {name: getattr(model, name, None) for name in ("optimizer", "train_function", "history")}
-    model.optimizer, model.train_function = recorder, None
-    with _restored(model):
-        try:
-            model.fit(x, y, batch_size=count, epochs=1, shuffle=False, verbose=0)
-            return {id(v): ops.convert_to_numpy(v).astype(np.float64) for v in model.trainable_variables}
-        finally:
-            for name, value in kept.items():
-                setattr(model, name, value)
-
-
-@contextmanager
-def _restored(model: Any) -> Iterator[None]:
-    """Puts back all state of a model after the context, constraints of its variables included, which it lifts."""
-    variables = {id(v): v for v in (*model.variables, *model.metrics_variables)}
-    values = [(variable, ops.convert_to_numpy(variable)) for variable in variables.values()]
-    constraints = [(variable, variable.constraint) for variable in variables.values() if variable.constraint]
-    try:
-        for variable, _ in constraints:
-            variable.constraint = None
-        yield
-    finally:
-        for variable, constraint in constraints:
-            variable.constraint = constraint
-        for variable, value in values:
-            variable.assign(value)
 
 
 def _notes(rows: tuple[PenaltyRow, ...], activity: float, optimizer: Any) -> Iterator[str]:

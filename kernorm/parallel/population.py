@@ -33,10 +33,11 @@ from kernorm.parallel.members import (
 from kernorm.parallel.vmap import State, Steps, stack
 from kernorm.records.history import write_history
 from kernorm.records.record import THRESHOLDS, Epoch, Record
+from kernorm.training.answers import Logits
 from kernorm.training.callbacks import Diverged
 from kernorm.training.diagnostics import pruned
 from kernorm.training.run import fail, finish
-from kernorm.training.trainer import Logits, Trainer
+from kernorm.training.trainer import Trainer
 
 # Steps a dispatch on an accelerator.
 STEPS = 32

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from kernorm.config import Resize, TrainConfig, with_added
+from kernorm.config import TrainConfig, with_added
 from kernorm.errors import UsageError
+from kernorm.records.data import Data
 from kernorm.records.schema import BY_COLUMNS, Schema, strict
 
 SCHEMA = 1
@@ -167,49 +168,6 @@ class Opening:
     time: str
     epoch: int
     purpose: str
-
-
-@strict
-@dataclass(frozen=True, kw_only=True)
-class Duplicates:
-    """Exact duplicates of a whole data set, by decoded pixels.
-
-    `train` and `test` count the images that repeat an earlier one of their split, `across` the test images that also
-    stand in training.
-    """
-
-    train: int
-    test: int
-    across: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.across:,} test images also in training, {self.train:,} repeated in training, {self.test:,} in test"
-        )
-
-
-@strict
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The data of a run: the set as tensorflow-datasets names it, its version, the sha256 of its arrays, split sizes.
-
-    `mean` and `std` are the training pixels' (0 to 255), one per channel; the net scales its input by them.
-    `duplicates` is None in records of before they were counted. `resize` is how own images were brought to one size,
-    None for a set that has one.
-    """
-
-    name: str
-    version: str
-    sha256: str
-    labels: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    train: int
-    validation: int
-    test: int
-    duplicates: Duplicates | None = None
-    resize: Resize | None = None
 
 
 @strict

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe
-from kernorm.records.record import SHOWN, THRESHOLDS, Duplicates, Evaluation, Record
+from kernorm.records.data import Duplicates
+from kernorm.records.record import SHOWN, THRESHOLDS, Evaluation, Record
 from kernorm.reporting.charts import FEW, TINY, charts
 from kernorm.reporting.figures import to_png, to_svg
 from kernorm.reporting.format import moment, name_of, points

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kernorm.errors import UsageError
-from kernorm.records.record import Data, Evaluation, Opening, Record
+from kernorm.records.data import Data
+from kernorm.records.record import Evaluation, Opening, Record
 from kernorm.records.schema import Schema, strict
 from kernorm.system.files import write_atomically
 

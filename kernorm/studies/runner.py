@@ -26,8 +26,8 @@ from kernorm.studies.design import Design, read_design, settled, write_design
 from kernorm.studies.judged import ended_runs
 from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
 from kernorm.studies.report.page import write_study_report
-from kernorm.studies.report.words import not_used, taken
 from kernorm.studies.rounds import format_round, next_round, open_arms, require_order, with_counts
+from kernorm.studies.sources import not_used, taken
 from kernorm.studies.summary import StudySummary
 from kernorm.studies.terminal import format_result
 from kernorm.studies.verdicts import format_visible

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from kernorm.config import TrainConfig
-from kernorm.records.record import BY_COLUMNS, Duplicates, Evaluation, Record
+from kernorm.records.data import Duplicates
+from kernorm.records.record import BY_COLUMNS, Evaluation, Record
 from kernorm.stats import comparison, intervals
 from kernorm.stats.planning import MOST_SEEDS
 from kernorm.stats.verdict import Verdict, percentage_points

@@ -1,6 +1,6 @@
 """Computes one run in its folder: builds, proves the penalty, fits or resumes, measures. train.py calls it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from kernorm.stats.scores import evaluate
 from kernorm.system.backend import prepare_backend
 from kernorm.system.machine import peak_memory
 from kernorm.training import checkpoint
+from kernorm.training.answers import Logits, count_parameters, fusing_pays
 from kernorm.training.callbacks import Diverged, RunLog, TrainingState
 from kernorm.training.diagnostics import Watch, layer_table, prune_table, pruned_logits
 from kernorm.training.environment import describe_environment
@@ -36,20 +37,6 @@ _OPENINGS = TypeAdapter(list[Opening])
 # Accesses to the test split since the checkpoint, where an epoch ends without one: of populations.
 LOOKS = "looks.jsonl"
 _LOOKS = JsonLines(Opening)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Logits:
-    """What the selected weights answer, (N, K) a split; `pruned` of the validation split, else of train.
-
-    `test_last` is what the last epoch's weights answer to the test split, where that split selected; None elsewhere.
-    """
-
-    train: NDArray[np.float32]
-    validation: NDArray[np.float32] | None
-    test: NDArray[np.float32]
-    test_last: NDArray[np.float32] | None
-    pruned: list[NDArray[np.float32]]
 
 
 class Trainer:
@@ -97,8 +84,8 @@ class Trainer:
             config=config,
             data=self.data.info,
             environment=describe_environment(config),
-            parameters=_count(self.model.trainable_variables),
-            parameters_total=_count(self.model.weights),
+            parameters=count_parameters(self.model.trainable_variables),
+            parameters_total=count_parameters(self.model.weights),
             penalty_proof=proof,
             monitored=self.monitored,
         )
@@ -140,11 +127,8 @@ class Trainer:
                 "Give another --reports-dir, or move that folder away.",
             )
         checkpoint.restore(state, self.model)
-        self.reached = TrainingState(
-            history=_HISTORY.validate_python(state.notes["history"]),
-            selected=state.notes["selected"],
-            kept=state.kept,
-        )
+        history = _HISTORY.validate_python(state.notes["history"])
+        self.reached = TrainingState(history=history, selected=state.notes["selected"], kept=state.kept)
         openings = _OPENINGS.validate_python(state.notes["openings"])
         self.data.test.openings.extend([*openings, *(look for look in noted if look not in openings)])
         self.record = replace(self.record, started=state.notes["started"])
@@ -312,15 +296,3 @@ class Trainer:
             pruned=prune_table(self.model, logits.pruned, probe.labels, split),
         )
         return self.record, test.images[[mistake.index for mistake in measured.mistakes[:SHOWN]]]
-
-
-def fusing_pays(config: TrainConfig, images: int) -> bool:
-    """Tells whether a run on so many training images is long enough, and its steps large enough, for fused blocks.
-
-    Compiling costs about 5 CPU-seconds and saves about 0.25 ms an image; a compiled step begins about 2 ms later.
-    """
-    return config.epochs * images >= 30_000 and config.batch_size >= 16
-
-
-def _count(variables: list) -> int:
-    return int(sum(np.prod(variable.shape) for variable in variables))

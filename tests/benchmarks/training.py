@@ -41,9 +41,9 @@ def kernorm_step(net: NetName, norm: NormName, dropout: float, steps: int, threa
     from kernorm.datasets.batches import Batches
     from kernorm.datasets.dataset import load
     from kernorm.nets.model import build_model_for
+    from kernorm.training.answers import fusing_pays
     from kernorm.training.optimizers import build_optimizer
     from kernorm.training.schedules import schedule_tables
-    from kernorm.training.trainer import fusing_pays
 
     config = TrainConfig(
         net=net,

@@ -17,7 +17,7 @@ from kernorm.datasets import cache, prepare
 from kernorm.datasets.arrays import Arrays, DamagedError, content_sha256
 from kernorm.datasets.origin import Origin
 from kernorm.errors import UsageError
-from kernorm.records.record import Duplicates
+from kernorm.records.data import Duplicates
 from kernorm.system import cli
 
 

@@ -10,7 +10,7 @@ from kernorm.evaluate import PROG, EvaluateConfig, main
 from kernorm.evaluation.latency import Latency, Timed, write_latency
 from kernorm.evaluation.report import render
 from kernorm.evaluation.result import blessing_problem, format_evaluation, latest_blessed, read_evaluation
-from kernorm.records.record import Duplicates
+from kernorm.records.data import Duplicates
 from kernorm.saved_model.card import FOLDER, read_card
 from kernorm.saved_model.inference import load_in_batches
 from kernorm.saved_model.integrity import verify_integrity

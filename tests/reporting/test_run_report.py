@@ -11,7 +11,8 @@ from PIL import Image
 
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe, recipe_of_words
-from kernorm.records.record import Duplicates, Export, Opening, read_record, write_record
+from kernorm.records.data import Duplicates
+from kernorm.records.record import Export, Opening, read_record, write_record
 from kernorm.reporting.figures import PALETTE
 from kernorm.reporting.format import duration, moment, percent, points
 from kernorm.reporting.run_report import command, notices, write_report

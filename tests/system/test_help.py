@@ -9,8 +9,8 @@ from importlib import import_module
 import pytest
 
 from kernorm.config import TrainConfig
-from kernorm.system.cli import flags_of
 from kernorm.system.help import REST, grouped_help
+from kernorm.system.words import flags_of
 
 COMMANDS = {
     "kernorm.train": "TrainConfig",

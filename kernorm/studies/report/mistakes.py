@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load_test_split
 from kernorm.errors import UsageError
-from kernorm.records.record import Data
+from kernorm.records.data import Data
 from kernorm.reporting.figures import PALETTE, Panel, plain
 from kernorm.reporting.format import name_of
 from kernorm.reporting.page import mistakes_as_uris, picture

@@ -4,13 +4,14 @@ Between the analysis and the study's report.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from kernorm.records.record import REVISION
 from kernorm.reporting.run_report import Notice, duplicates_notice
 from kernorm.stats.comparison import ALPHA
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
+from kernorm.studies.sources import not_used, taken
 from kernorm.studies.summary import METRICS, ArmSummary, Claim, StudySummary, counted
 from kernorm.studies.wording import LISTED, compared, decided_interval, failure_rate, listed, score, unit
 
@@ -205,24 +206,6 @@ def _sources(summary: StudySummary) -> Iterable[Notice]:
         yield Notice("note", "Other results of these runs were not used", text)
     if text := taken(summary.taken):
         yield Notice("note", "Some runs are shared with other studies", text)
-
-
-def taken(counts: Mapping[str, int]) -> str:
-    """Says how many runs were taken from which studies; nothing if none were."""
-    if not counts:
-        return ""
-    total = sum(counts.values())
-    named = ", ".join(f"{count:,} from {study}" for study, count in sorted(counts.items()))
-    return f"{counted(total, 'run')} {'was' if total == 1 else 'were'} trained by other studies: {named}."
-
-
-def not_used(counts: Mapping[str, int]) -> str:
-    """Says how many runs have a result that today's code or data would not give; nothing if none has."""
-    if not counts:
-        return ""
-    total = sum(counts.values())
-    named = ", ".join(f"{count:,} of {reason}" for reason, count in sorted(counts.items()))
-    return f"{counted(total, 'run')} {'has a result' if total == 1 else 'have results'} not used here: {named}."
 
 
 def _rule(summary: StudySummary) -> Notice:

@@ -14,7 +14,7 @@ from PIL import Image
 from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
-from kernorm.records.record import Duplicates
+from kernorm.records.data import Duplicates
 from kernorm.studies.analysis import analyse
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.published import Published, Statement
