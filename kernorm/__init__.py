@@ -51,7 +51,7 @@ _HOME = {
     "kernorm.errors": ("Refused", "UsageError"),
     "kernorm.parallel.settings": ("EngineConfig",),
     "kernorm.recipes": ("recipe",),
-    "kernorm.studies.definition": ("Published", "Statement"),
+    "kernorm.studies.published": ("Published", "Statement"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

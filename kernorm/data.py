@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from kernorm.config import Color, Resize, TrainConfig
-from kernorm.datasets.arrays import DamagedError
 from kernorm.errors import UsageError
 from kernorm.limits import Limit, check_settings, is_path, size_of
 from kernorm.system import cli
@@ -114,6 +113,7 @@ def describe(path: Path, *, in_full: bool = False) -> str:
     `in_full` adds images by class and split, and the moments of the training pixels.
     """
     from kernorm.datasets import cache
+    from kernorm.datasets.arrays import DamagedError
 
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     try:

@@ -142,7 +142,8 @@ def _of_type(value: Any, kind: _Kind) -> Any:
         return expanded(value) if Path in kind.types else _NOT_OF_TYPE
     if isinstance(value, os.PathLike) and Path in kind.types:
         return expanded(value)
-    if isinstance(value, numbers.Real) and float in kind.types:
+    whole = int in kind.types and isinstance(value, numbers.Integral)
+    if isinstance(value, numbers.Real) and float in kind.types and not whole:
         try:
             return float(value)
         except OverflowError:

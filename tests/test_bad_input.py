@@ -310,7 +310,7 @@ NET = [
 DATA = [
     Case(
         "--dataset ../../etc",
-        "--dataset takes a tensorflow-datasets name, NAME, NAME/CONFIG or NAME:1.2.3. Received: dataset='../../etc'.",
+        "--dataset takes a folder or an .npz file. Received: ../../etc, which is not there. Give another.",
     ),
     Case(["--dataset", "my set"], "Received: dataset='my set'. Give for example mnist or emnist/balanced."),
     Case("--dataset 数字", "Received: dataset='数字'."),

@@ -67,7 +67,7 @@ def _run(arguments: list[str], name: str) -> str:
             f"the process that prepares {name} ended with {child.returncode}",
             "Look at its message above; a negative number is a signal, -9 mostly for lack of memory.",
         )
-    return child.stdout.strip()
+    return (child.stdout or "").strip()
 
 
 def write_own(path: Path, stem: str, reading: Reading) -> str:

@@ -19,7 +19,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from kernorm.config import TrainConfig
-from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import seconds_of, whole_number
 from kernorm.studies.published import Published, Statement
@@ -148,6 +147,8 @@ def with_overrides(
     Raises:
         UsageError: a pattern matches no arm, or a number is refused.
     """
+    from kernorm.datasets.own import with_prepared  # NumPy, which --help does without
+
     count = None if seeds is None else whole_number(seeds)
     if seeds is not None and (count is None or count < 1):
         raise UsageError("--seeds must be at least 1.", f"seeds={seeds}", "Give 5, or at least 2 for a verdict.")

@@ -163,10 +163,12 @@ def test_a_batch_larger_than_the_training_split_is_refused(rng, cache_folder):
         load(TrainConfig(dataset="tiny", validation_size=100, batch_size=501))
 
 
-def test_the_default_validation_size_is_refused_where_it_does_not_fit(rng, cache_folder):
+def test_a_validation_size_is_refused_where_it_does_not_fit_and_the_default_fits(rng, cache_folder):
     cached_set(rng)
     with pytest.raises(UsageError, match=r"validation_size=10000 of 600 images in 3 classes\. Give at most 597\."):
-        load(TrainConfig(dataset="tiny"))
+        load(TrainConfig(dataset="tiny", validation_size=10_000))
+    assert load(TrainConfig(dataset="tiny")).info.validation == 120  # 20 %
+    assert load(TrainConfig(dataset="tiny", validation_size=0.1, train_size=0.5)).info.train == 270
 
 
 def test_the_test_split_enters_each_opening():

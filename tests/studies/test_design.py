@@ -6,6 +6,7 @@ from kernorm.errors import UsageError
 from kernorm.stats import anytime
 from kernorm.studies import definition
 from kernorm.studies.design import DESIGN, Design, Look, read_design, settled, write_design
+from kernorm.studies.loading import load_study
 from kernorm.studies.summary import METRICS
 from kernorm.study import PROG, StudyConfig, command, main
 from kernorm.system import cli
@@ -124,12 +125,12 @@ def test_a_study_files_primary_metric(tmp_path):
     path = tmp_path / "mine.py"
     text = '"""Which?"""\nfrom kernorm.config import TrainConfig\nARMS = {"bn": TrainConfig()}\n'
     path.write_text(text + 'PRIMARY = "cross_entropy"\n')
-    assert definition.load_study(str(path)).metric == "cross_entropy"
+    assert load_study(str(path)).metric == "cross_entropy"
     path.write_text(text + "PRIMARY = 3\n")
     with pytest.raises(
         UsageError, match=r"A primary metric is a known one\. Received: 3 as PRIMARY of .*mine\.py\. Known"
     ):
-        definition.load_study(str(path))
+        load_study(str(path))
 
 
 def test_the_command_line_that_goes_on():

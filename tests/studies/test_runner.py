@@ -374,7 +374,7 @@ def test_the_command_is_what_was_typed():
         (["smoke", "--name=.."], "--name is one folder's name. Received: '..'."),
         (["smoke", "--sedes=3"], "An option must be a known one. Received: --sedes=3. Did you mean --seeds?"),
         (["smoke", "--seeds=three"], "--seeds could not be read. Received: 'three'."),
-        ([], "NAME|FILE.py must be given. Received: nothing. See python -m kernorm.study --help."),
+        ([], "A study is named, or given by --vary. Received: neither. Give one of them, for example smoke."),
     ],
 )
 def test_refuses_in_one_line(tmp_path, monkeypatch, capsys, words, message):
