@@ -7,10 +7,11 @@ import importlib.util
 import json
 import shlex
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import ChoiceLoader, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
 from kernorm.reporting.figures import concise, to_png, to_svg
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from tuner.confirm import Confirmed
 
 SHOWN = 15
+
+
+@lru_cache(maxsize=1)
+def _renderer() -> Environment:
+    """Returns what renders a search's page: its template, and those of all reports."""
+    loader = ChoiceLoader([PackageLoader("tuner"), PackageLoader("kernorm.reporting")])
+    renderer = page_renderer().overlay(loader=loader)
+    renderer.filters |= {"concise": concise}
+    return renderer
 
 
 def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confirmed") -> Path:
@@ -45,27 +55,28 @@ def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confir
     for name, group in drawn.items():
         write_atomically(folder / f"{name}.png", to_png(group, f"search {config.name}, {len(best)} trials"))
     panels = {panel.name: panel for group in drawn.values() for panel in group}
-    renderer = page_renderer()
-    renderer.loader = ChoiceLoader([PackageLoader("tuner"), PackageLoader("kernorm.reporting")])
-    renderer.filters |= {"concise": concise}
-    page = renderer.get_template("search_report.html.j2").render(
-        config=config,
-        labels=LABELS,
-        command=command(config),
-        trials=trials.ended,
-        best=best,
-        shown=best[:SHOWN],
-        failed=[trial for trial in trials.ended if trial.score is None],
-        confirmed=confirmed,
-        arms=_arms(confirmed),
-        final=confirmed.final.arms[0] if confirmed.final else None,
-        panels=panels,
-        svgs={name: Markup(to_svg(panel)) for name, panel in panels.items()},
-        drawn={name: [panel.name for panel in group] for name, group in drawn.items()},
-        importance=importance,
-        cpu_seconds=sum(repeat.cpu_seconds for trial in trials.ended for repeat in trial.repeats),
-        epochs=sum(trial.new_epochs for trial in trials.ended),
-        seconds=max(trial.ended for trial in trials.ended),
+    page = (
+        _renderer()
+        .get_template("search_report.html.j2")
+        .render(
+            config=config,
+            labels=LABELS,
+            command=command(config),
+            trials=trials.ended,
+            best=best,
+            shown=best[:SHOWN],
+            failed=[trial for trial in trials.ended if trial.score is None],
+            confirmed=confirmed,
+            arms=_arms(confirmed),
+            final=confirmed.final.arms[0] if confirmed.final else None,
+            panels=panels,
+            svgs={name: Markup(to_svg(panel)) for name, panel in panels.items()},
+            drawn={name: [panel.name for panel in group] for name, group in drawn.items()},
+            importance=importance,
+            cpu_seconds=sum(repeat.cpu_seconds for trial in trials.ended for repeat in trial.repeats),
+            epochs=sum(trial.new_epochs for trial in trials.ended),
+            seconds=max(trial.ended for trial in trials.ended),
+        )
     )
     path = folder / "report.html"
     write_atomically(path, page.encode())

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,8 +15,12 @@ from PIL import Image
 from kernorm.reporting.format import duration, moment, percent, points, share
 
 
+@lru_cache(maxsize=1)
 def page_renderer() -> Environment:
-    """Returns what renders the page of a report: the package's templates, escaping, filters for numbers and units."""
+    """Returns what renders the page of a report: the package's templates, escaping, filters for numbers and units.
+
+    One a process, so that a template is compiled once.
+    """
     renderer = Environment(
         loader=PackageLoader("kernorm.reporting"),
         autoescape=True,

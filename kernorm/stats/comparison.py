@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from kernorm.stats.intervals import ROUNDING, Interval, Values, as_interval, bootstrap_interval, finite_values
@@ -212,10 +211,15 @@ def pairing_pays(correlation: float | None) -> bool:
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Returns p-values adjusted for being one of several (Holm 1979); None, no test made, stays and does not count."""
+    """Returns p-values adjusted for being one of several (Holm 1979); None, no test made, stays and does not count.
+
+    The k-th smallest of m is multiplied by m − k + 1, is no less than the one before it, and at most 1.
+    """
     made = {name: p for name, p in p_values.items() if p is not None}
-    adjusted = multipletests(finite_values(made, "p of"), method="holm")[1].tolist() if made else []
-    return dict.fromkeys(p_values) | dict(zip(made, adjusted, strict=True))
+    ordered = sorted(made, key=lambda name: made[name])
+    factors = np.arange(len(made), 0, -1)
+    adjusted = np.minimum(1.0, np.maximum.accumulate(factors * finite_values({n: made[n] for n in ordered}, "p of")))
+    return dict.fromkeys(p_values) | dict(zip(ordered, adjusted.tolist(), strict=True))
 
 
 def holm_levels(p_values: Mapping[str, float | None], alpha: float = ALPHA) -> dict[str, float]:

@@ -14,7 +14,6 @@ images; or the wrong side), the share with its 95 % interval, how many were righ
 
 import argparse
 import csv
-import gc
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -217,8 +216,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     template, rows = template_record(), []
-    gc.collect()
-    gc.freeze()  # statsmodels collects garbage in every correction by Holm
     comparison.bootstrap_interval = lambda *_: (0.0, 0.0)  # which no verdict looks at
     if asked.saved:
         saved(asked.studies, template)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import special
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 
 from kernorm.stats import comparison as module
 from kernorm.stats import intervals
@@ -236,6 +237,12 @@ def test_holm_by_hand():
     assert list(adjusted) == ["a", "none", "b", "c", "d"]
     assert holm({}) == {}
     assert holm({"a": None}) == {"a": None}
+
+
+def test_holm_as_statsmodels_has_it():
+    for p_values in np.random.default_rng(0).uniform(0, 0.2, (20, 7)).round(2):  # with ties
+        names = dict(zip("abcdefg", p_values.tolist(), strict=True))
+        assert list(holm(names).values()) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 def test_levels_of_holm_are_those_at_which_each_is_refuted():
