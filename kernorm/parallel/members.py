@@ -108,6 +108,11 @@ def equal_batches(
 Failed = Callable[[TrainConfig, Exception], None]
 
 
+def raise_error(config: TrainConfig, error: Exception) -> None:
+    """Raises a member's error."""
+    raise error
+
+
 @contextlib.contextmanager
 def passing_errors(failed: Failed, config: TrainConfig) -> Iterator[None]:
     """Passes a member's error to `failed`."""

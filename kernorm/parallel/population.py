@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from kernorm.config import TrainConfig
 from kernorm.datasets.batches import EVALUATION_BATCH
 from kernorm.datasets.dataset import Split
 from kernorm.nets.penalties import check_penalty, lambdas, penalty_of
@@ -27,6 +26,7 @@ from kernorm.parallel.members import (
     kernel_places,
     on_the_host,
     passing_errors,
+    raise_error,
     set_state,
     state_of,
 )
@@ -75,7 +75,7 @@ class Population(Placement):
     ) -> None:
         devices = devices or jax.devices()
         first = runs[0]
-        self.failed, self.last = failed or _raising, first.last
+        self.failed, self.last = failed or raise_error, first.last
         super().__init__(
             runs,
             done,
@@ -297,7 +297,3 @@ class Population(Placement):
             part = found[:, start : start + EVALUATION_BATCH]
             part[:] = np.asarray(self.programs.logits(state, self.programs.shared(images)))[:, : part.shape[1]]
         return found
-
-
-def _raising(config: TrainConfig, error: Exception) -> None:
-    raise error
