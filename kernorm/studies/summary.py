@@ -200,7 +200,7 @@ class ArmSummary:
         failures: of the arm's runs.
         exhausted: whether more seeds cannot tell more, but more images would.
         mcnemar: between the run of median accuracy and the baseline's.
-        generalization_interval: interval of the accuracy over runs and images, for digits that were never seen.
+        generalization_interval: interval of the accuracy over runs and images, for images that were never seen.
         generalization_difference: of the difference to the baseline.
         times: runs until a target accuracy on the monitored split, by names such as `epochs to 99.0 %`.
         penalties: mean λ1·Σ|w| and λ2·Σw² at step 0 and at the end.

@@ -60,7 +60,7 @@ def charts(arms: Sequence[Arm], primary: str = "accuracy") -> dict[str, tuple[Pa
 
 
 def differences(arms: Sequence[Arm], primary: str = "accuracy") -> tuple[Panel, ...]:
-    """Forest plots: each arm's difference to its baseline, with the interval over seeds and the one on new digits."""
+    """Forest plots: each arm's difference to its baseline, with the interval over seeds and the one on new images."""
     return tuple(panel for metric in UNITS if (panel := _forest(arms, metric, primary)))
 
 
@@ -84,7 +84,7 @@ def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
             colour, marker = MARKS[outcome]
             new = arm.summary.generalization_difference if metric == "accuracy" else None
             for ends, below, width, ink, name in (
-                (new, 0.22, 1.2, "muted", "new digits"),
+                (new, 0.22, 1.2, "muted", "new images"),
                 (comparison.interval, 0, 3.0, colour, "interval"),
             ):
                 if ends:

@@ -156,7 +156,7 @@ def _caption(name: str, summary: StudySummary, arms: Sequence[Arm]) -> str:
     if apart(compared_groups(arms)):
         lines = f"{watched}, mean ± 1 sd over seeds"
     meanings = {
-        "differences": "thick: 95 % interval over seeds; thin: on new digits; shaded: what counts as equivalent",
+        "differences": "thick: 95 % interval over seeds; thin: on new images; shaded: what counts as equivalent",
         "seeds": "points: runs; black: mean; grey: its 95 % interval (Student's t)",
         "batch_size": "mean and 95 % interval over seeds (Student's t)",
         "curves": "mean ± 1 sd over seeds; axes of the arms that are not far worse than the others",

@@ -118,7 +118,7 @@ def test_forest_shows_differences_and_intervals(arms, panels, metric, factor):
         np.testing.assert_allclose(by_label["interval"][row].get_xdata(), factor * np.array(comparison.interval))
         if metric == "accuracy":
             new = arm.summary.generalization_difference
-            np.testing.assert_allclose(by_label["new digits"][row].get_xdata(), factor * np.array(new))
+            np.testing.assert_allclose(by_label["new images"][row].get_xdata(), factor * np.array(new))
     spans = [patch.get_x() for patch in axes.patches]
     assert spans == (pytest.approx([-0.05]) if metric == "accuracy" else [])
     sides = [axes.get_title(side) for side in ("left", "right")]
