@@ -87,7 +87,7 @@ def notices(record: Record) -> list[Notice]:
     if record.status != "finished":
         found.insert(0, _unfinished(record))
     if record.test:
-        found.append(_resolution(record.test))
+        found += [_resolution(record.test), *_unpredicted(record)]
     if record.data.duplicates:
         found.append(duplicates_notice(record.data.name, record.data.duplicates))
     order = ("bad", "warning", "good", "note")
@@ -217,6 +217,19 @@ def duplicates_notice(name: str, found: Duplicates) -> Notice:
     if found.train or found.test:
         return Notice("warning", "Some images stand in their split more than once", text)
     return Notice("good", "No image stands in the set twice", text)
+
+
+def _unpredicted(record: Record) -> list[Notice]:
+    """Names the classes of the test split that no image was taken for."""
+    confusion = record.test.confusion if record.test else ()
+    there = [place for place, row in enumerate(confusion) if sum(row)]
+    never = [record.data.labels[place] for place in there if not any(row[place] for row in confusion)]
+    if not never:
+        return []
+    recalls = [confusion[place][place] / sum(confusion[place]) for place in there]
+    named = ", ".join(never[:FEW]) + (f" and {len(never) - FEW} more" if len(never) > FEW else "")
+    text = f"{named}. The mean accuracy over classes is {100 * sum(recalls) / len(recalls):.1f} %."
+    return [Notice("bad", f"{len(never)} of {len(there)} classes were never predicted", text)]
 
 
 def _penalty(record: Record) -> Notice:

@@ -370,6 +370,20 @@ def test_verdict_on_duplicates(counts, kind, title):
     assert not [notice for notice in notices(make_record()) if "exact pixels" in notice.text]  # of before
 
 
+def test_classes_that_were_never_predicted_are_named():
+    """Two of three classes with images; a fourth has none, which is no fault of the net."""
+    record = make_record()
+    labels = ("ant", "bee", "cat", "dog")
+    confusion = ((8, 0, 0, 0), (4, 0, 0, 0), (3, 0, 1, 0), (0, 0, 0, 0))
+    changes = {
+        "data": dataclasses.replace(record.data, labels=labels),
+        "test": dataclasses.replace(record.test, confusion=confusion),
+    }
+    found = verdict("1 of 3 classes were never predicted", **changes)
+    assert (found.kind, found.text) == ("bad", "bee. The mean accuracy over classes is 41.7 %.")
+    assert not [notice for notice in notices(record) if "never predicted" in notice.title]
+
+
 @pytest.mark.parametrize(
     ("l2", "proof", "kind", "title"),
     [
