@@ -110,7 +110,7 @@ def read_folder(root: Path, name: str, reading: Reading, report: Callable[[int, 
         root: see the module.
         name: of the set.
         reading: size, colours and share of the test split.
-        report: is told how many of how many files are read.
+        report: called with the number of files read so far, and of all files.
 
     Raises:
         UsageError: the folder is not laid out so, files are not what can be read, sizes differ and none is given, or
