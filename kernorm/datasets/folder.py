@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from kernorm.config import Color, Resize
 from kernorm.datasets.arrays import Arrays
 from kernorm.datasets.decode import decode_image, upright
 from kernorm.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 READ = (".jpg", ".jpeg", ".png", ".bmp")
 # Image files that TensorFlow does not decode.
@@ -177,7 +181,7 @@ def inspect(files: Sequence[Path], root: Path) -> dict[Path, tuple[int, int, boo
     return kinds
 
 
-def _problem(image: "Image.Image") -> str:  # type: ignore[name-defined]  # noqa: F821
+def _problem(image: "Image.Image") -> str:
     if getattr(image, "n_frames", 1) > 1:
         return "animated"
     if image.format not in ("JPEG", "PNG", "BMP", "MPO"):
@@ -185,8 +189,8 @@ def _problem(image: "Image.Image") -> str:  # type: ignore[name-defined]  # noqa
     if image.mode in _MODES:
         return _MODES[image.mode]
     if "A" in image.mode or "transparency" in image.info:
-        alpha = image.convert("RGBA").getchannel("A")
-        return "transparency" if alpha.getextrema()[0] < 255 else ""
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        return "transparency" if alpha.min() < 255 else ""
     return ""
 
 
