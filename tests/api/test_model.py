@@ -45,3 +45,20 @@ def test_sizes_of_numpy_are_sizes():
 def test_refuses_what_is_no_net(words, message):
     with pytest.raises(UsageError, match=message):
         kernorm.build_model(**{"net": "eva6", **words})
+
+
+def test_a_model_of_anybody_is_swapped_penalized_and_proven():
+    model = kernorm.build_model(net="eva6", image_shape=(14, 14, 1), num_classes=3)
+    swapped = kernorm.add_penalties(kernorm.swap_norm(model, "gn", groups=4), l2=1e-3)
+    assert isinstance(swapped.get_layer("conv1_norm"), keras.layers.GroupNormalization)
+    swapped.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    images = np.random.default_rng(0).integers(0, 256, (6, 14, 14, 1), np.uint8)
+    proof = kernorm.prove_penalty(swapped, images, np.arange(6) % 3, l1=0.0, l2=1e-3)
+    assert (proof.holds, proof.problems) == (True, ())
+    kernel = swapped.get_layer("conv1").kernel.numpy().astype(float)
+    row = proof.table.loc["conv1/kernel"]
+    assert (row["l2"], row["penalty"]) == (1e-3, pytest.approx(1e-3 * np.square(kernel).sum(), rel=1e-5))
+    assert repr(proof).endswith("The penalty is on.")
+    assert "The penalty is on." in proof._repr_html_()
+    wrong = kernorm.prove_penalty(swapped, images, np.arange(6) % 3, l2=1e-4)
+    assert "conv1/kernel: λ2 = 0.0001 is stated, 0.001 is on." in wrong._repr_html_()

@@ -11,6 +11,7 @@ from concurrent import futures
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,6 +20,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
 from kernorm.predict import PROG, PredictConfig, main
+from kernorm.saved_model.signatures import write_saved_model
 from kernorm.serving import client
 from kernorm.system.cli import run
 from tests.builders import SHOWN
@@ -237,3 +239,35 @@ def test_refuses_what_is_no_model(files, tmp_path, capsys):
     tf.saved_model.save(other, str(tmp_path / "other"), signatures={"double": other.double})
     assert asked("--model-path", tmp_path / "other", files[0][0]) == 2
     assert "A model answers serving_png. Received: " in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A model of own images, 14x14 by cutting from the middle, that answers by their mean colour."""
+    image = keras.Input((14, 14, 3), dtype="uint8", name="image")
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(image))
+    folder = tmp_path_factory.mktemp("own") / "1"
+    write_saved_model(keras.Model(image, mean), ("red", "green", "blue"), folder, resize="crop")
+    (folder / "assets.extra" / "kernorm").mkdir(parents=True)
+    (folder / "assets.extra" / "kernorm" / "labels.txt").write_text("red\ngreen\nblue\n")
+    return folder
+
+
+def test_a_model_of_own_images_takes_jpeg_and_png_of_any_size(own, tmp_path, capsys):
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[..., 0], wide[:, 20:40] = 200, (0, 180, 0)  # green in the middle, which `crop` keeps
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(wide).save(tmp_path / "wide.jpg", quality=95)
+    Image.fromarray(np.full((14, 14, 3), (0, 0, 250), np.uint8)).save(tmp_path / "exact.png")
+    for names in (("wide.jpg", "exact.png"), ("wide.png", "exact.png"), ("exact.png",)):
+        assert not asked(*(tmp_path / name for name in names), "--model-path", own)
+        said = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+        assert said == ["blue" if name == "exact.png" else "green" for name in names]
+
+
+def test_another_model_refuses_jpeg(tmp_path, capsys):
+    Image.new("L", (28, 28)).save(tmp_path / "digit.jpg")
+    assert asked(tmp_path / "digit.jpg", "--model-path", SHOWN) == 2
+    assert capsys.readouterr().err == (
+        "error: A model that was not trained on own images takes PNG files. Received: others. Convert them.\n"
+    )
