@@ -7,13 +7,14 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from kernorm.errors import UsageError, nearest
-from kernorm.limits import Limit, check_settings, is_path, number_or_share, size_of
+from kernorm.by_layer import LAMBDA, check_layer_settings
+from kernorm.errors import UsageError
+from kernorm.limits import Limit, check_settings, flag_of, is_path, number_or_share, size_of
 
 NetName = Literal["eva6", "eva4"]
 NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
@@ -26,8 +27,6 @@ Tracker = Literal["none", "wandb", "mlflow"]
 Resize = Literal["stretch", "crop", "pad"]
 Color = Literal["rgb", "grayscale"]
 
-# The largest λ.
-LAMBDA = 1e3
 # These say where a run reads, writes and reports and how far it goes now, not what it computes: they stay out of its
 # identity.
 NOT_IDENTITY = (
@@ -315,21 +314,21 @@ class TrainConfig:
         if self.nesterov and self.momentum == 0:
             raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
         for name in ("norm_at", "penalty_at"):
-            _check_layer_settings(name, getattr(self, name))
+            check_layer_settings(name, getattr(self, name), get_args(NormName))
 
     def _check_data(self) -> None:
         """Refuses a set's name in capitals, sizes that are none, and settings of own images for another set."""
         if self.image_size is not None:
             size_of(self.image_size)
         for name in ("validation_size", "train_size"):
-            object.__setattr__(self, name, number_or_share(getattr(self, name), _flag(name)))
+            object.__setattr__(self, name, number_or_share(getattr(self, name), flag_of(name)))
         if is_path(self.dataset):
             return
         for name, default in READING.items():
             if getattr(self, name) != default:
-                received = f"{_flag(name)} {getattr(self, name)} with dataset={self.dataset!r}"
+                received = f"{flag_of(name)} {getattr(self, name)} with dataset={self.dataset!r}"
                 fix = f"Write a path, such as ./{self.dataset}, or remove it."
-                raise UsageError(f"{_flag(name)} belongs to own images.", received, fix)
+                raise UsageError(f"{flag_of(name)} belongs to own images.", received, fix)
         if self.dataset.partition("/")[0] != self.dataset.partition("/")[0].lower() and "@" not in self.dataset:
             raise UsageError(
                 "--dataset takes tensorflow-datasets' lower-case name.",
@@ -391,57 +390,6 @@ def without_places(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, **defaults)
 
 
-def layer_settings(name: str, settings: Iterable[str]) -> dict[str, str]:
-    """Splits LAYER=VALUE settings of the field `name` into a dict by layer.
-
-    Raises:
-        UsageError: a setting has no `=`, or one layer is named twice.
-    """
-    by_layer: dict[str, str] = {}
-    for setting in settings:
-        layer, equals, value = setting.partition("=")
-        if not (layer and equals and value):
-            raise UsageError(
-                f"{_flag(name)} takes LAYER=VALUE.", f"{setting!r}", f"Give for example {_EXAMPLES[name]}."
-            )
-        if layer in by_layer:
-            raise UsageError(f"{_flag(name)} takes each layer once.", f"{layer!r} twice", "Remove one of them.")
-        by_layer[layer] = value
-    return by_layer
-
-
-def parse_penalty(setting: str) -> tuple[float, float]:
-    """Reads the L1,L2 of a `--penalty-at` setting.
-
-    Raises:
-        UsageError: it is not two finite numbers of at least 0.
-    """
-    try:
-        l1, l2 = (float(value) for value in setting.split(","))
-    except ValueError:
-        l1 = l2 = math.nan
-    if not (0 <= l1 <= LAMBDA and 0 <= l2 <= LAMBDA):
-        raise UsageError(
-            f"--penalty-at takes LAYER=L1,L2, two numbers from 0 to {LAMBDA:g}.",
-            f"{setting!r}",
-            f"Give for example {_EXAMPLES['penalty_at']}.",
-        )
-    return l1, l2
-
-
-def _check_layer_settings(name: str, settings: Iterable[str]) -> None:
-    for value in layer_settings(name, settings).values():
-        if name == "penalty_at":
-            parse_penalty(value)
-        elif value not in get_args(NormName):
-            raise UsageError("--norm-at takes a known norm.", f"{value!r}", nearest(value, get_args(NormName)))
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-_EXAMPLES = {"norm_at": "conv1=none", "penalty_at": "conv1=0,0.001"}
 _BATCH_NORMS = ("bn", "gbn", "brn")
 _RATE_OF_BATCH_NORMS, _RATE = 0.07, 0.03
 

@@ -59,7 +59,7 @@ def _kinds(settings: type) -> dict[str, _Kind]:
         marks = getattr(hint, "__metadata__", ())
         # A command may name the flag otherwise, by an argument of tyro.
         named = next((mark.name for mark in marks if isinstance(getattr(mark, "name", None), str)), name)
-        found[name] = _kind("--" + (named or name).replace("_", "-"), hint)
+        found[name] = _kind(flag_of(named or name), hint)
     return found
 
 
@@ -80,6 +80,11 @@ def _kind(flag: str, hint: Any) -> _Kind:
     kinds = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
     choices = tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
     return _Kind(flag, kinds, choices, next((mark for mark in marks if isinstance(mark, Limit)), None))
+
+
+def flag_of(name: str) -> str:
+    """Returns the flag of a setting."""
+    return "--" + name.replace("_", "-")
 
 
 def seconds_of(text: str, flag: str) -> float:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from kernorm import config as config_module
-from kernorm.config import NOT_IDENTITY, TrainConfig, layer_settings, parse_penalty, to_json, with_added
+from kernorm.by_layer import layer_settings, parse_penalty
+from kernorm.config import NOT_IDENTITY, TrainConfig, to_json, with_added
 from kernorm.errors import UsageError
 from kernorm.recipes import RECIPES, recipe, recipe_of_words
 from kernorm.records.record import Record

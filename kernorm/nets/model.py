@@ -6,7 +6,8 @@ from typing import Literal
 
 import keras
 
-from kernorm.config import TrainConfig, layer_settings
+from kernorm.by_layer import layer_settings
+from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import whole_number
 from kernorm.nets.layers import Dropout, StandardizedConv2D

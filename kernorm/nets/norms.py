@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from kernorm.config import TrainConfig, layer_settings
+from kernorm.by_layer import layer_settings
+from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.nets import layers
 

@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from kernorm.config import TrainConfig, layer_settings, parse_penalty
+from kernorm.by_layer import layer_settings, parse_penalty
+from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 
 

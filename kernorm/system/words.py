@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import tyro
 
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import flag_of
 
 
 def flags_of(config_class: type) -> list[str]:
@@ -21,7 +22,7 @@ def flags_of(config_class: type) -> list[str]:
             flags += flags_of(kind)
         else:
             names = [mark.name for mark in marks if getattr(mark, "name", None)]
-            flags.append("--" + (names or [name])[0].replace("_", "-"))
+            flags.append(flag_of((names or [name])[0]))
     return flags
 
 
