@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.readme_tables import figures, rendered
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,3 +40,11 @@ def test_a_fresh_clone_has_no_run_that_would_count_as_already_trained():
     if listed.returncode:
         pytest.skip("not a git checkout")
     assert listed.stdout == ""
+
+
+def test_every_result_in_the_readme_is_what_committed_records_say():
+    """`python -m tests.readme_tables` writes the tables again."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == rendered(text)
+    for figure in figures():
+        assert figure in " ".join(text.split()), figure

@@ -1,0 +1,250 @@
+"""README's tables of results, made from committed records: `python -m tests.readme_tables` writes them into README.
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kernorm.studies.summary import Claim
+
+ROOT = Path(__file__).parent.parent
+
+
+def summary_of(name: str) -> dict[str, Any]:
+    """Returns the summary of a committed study."""
+    return json.loads((ROOT / "reports" / name / "summary.json").read_text(encoding="utf-8"))
+
+
+def arms_of(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns what a summary holds by arm."""
+    return {arm["name"]: arm for arm in summary["arms"]}
+
+
+def half(interval: list[float] | None) -> str:
+    """Returns ± half of an interval of accuracies, in points; nothing where there is none."""
+    return f" ± {50 * (interval[1] - interval[0]):.2f}" if interval else ""
+
+
+def points(value: float) -> str:
+    """Returns a difference of accuracies in points, with its sign."""
+    return f"{100 * value:+.2f}".replace("-", "−")
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Returns a table in Markdown."""
+    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def results() -> str:
+    """Returns the table of what kernorm's own recipes reach."""
+    arms = arms_of(summary_of("studies/recipes"))
+    example = json.loads(next((ROOT / "reports/examples").glob("*/record.json")).read_text(encoding="utf-8"))
+    test = example["test"]
+    low, high = test["interval"]
+
+    def row(words: str, arm: dict[str, Any]) -> tuple[str, ...]:
+        score, runs = arm["scores"]["accuracy"], arm["scores"]["accuracy"]["n"]
+        accuracy = f"**{100 * score['mean']:.2f}**{half(arm['generalization_interval'])}"
+        minutes = f"{arm['cpu_seconds'] / runs / 60:.1f}"
+        return words, "9,962", str(arm["config"]["epochs"]), str(runs), accuracy, minutes
+
+    return table(
+        ("what", "parameters", "epochs", "n", "test accuracy, %, ± 95 % for new images", "CPU-minutes a run"),
+        [
+            row("default flags (`bn`, no penalty)", arms["default"]),
+            row("`--recipe best`", arms["best"]),
+            (
+                f"the command above, seed {example['config']['seed']}",
+                f"{example['parameters']:,}",
+                str(example["config"]["epochs"]),
+                "1",
+                f"{100 * test['accuracy']:.2f} ({100 * low:.2f} to {100 * high:.2f} by n = {test['count']:,})",
+                f"{example['cpu_seconds'] / 60:.1f}",
+            ),
+        ],
+    )
+
+
+def published(study: str) -> Callable[[], str]:
+    """Returns a function that makes the table of a published study, in the form of the published one."""
+
+    def row(arm: dict[str, Any]) -> tuple[str, ...]:
+        config, score, last = arm["config"], arm["scores"].get("accuracy"), arm["last"]
+        best = f"{100 * score['mean']:.2f}{half(score['interval'])}, n = {score['n']}" if score else "–"
+        honest = f"{100 * last['score']['mean']:.2f}{half(last['score']['interval'])}" if last else "–"
+        claims = [Claim(**claim) for claim in arm["claims"]]
+        on = "none" if not claims else "on" if all(claim.kept for claim in claims) else "**not as stated**"
+        return (
+            config["norm"],
+            f"{config['l1']:g}",
+            f"{2 * config['l2']:g}",
+            str(config["batch_size"]),
+            f"{arm['published']['accuracy']:.2f}" if arm["published"] else "–",
+            best,
+            honest,
+            points(last["gain"]) if last else "–",
+            _verdict(arm),
+            on,
+        )
+
+    def make() -> str:
+        return table(
+            (
+                "norm",
+                "λ1",
+                "weight decay (2·λ2)",
+                "batch",
+                "published",
+                "best epoch on test",
+                "last epoch",
+                "choosing on test",
+                "verdict, last epoch",
+                "penalty",
+            ),
+            [row(arm) for arm in summary_of(f"studies/{study}")["arms"]],
+        )
+
+    return make
+
+
+def _verdict(arm: dict[str, Any]) -> str:
+    if arm["baseline"] is None:
+        return "baseline"
+    last = arm["last"]
+    if not last or last["verdict"]["name"] == "no verdict":
+        return "none yet"
+    difference = last["compared"]["difference"]
+    return f"{points(difference)}, {last['verdict']['name']}"
+
+
+def short_study() -> str:
+    """Returns some rows of eva6 at three epochs."""
+    summary = summary_of("studies/eva6-e3")
+    arms = arms_of(summary)
+    words = {
+        "bn": "bn, no penalty",
+        "gn": "gn, no penalty",
+        "gn-l1_0.0995-b123": "gn, λ1 0.0995, batch 123",
+        "ln-wd_0.0066-b32": "ln, weight decay 0.0066, batch 32",
+    }
+    rows: list[tuple[str, ...]] = []
+    for name, text in words.items():
+        arm = arms[name]
+        found = arm["comparisons"].get("accuracy")
+        difference = points(found["difference"]) if found else "–"
+        failed = arm["failures"]
+        if failed["collapsed"]:
+            collapsed = f"{failed['collapsed']} of {failed['runs']} runs collapsed"
+            difference += f"; {collapsed}: with that penalty really on, nothing is learned"
+        mean = f"{100 * arm['scores']['accuracy']['mean']:.2f}{half(arm['generalization_interval'])}"
+        rows.append((text, mean, difference, f"{arm['published']['accuracy']:.2f}" if arm["published"] else "–"))
+    others = [arm for name, arm in arms.items() if name not in words]
+    means = sorted(100 * arm["scores"]["accuracy"]["mean"] for arm in others)
+    changes = sorted(arm["comparisons"]["accuracy"]["difference"] for arm in others)
+    stated = sorted(arm["published"]["accuracy"] for arm in others)
+    rows.append(
+        (
+            f"the other {len(others)} arms",
+            f"{means[0]:.2f} to {means[-1]:.2f}",
+            f"{points(changes[0])} to {points(changes[-1])}",
+            f"{stated[0]:.2f} to {stated[-1]:.2f}",
+        )
+    )
+    head = ("arm", "test accuracy, %, ± 95 % for new images", "difference to bn, points", "published")
+    return table(head, rows)
+
+
+def search() -> str:
+    """Returns the table of what the default search found."""
+    folder = "searches/search/studies"
+    confirmed, final = summary_of(f"{folder}/confirm"), summary_of(f"{folder}/final")
+    trials = json.loads((ROOT / "reports/searches/search/tuner_results.json").read_text(encoding="utf-8"))
+    arms = arms_of(confirmed)
+
+    def fresh(name: str, study: str) -> float:
+        lines = (ROOT / "reports" / folder / study / "records.jsonl").read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        values = [one["record"]["validation"]["cross_entropy"] for one in found if one["arm"] == name]
+        return sum(values) / len(values)
+
+    def row(words: str, name: str) -> tuple[str, ...]:
+        arm = arms[name]
+        trial = next((one for one in trials if f"trial {int(one['trial_id']) + 1}" == name), None)
+        found = arm["comparisons"].get("accuracy")
+        against = "baseline"
+        if found:
+            low, high = found["interval"]
+            against = f"{points(found['difference'])} [{points(low)}, {points(high)}], not resolved"
+        score = arm["scores"]["accuracy"]
+        accuracy = f"{100 * score['mean']:.2f}{half(score['interval'])}"
+        return words, f"{trial['score']:.4f}" if trial else "–", f"{fresh(name, 'confirm'):.4f}", accuracy, against
+
+    score = arms_of(final)["found"]["scores"]["accuracy"]
+    return table(
+        ("arm", "validation cross-entropy: in the search", "on fresh seeds", "test accuracy, %", "against no penalty"),
+        [
+            row("λ1 1.23e-5, batch 16", "trial 6"),
+            row("λ1 1.11e-4, λ2 6.17e-4, batch 64", "trial 5"),
+            row("no penalty, batch 64", "no penalty"),
+            (
+                "the first row, trained in full",
+                "–",
+                f"{fresh('found', 'final'):.4f}",
+                f"**{100 * score['mean']:.2f}**{half(score['interval'])}",
+                "published: 98.76 to 99.52 %",
+            ),
+        ],
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "results": results,
+    "eva4": published("eva4"),
+    "eva6": published("eva6"),
+    "eva6-e3": short_study,
+    "search": search,
+}
+
+
+def figures() -> Iterator[str]:
+    """Yields what README's text says of the study of recipes."""
+    best = arms_of(summary_of("studies/recipes"))["best"]
+    found, entropy = best["comparisons"]["accuracy"], best["comparisons"]["cross_entropy"]
+    low, high = best["verdict"]["interval"] or found["interval"]
+    yield f"{100 * found['difference']:.2f} points ({points(low)} to {points(high)} on these test images)"
+    low, high = entropy["interval"]
+    yield f"cross-entropy is lower by {-entropy['difference']:.4f} ({-high:.4f} to {-low:.4f})"
+    stated = [
+        arm["published"]["accuracy"]
+        for name in ("eva4", "eva6")
+        for arm in summary_of(f"studies/{name}")["arms"]
+        if arm["published"]
+    ]
+    yield f"{min(stated):.2f} to {max(stated):.2f} %"
+
+
+def rendered(text: str) -> str:
+    """Returns README's text with every table as the records have it."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", "\n<!-- end -->"
+        before, found, rest = text.partition(begin)
+        if not found or end not in rest:
+            raise ValueError(f"README must have a table between {begin.strip()} and {end.strip()}.")
+        text = before + begin + make() + end + rest.partition(end)[2]
+    return text
+
+
+def main() -> int:
+    """Writes the tables into README."""
+    readme = ROOT / "README.md"
+    readme.write_text(rendered(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
