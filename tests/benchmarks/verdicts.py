@@ -15,7 +15,7 @@ images; or the wrong side), the share with its 95 % interval, how many were righ
 import argparse
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import Evaluation, Mistake, Record
-from kernorm.stats import comparison
+from kernorm.stats import comparison, intervals
 from kernorm.stats.intervals import clopper_pearson
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
@@ -173,9 +173,9 @@ MIXED = (0.0, 0.05, 0.10, 0.20)
 FIXED = (3, 5, 8, 12, 16, 20, 25, 30, 40, 50)
 
 
-def saved(studies: int, template: Record) -> None:
-    """Prints how many runs --until-resolved takes less than the fixed design of the same share of right verdicts."""
-    for arms, mixed in ((1, (0.0,)), (1, (0.10,)), (1, (0.20,)), (4, MIXED), (11, MIXED), (11, (0.0,))):
+def saved(studies: int, template: Record, *, floor: bool) -> Iterator[dict[str, object]]:
+    """Yields how many runs --until-resolved takes against the fixed design of the same share of right verdicts."""
+    for arms, mixed in ((1, (0.0,)), (1, (0.05,)), (1, (0.10,)), (1, (0.20,)), (4, MIXED), (4, (0.0,)), (11, MIXED)):
         plain = Setting(arms=arms, seeds=None, interaction=0.0, mixed=mixed)
         curve = []
         for seeds in FIXED:
@@ -192,18 +192,39 @@ def saved(studies: int, template: Record) -> None:
             first = int(np.argmax(reached >= min(right, reached[-1]) - 0.01))
             ends = slice(max(0, first - 1), first + 1)
             fixed_runs = float(np.interp(right - 0.01, reached[ends], FIXED[ends])) * (arms + 1)
-            change = f"{100 * (runs / fixed_runs - 1):+.0f} %"
-            print(
-                arms,
-                mixed,
-                cap,
-                f"right {right:.3f}",
-                f"runs {runs:.1f}",
-                f"fixed {fixed_runs:.1f}",
-                change,
-                sep="\t",
-                flush=True,
-            )
+            yield {
+                "arms": arms,
+                "better": " ".join(map(str, mixed)),
+                "floor": "image by image" if floor else "rounding",
+                "cap": cap or "none",
+                "studies": studies,
+                "right": round(right, 3),
+                "runs": round(runs, 1),
+                "fixed": round(fixed_runs, 1),
+                "change, %": round(100 * (runs / fixed_runs - 1)),
+            }
+
+
+def rates(studies: int, template: Record, settings: Iterable[Setting]) -> Iterator[dict[str, object]]:
+    """Yields how often verdicts are wrong and right in each setting."""
+    for setting in settings:
+        outcomes = [simulate(setting, seed, template) for seed in range(studies)]
+        judged = [judge(setting, outcome) for outcome in outcomes]
+        wrong = sum(false for false, _ in judged)
+        low, high = clopper_pearson(wrong, len(judged))
+        yield {
+            "arms": setting.arms,
+            "seeds": setting.seeds or (f"until resolved, cap {setting.cap}" if setting.cap else "until resolved"),
+            "interaction": setting.interaction,
+            "better": setting.better,
+            "studies": len(judged),
+            "false": wrong,
+            "rate": round(wrong / len(judged), 4),
+            "low": round(low, 4),
+            "high": round(high, 4),
+            "right": round(float(np.mean([share for _, share in judged])), 3),
+            "runs": round(float(np.mean([outcome.runs for outcome in outcomes])), 1),
+        }
 
 
 def main() -> int:
@@ -213,38 +234,29 @@ def main() -> int:
     parser.add_argument("--arms", type=int, nargs="+", help="only settings of so many arms")
     parser.add_argument("--interaction", type=float, nargs="+", help="only settings of such an interaction, in points")
     parser.add_argument("--saved", action="store_true")
+    parser.add_argument("--no-floor", action="store_true", help="with --saved: no variance implied by the images")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    template, rows = template_record(), []
+    template = template_record()
     comparison.bootstrap_interval = lambda *_: (0.0, 0.0)  # which no verdict looks at
-    if asked.saved:
-        saved(asked.studies, template)
-        return 0
-    for setting in settings():
-        if setting.arms not in (asked.arms or [setting.arms]):
-            continue
-        if setting.interaction not in (asked.interaction or [setting.interaction]):
-            continue
-        outcomes = [simulate(setting, seed, template) for seed in range(asked.studies)]
-        judged = [judge(setting, outcome) for outcome in outcomes]
-        wrong = sum(false for false, _ in judged)
-        low, high = clopper_pearson(wrong, len(judged))
-        rows.append(
-            {
-                "arms": setting.arms,
-                "seeds": setting.seeds or (f"until resolved, cap {setting.cap}" if setting.cap else "until resolved"),
-                "interaction": setting.interaction,
-                "better": setting.better,
-                "studies": len(judged),
-                "false": wrong,
-                "rate": round(wrong / len(judged), 4),
-                "low": round(low, 4),
-                "high": round(high, 4),
-                "right": round(float(np.mean([share for _, share in judged])), 3),
-                "runs": round(float(np.mean([outcome.runs for outcome in outcomes])), 1),
-            }
-        )
-        print(*rows[-1].values(), sep="\t", flush=True)
+    if asked.no_floor:
+        intervals.chance_variance = lambda *_: 0.0
+        intervals.chance_variances = lambda wrong, *_: (0.0,) * len(wrong)
+    chosen = (
+        setting
+        for setting in settings()
+        if setting.arms in (asked.arms or [setting.arms])
+        and setting.interaction in (asked.interaction or [setting.interaction])
+    )
+    found = (
+        saved(asked.studies, template, floor=not asked.no_floor)
+        if asked.saved
+        else rates(asked.studies, template, chosen)
+    )
+    rows = []
+    for row in found:
+        rows.append(row)
+        print(*row.values(), sep="\t", flush=True)
         if asked.out:
             with asked.out.open("w", newline="") as file:
                 writer = csv.DictWriter(file, rows[0], lineterminator="\n")
