@@ -35,6 +35,7 @@ class StudyConfig:
     - batch_size: norms by batch sizes by rules for the learning rate
     - recipes: kernorm's own, default and best
     - small_data: 1,000, 5,000 and 50,000 training images by penalties
+    - fashion: does the answer carry over to Fashion-MNIST? (its files: see kernorm.data)
     - smoke: half a minute, to see that it works
 
     Or no name, and what is to be varied, every combination an arm; other flags are those of kernorm.train:

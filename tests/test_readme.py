@@ -22,7 +22,9 @@ def test_what_a_user_of_openvino_must_know_is_said():
     assert "`INFERENCE_PRECISION_HINT=f32`" in serve
 
 
-@pytest.mark.parametrize("study", ["eva4", "eva6", "eva4_as_run", "eva6_as_run", "recipes", "batch_size", "eva6-e3"])
+@pytest.mark.parametrize(
+    "study", ["eva4", "eva6", "eva4_as_run", "eva6_as_run", "recipes", "batch_size", "fashion", "eva6-e3"]
+)
 def test_git_shows_the_evidence_of_committed_studies(study):
     """What git ignores can be lost unnoticed: `git status` does not show it."""
     names = ("records.jsonl", "report.html", "summary.json", "tables.csv")

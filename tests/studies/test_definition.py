@@ -170,6 +170,7 @@ def test_every_packaged_study_loads_and_says_what_it_costs():
         "eva4_as_run",
         "eva6",
         "eva6_as_run",
+        "fashion",
         "recipes",
         "small_data",
         "smoke",
