@@ -102,11 +102,14 @@ def chance_variances(
 ) -> tuple[float, ...]:
     """Returns `chance_variance` of the differences of the first run, the first two, … of all runs."""
     mine, other = _misses(count, wrong, baseline)
-    found, squares, columns, rows = [], 0.0, np.zeros(mine.shape[1]), np.zeros(0)
-    for row in mine - other:
-        squares, columns, rows = squares + float(row @ row), columns + row, np.append(rows, row.sum() / count)
-        found.append(_residual(squares, columns, rows, count) / count if len(rows) > 1 else 0.0)
-    return tuple(found)
+    part = mine - other
+    rows, runs = part.sum(axis=1) / count, np.arange(1, len(part) + 1)
+    # The sums of `_residual`, over the first run, the first two, …
+    squares = np.cumsum((part * part).sum(axis=1))
+    columns = np.square(np.cumsum(part, axis=0)).sum(axis=1)
+    left = squares - columns / runs - count * np.cumsum(rows * rows) + count * np.cumsum(rows) ** 2 / runs
+    found = np.maximum(0.0, left) / np.maximum(runs - 1, 1) / (count - 1) / count
+    return (0.0, *found[1:].tolist()) if len(part) else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +232,7 @@ def _misses(count: int, *arms: Sequence[Collection[int]]) -> list[Values]:
     for runs in arms:
         misses = np.zeros((len(runs), len(held)))
         for row, images in zip(misses, runs, strict=True):
-            row[[place[image] for image in images]] = 1.0
+            row[[*map(place.__getitem__, images)]] = 1.0
         found.append(misses)
     return found
 

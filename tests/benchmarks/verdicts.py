@@ -15,9 +15,10 @@ images; or the wrong side), the share with its 95 % interval, how many were righ
 import argparse
 import csv
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,14 +26,16 @@ from kernorm.config import TrainConfig
 from kernorm.records.record import Evaluation, Mistake, Record
 from kernorm.stats import comparison, intervals
 from kernorm.stats.intervals import clopper_pearson
+from kernorm.studies import verdicts
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
-from kernorm.studies.judged import ended_runs
+from kernorm.studies.judged import Judged, ended_runs
 from kernorm.studies.ledger import Result
 from kernorm.studies.rounds import is_closed, next_round, with_counts
 from kernorm.studies.verdicts import decide
 from tests.builders import a_study, make_record
 
+T = TypeVar("T")
 COUNT, HARD = 10_000, 400
 SHAPE = (0.15, 0.85)
 # Variance of a chance to be wrong, and the share of them that is drawn anew for an interaction.
@@ -227,6 +230,22 @@ def rates(studies: int, template: Record, settings: Iterable[Setting]) -> Iterat
         }
 
 
+def remembered(test: Callable[..., T]) -> Callable[..., T]:
+    """Returns the test of an arm, done once for the same runs."""
+    known: dict[object, T] = {}
+
+    def tested(mine: Judged, base: Judged, *args: object, **settings: object) -> T:
+        pairs = tuple((mine.values[seed], base.values[seed]) for seed in mine.values if seed in base.values)
+        key = (pairs, *settings.values())
+        if key not in known:
+            if len(known) > 100:
+                known.clear()
+            known[key] = test(mine, base, *args, **settings)
+        return known[key]
+
+    return tested
+
+
 def main() -> int:
     """Prints the table, and writes it if --out is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -238,7 +257,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     template = template_record()
-    comparison.bootstrap_interval = lambda *_: (0.0, 0.0)  # which no verdict looks at
+    # No verdict looks at these two, and an arm that is closed is tested again in every round.
+    comparison.bootstrap_interval = lambda *_: (0.0, 0.0)
+    verdicts.confidence_sequence = lambda *_, **__: None
+    verdicts._test_anytime = remembered(verdicts._test_anytime)
     if asked.no_floor:
         intervals.chance_variance = lambda *_: 0.0
         intervals.chance_variances = lambda wrong, *_: (0.0,) * len(wrong)
