@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from kernorm.by_layer import LAMBDA, check_layer_settings
-from kernorm.errors import UsageError
-from kernorm.limits import Limit, check_settings, flag_of, is_path, number_or_share, size_of
+from kernorm.contradictions import check_contradictions, check_data
+from kernorm.limits import Limit, check_settings, is_path
 
 NetName = Literal["eva6", "eva4"]
 NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
@@ -24,6 +24,8 @@ OptimizerName = Literal["sgd", "muon"]
 Selection = Literal["last", "validation", "test"]
 FormatName = Literal["onnx", "openvino", "litert"]
 Tracker = Literal["none", "wandb", "mlflow"]
+Flip = Literal["none", "horizontal", "vertical", "both"]
+Fill = Literal["constant", "reflect", "nearest"]
 Resize = Literal["stretch", "crop", "pad"]
 Color = Literal["rgb", "grayscale"]
 
@@ -45,9 +47,16 @@ NOT_IDENTITY = (
 
 # Settings that came after the first run ids, each with the value that means "as before". A run with that value keeps
 # the id that it had before the setting existed; the value stays here even if the default changes.
-ADDED: dict[str, Any] = {"image_size": None, "resize": "stretch", "color": None, "test_size": 0.2}
-# How own images are read, with the defaults; the name of a prepared set stands for them.
-READING = dict(ADDED)
+# How own images are read comes first, with the defaults; the name of a prepared set stands for it.
+READING: dict[str, Any] = {"image_size": None, "resize": "stretch", "color": None, "test_size": 0.2}
+ADDED: dict[str, Any] = READING | {
+    "flip": "none",
+    "elastic": 0.0,
+    "elastic_sigma": 4.0,
+    "fill": "constant",
+    "brightness": 0.0,
+    "contrast": 0.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +95,19 @@ class TrainConfig:
             "step_gamma",
             "step_after",
         ),
-        "augmentation": ("rotation", "shift", "zoom", "shear", "interpolation"),
+        "augmentation": (
+            "rotation",
+            "shift",
+            "zoom",
+            "shear",
+            "flip",
+            "elastic",
+            "elastic_sigma",
+            "interpolation",
+            "fill",
+            "brightness",
+            "contrast",
+        ),
         "data": (
             "dataset",
             "manual_dir",
@@ -220,8 +241,29 @@ class TrainConfig:
     shear: Annotated[float, Limit(0, 60, "from 0 to 60 degrees")] = 0.0
     """It leans by up to this many degrees along x."""
 
+    flip: Flip = "none"
+    """It is mirrored with probability 1/2. horizontal: left and right; vertical: top and bottom; both: each by itself.
+    Not for digits, letters and others whose mirror image means something else."""
+
+    elastic: Annotated[float, Limit(0, 1000, "from 0 to 1000 pixels")] = 0.0
+    """Elastic distortion (Simard et al. 2003): its α, by which smoothed random displacements are scaled, in pixels;
+    theirs for digits is 34."""
+
+    elastic_sigma: Annotated[float, Limit(0.5, 100, "from 0.5 to 100 pixels")] = 4.0
+    """elastic: standard deviation of the Gaussian that smooths the displacements."""
+
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
     """How pixels are resampled; nearest is what the published recipes did."""
+
+    fill: Fill = "constant"
+    """What comes from outside of the image. constant: black; reflect: the image mirrored at its edge; nearest: its
+    outermost pixels."""
+
+    brightness: Annotated[float, Limit(0, 1, "from 0 to 1, a fraction of black to white")] = 0.0
+    """All its pixels become lighter or darker by up to this fraction of the range from black to white."""
+
+    contrast: Annotated[float, Limit(0, 1, "from 0 to 1")] = 0.0
+    """Its pixels' distance from the mean of their channel grows or shrinks by up to this fraction."""
 
     select: Selection = "last"
     """Which epoch's weights are kept: last, or the best by validation or by test accuracy. The published studies chose
@@ -299,42 +341,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
         check_settings(self)
-        if self.push and not self.export:
-            raise UsageError("--push publishes what is exported.", "--push with --no-export", "Remove one of them.")
-        if self.format and not self.export:
-            raise UsageError("--format converts what is exported.", "--format with --no-export", "Remove one of them.")
-        self._check_data()
-        if self.select == "validation" and self.validation_size == 0:
-            fix = "Give --validation-size auto or --select last."
-            raise UsageError("--select validation needs a validation split.", "validation_size=0", fix)
-        if self.base_momentum is not None and self.schedule != "onecycle":
-            raise UsageError(
-                "--base-momentum belongs to --schedule onecycle.", f"schedule={self.schedule!r}", "Remove it."
-            )
-        if self.nesterov and self.momentum == 0:
-            raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
+        check_contradictions(self)
+        check_data(self, READING)
         for name in ("norm_at", "penalty_at"):
             check_layer_settings(name, getattr(self, name), get_args(NormName))
-
-    def _check_data(self) -> None:
-        """Refuses a set's name in capitals, sizes that are none, and settings of own images for another set."""
-        if self.image_size is not None:
-            size_of(self.image_size)
-        for name in ("validation_size", "train_size"):
-            object.__setattr__(self, name, number_or_share(getattr(self, name), flag_of(name)))
-        if is_path(self.dataset):
-            return
-        for name, default in READING.items():
-            if getattr(self, name) != default:
-                received = f"{flag_of(name)} {getattr(self, name)} with dataset={self.dataset!r}"
-                fix = f"Write a path, such as ./{self.dataset}, or remove it."
-                raise UsageError(f"{flag_of(name)} belongs to own images.", received, fix)
-        if self.dataset.partition("/")[0] != self.dataset.partition("/")[0].lower() and "@" not in self.dataset:
-            raise UsageError(
-                "--dataset takes tensorflow-datasets' lower-case name.",
-                f"{self.dataset!r}",
-                f"Give {self.dataset.lower()}, or ./{self.dataset} for a folder.",
-            )
 
     @property
     def peak_rate(self) -> float:

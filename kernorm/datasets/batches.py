@@ -1,17 +1,30 @@
 """Feeds a training split to `fit`: order and augmentation depend on the seed and the epoch alone."""
 
 import math
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
-from kernorm.datasets.augment import VALUES, Affine, augment, maps_of
+from kernorm.datasets.augment import VALUES, augment, augmentation_of, displacements, maps_of, tones_of
 
 # Images that a step of an evaluation sees.
 EVALUATION_BATCH = 250
 _ORDER, _AUGMENT = 0, 1
+
+
+class Fed(NamedTuple):
+    """K batches of N images each: which of the split they are, (K, N), and what augments them.
+
+    maps (K, N, 2, 3), contrast and brightness (K, N, 2), displacements (K, N, 2, H, W), or (K, N, 0) if there are none.
+    """
+
+    chosen: NDArray[np.integer]
+    maps: NDArray[np.float32]
+    tones: NDArray[np.int32]
+    displaced: NDArray[np.float32]
 
 
 class Batches(keras.utils.PyDataset):
@@ -25,13 +38,7 @@ class Batches(keras.utils.PyDataset):
         super().__init__(workers=1, use_multiprocessing=False)
         self.images, self.labels = images, labels
         self.batch_size, self.seed = config.batch_size, config.seed
-        self.ranges = Affine(
-            rotation=config.rotation,
-            shift=config.shift,
-            zoom=config.zoom,
-            shear=config.shear,
-            interpolation=config.interpolation,
-        )
+        self.augmentation = augmentation_of(config)
         self.epoch = 0
 
     @property
@@ -52,17 +59,22 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray]:
         """Returns batch `index` of the epoch."""
         chosen = self.chosen(index)
-        return augment(self.images[chosen], self.ranges, self._generator(index)), self.labels[chosen]
+        return augment(self.images[chosen], self.augmentation, self._generator(index)), self.labels[chosen]
 
     def chosen(self, index: int) -> NDArray[np.integer]:
         """Returns which images of the split are batch `index` of the epoch, (N,)."""
         return self.order[index * self.batch_size : (index + 1) * self.batch_size]
 
-    def fed(self, indices: range) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
-        """Returns which images some batches of equal size are, (K, N), and the maps that augment them, (K, N, 2, 3)."""
+    def fed(self, indices: range) -> Fed:
+        """Returns which images some batches of equal size are, and what augments them."""
         chosen = np.stack([self.chosen(index) for index in indices])
-        drawn = np.stack([self._generator(index).random(VALUES * chosen.shape[1]) for index in indices])
-        return chosen, maps_of(self.ranges, drawn, self.images.shape[1:3])
+        count, size, ranges = chosen.shape[1], self.images.shape[1:3], self.augmentation
+        generators = [self._generator(index) for index in indices]
+        drawn = np.stack([generator.random(VALUES * count) for generator in generators])
+        displaced = np.zeros((*chosen.shape, 0), np.float32)
+        if ranges.elastic:
+            displaced = np.stack([displacements(ranges, count, size, generator) for generator in generators])
+        return Fed(chosen, maps_of(ranges, drawn, size), tones_of(ranges, drawn), displaced)
 
     def _generator(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, _AUGMENT, self.epoch, index))

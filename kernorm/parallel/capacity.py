@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
+from kernorm.datasets.batches import Fed
 from kernorm.parallel.grouping import WIDTHS, padded
 from kernorm.parallel.lowering import LOWERINGS, Lowering
 from kernorm.parallel.members import equal_batches, feed_of, hyper_of, sees, state_of
-from kernorm.parallel.vmap import Feed, Hyper, Memory, Programs, State, Steps, stack
+from kernorm.parallel.vmap import Hyper, Memory, Programs, State, Steps, stack
 
 if TYPE_CHECKING:
     from kernorm.training.trainer import Trainer
@@ -57,8 +58,7 @@ class Placement:
     ) -> None:
         first = runs[0]
         self.done, self.data, self.devices = done, first.data, devices
-        ranges = first.batches.ranges
-        self.interpolation = ranges.interpolation if ranges.active else None
+        self.augmentation = first.batches.augmentation
         self.steps, self.memory = steps, SHARE_OF_MEMORY * memory
         self._place(runs, width)
         self._choose(runs, [lowering] if lowering else list(LOWERINGS), width)
@@ -105,7 +105,7 @@ class Placement:
                 first.model,
                 first.watch,
                 *self.data.train,
-                interpolation=self.interpolation,
+                augmentation=self.augmentation,
                 width=self.width,
                 lowering=lowering,
                 devices=self.devices,
@@ -171,7 +171,7 @@ class Placement:
             taken.append(time.perf_counter() - begun_at)
         return min(taken[1:]) / count
 
-    def _feeds(self, epoch: int) -> Iterator[tuple[int, Feed]]:
+    def _feeds(self, epoch: int) -> Iterator[tuple[int, Fed]]:
         """Yields the steps of an epoch, from 0, as dispatches: how many, and what is fed.
 
         All have as many, padded by steps that are not done; a smaller last batch comes by itself.
@@ -186,13 +186,13 @@ class Placement:
             starts.append((range(full, batches.num_batches), 1))
         for indices, steps in starts:
             # Members of one seed and one augmentation see the same images: arms of a study.
-            fed: dict[tuple, Feed] = {}
+            fed: dict[tuple, Fed] = {}
             for run in self.runs:
                 if (key := sees(run)) not in fed:
-                    fed[key] = feed_of(run, indices, steps, self.interpolation is not None)
+                    fed[key] = feed_of(run, indices, steps)
             columns = zip(*(fed[sees(run)] for run in self.slots), strict=True)
-            yield len(indices), self.programs.members(Feed(*map(np.stack, columns)))
+            yield len(indices), self.programs.members(Fed(*map(np.stack, columns)))
 
-    def _train(self, feed: Feed, count: int) -> tuple[State, Steps]:
+    def _train(self, feed: Fed, count: int) -> tuple[State, Steps]:
         programs = self.programs
         return programs.train(self.state, self.hyper, feed, count, programs.images, programs.labels)

@@ -31,6 +31,11 @@ DYNAMIC = (
     "shift",
     "zoom",
     "shear",
+    "flip",
+    "elastic",
+    "elastic_sigma",
+    "brightness",
+    "contrast",
     "recipe",
     "threads",
 )
@@ -41,7 +46,9 @@ def static_key(config: TrainConfig) -> str:
     values = {name: value for name, value in config.identity.items() if name not in DYNAMIC}
     # Not the values themselves, but whether there are any: without, the program has another form.
     values["momentum"] = max(config.momentum, config.base_momentum or 0.0) > 0
-    values["augmented"] = any((config.rotation, config.shift, config.zoom, config.shear))
+    mapped = any((config.rotation, config.shift, config.zoom, config.shear)) or config.flip != "none"
+    values["moved"], values["elastic"] = mapped or config.elastic > 0, config.elastic > 0
+    values["toned"] = config.brightness > 0 or config.contrast > 0
     return json.dumps(values, sort_keys=True)
 
 

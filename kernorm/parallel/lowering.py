@@ -8,7 +8,8 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import keras
 
-from kernorm.datasets.augment import BLEND, Interpolation
+from kernorm.config import Fill
+from kernorm.datasets.augment import BLEND, TONE, Augmentation, Interpolation
 from kernorm.nets.layers import StandardizedConv2D
 
 Lowering = Literal["grouped", "patches"]
@@ -17,19 +18,47 @@ Lowering = Literal["grouped", "patches"]
 LOWERINGS: tuple[Lowering, ...] = ("grouped", "patches")
 
 
-def warp(images: Any, maps: Any, interpolation: Interpolation) -> Any:
-    """Does on the device what `augment.warp` does in NumPy, to the bit: uint8 (N, H, W, C) by maps (N, 2, 3)."""
+def augment(images: Any, maps: Any, tones: Any, displaced: Any, ranges: Augmentation) -> Any:
+    """Does on the device what `augment.augment` does in NumPy, to the bit, by what `Batches.fed` gives of a batch.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        maps: (N, 2, 3).
+        tones: (N, 2).
+        displaced: (N, 2, H, W); of any shape where there is no elastic distortion.
+        ranges: whose kinds count here, not their sizes.
+    """
+    if ranges.tones:
+        images = tone(images, tones)
+    if ranges.moves:
+        images = warp(images, maps, ranges.interpolation, ranges.fill, displaced if ranges.elastic else None)
+    return images
+
+
+def tone(images: Any, tones: Any) -> Any:
+    """Does what `augment.tone` does: uint8 (N, H, W, C) by contrast and brightness (N, 2)."""
+    pixels = images.shape[1] * images.shape[2]
+    total = jnp.sum(images.astype(jnp.uint32), axis=(1, 2), keepdims=True)
+    mean = ((total + jnp.uint32(pixels // 2)) // jnp.uint32(pixels)).astype(jnp.int32)
+    factor, added = (tones[:, index, None, None, None] for index in (0, 1))
+    changed = mean + added + ((images.astype(jnp.int32) - mean) * factor + TONE // 2) // TONE
+    return jnp.clip(changed, 0, 255).astype(jnp.uint8)
+
+
+def warp(images: Any, maps: Any, interpolation: Interpolation, fill: Fill = "constant", displaced: Any = None) -> Any:
+    """Does what `augment.warp` does: uint8 (N, H, W, C) by maps (N, 2, 3) and displacements (N, 2, H, W)."""
     _, height, width, _ = images.shape
     grid_y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
     grid_x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
     row = maps[:, :, None, None, :]
     source = row[..., 0] * grid_y + row[..., 1] * grid_x + row[..., 2]
+    if displaced is not None:
+        source = source + displaced
     y, x = source[:, 0] + (height - 1) / 2, source[:, 1] + (width - 1) / 2
     if interpolation == "nearest":
         y, x = jnp.rint(y), jnp.rint(x)
-    # One pixel of zeros all around, and clipping to it, is what fills the outside.
-    y, x = jnp.clip(y, -1, height), jnp.clip(x, -1, width)
-    padded = jnp.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0)))
+    y, x = _filled(y, height, fill), _filled(x, width, fill)
+    padded = jnp.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0)), mode="constant" if fill == "constant" else "edge")
     top, left = jnp.floor(y), jnp.floor(x)
     i, j = top.astype(jnp.int32) + 1, left.astype(jnp.int32) + 1
     at = jnp.arange(len(images))[:, None, None]
@@ -41,6 +70,18 @@ def warp(images: Any, maps: Any, interpolation: Interpolation) -> Any:
     lower = BLEND * corners[2] + right * (corners[3] - corners[2])
     whole = BLEND * upper + down * (lower - upper)
     return ((whole + BLEND * BLEND // 2) // (BLEND * BLEND)).astype(jnp.uint8)
+
+
+def _filled(position: Any, length: int, fill: Fill) -> Any:
+    """Does what `augment._filled` does, by the same operations."""
+    if fill == "constant":
+        return jnp.clip(position, -1, length)
+    if fill == "nearest":
+        return jnp.clip(position, 0, length - 1)
+    period = jnp.float32(2 * length)
+    from_edge = position + jnp.float32(0.5)
+    from_edge = jnp.abs(from_edge - period * jnp.floor(from_edge / period))
+    return jnp.abs(jnp.minimum(from_edge, period - from_edge)) - jnp.float32(0.5)
 
 
 def patches_convolution(inputs: Any, kernel: Any, padding: str) -> Any:

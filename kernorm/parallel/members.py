@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
-from kernorm.datasets.batches import EVALUATION_BATCH
+from kernorm.datasets.batches import EVALUATION_BATCH, Fed
 from kernorm.nets.penalties import lambdas
-from kernorm.parallel.vmap import Feed, Hyper, State
+from kernorm.parallel.vmap import Hyper, State
 
 if TYPE_CHECKING:
     from kernorm.training.trainer import Trainer
@@ -78,18 +78,15 @@ def kernel_places(run: "Trainer") -> list[int]:
 
 def sees(run: "Trainer") -> tuple:
     """Returns what decides the images that a member sees; equal for arms of a study with one seed."""
-    return run.config.seed, run.batches.ranges
+    return run.config.seed, run.batches.augmentation
 
 
-def feed_of(run: "Trainer", indices: range, steps: int, mapped: bool) -> Feed:
+def feed_of(run: "Trainer", indices: range, steps: int) -> Fed:
     """Returns what a member is fed in some steps; those that are padded are not done."""
-    if mapped:
-        chosen, maps = run.batches.fed(indices)
-    else:
-        chosen = np.stack([run.batches.chosen(index) for index in indices])
-        maps = np.zeros((*chosen.shape, 2, 3), np.float32)
-    padding = [(0, steps - len(indices))]
-    return Feed(np.pad(chosen.astype(np.int32), [*padding, (0, 0)]), np.pad(maps, [*padding, *[(0, 0)] * 3]))
+    fed = run.batches.fed(indices)
+    fed = fed._replace(chosen=fed.chosen.astype(np.int32))
+    padding = (0, steps - len(indices))
+    return Fed(*(np.pad(values, [padding, *[(0, 0)] * (values.ndim - 1)]) for values in fed))
 
 
 def equal_batches(

@@ -19,8 +19,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from kernorm.datasets.augment import Interpolation
-from kernorm.parallel.lowering import Lowering, lowered, warp
+from kernorm.datasets.augment import Augmentation
+from kernorm.datasets.batches import Fed
+from kernorm.parallel.lowering import Lowering, augment, lowered
 from kernorm.records.record import PERCENTILES
 
 if TYPE_CHECKING:
@@ -44,13 +45,6 @@ class Hyper(NamedTuple):
     lambdas: Any
     rates: Any
     momenta: Any
-
-
-class Feed(NamedTuple):
-    """Some steps of a member: the images chosen, (K, B), and the maps that augment them, (K, B, 2, 3)."""
-
-    chosen: Any
-    maps: Any
 
 
 class Steps(NamedTuple):
@@ -82,7 +76,7 @@ class Programs:
         watch: of that model.
         images: the training split's, uint8 (N, H, W, C).
         labels: (N,).
-        interpolation: how images are augmented; None: not at all.
+        augmentation: of images; its kinds count, not its sizes, which may differ between members.
         width: members side by side, P; a multiple of the number of devices.
         lowering: of the members' convolutions: grouped ones, which is what vmap makes of them, or patches.
         devices: all that JAX finds by default.
@@ -95,7 +89,7 @@ class Programs:
         images: NDArray[np.uint8],
         labels: NDArray,
         *,
-        interpolation: Interpolation | None,
+        augmentation: Augmentation,
         width: int,
         lowering: Lowering = "grouped",
         devices: list[Any] | None = None,
@@ -104,7 +98,7 @@ class Programs:
         if width % len(self.devices):
             raise ValueError(f"Members are spread evenly. Received: width={width} over {len(self.devices)} devices.")
         self.mesh = Mesh(np.array(self.devices), ("members",))
-        self.model, self.width, self.lowering, self.interpolation = model, width, lowering, interpolation
+        self.model, self.width, self.lowering, self.augmentation = model, width, lowering, augmentation
         self.images, self.labels = self._put(images, _SHARED), self._put(np.asarray(labels, np.int32), _SHARED)
         # A sub-model's variables are some of the model's, in an order of its own.
         self._watched = [_places(group, model) for group in _groups(watch.activations)]
@@ -153,10 +147,9 @@ class Programs:
         )
         return cross_entropy + penalty, (cross_entropy, _right(logits, labels), fixed)
 
-    def _step(self, state: State, hyper: Hyper, chosen: Any, maps: Any, data: tuple[Any, Any]) -> tuple[State, Steps]:
-        images, labels = data[0][chosen], data[1][chosen]
-        if self.interpolation:
-            images = warp(images, maps, self.interpolation)
+    def _step(self, state: State, hyper: Hyper, fed: Fed, data: tuple[Any, Any]) -> tuple[State, Steps]:
+        images, labels = data[0][fed.chosen], data[1][fed.chosen]
+        images = augment(images, fed.maps, fed.tones, fed.displaced, self.augmentation)
         find = jax.value_and_grad(self._objective, has_aux=True)
         (loss, (cross_entropy, right, fixed)), gradients = find(state.trainable, state, hyper, images, labels, True)
         optimizer = self.model.optimizer
@@ -165,17 +158,17 @@ class Programs:
         return State(list(trainable), list(fixed), list(slots)), Steps(loss, cross_entropy, right)
 
     def _steps(
-        self, state: State, hyper: Hyper, feed: Feed, count: Any, images: Any, labels: Any
+        self, state: State, hyper: Hyper, feed: Fed, count: Any, images: Any, labels: Any
     ) -> tuple[State, Steps]:
         """Does the first `count` of K steps."""
         data = images, labels
         if len(feed.chosen) == 1:
-            state, found = self._step(state, hyper, feed.chosen[0], feed.maps[0], data)
+            state, found = self._step(state, hyper, Fed(*(drawn[0] for drawn in feed)), data)
             return state, Steps(*(value[None] for value in found))
 
-        def step(state: State, now: tuple[Any, Feed]) -> tuple[State, Steps]:
+        def step(state: State, now: tuple[Any, Fed]) -> tuple[State, Steps]:
             index, fed = now
-            after, found = self._step(state, hyper, fed.chosen, fed.maps, data)
+            after, found = self._step(state, hyper, fed, data)
             return jax.tree.map(partial(jnp.where, index < count), after, state), found
 
         return lax.scan(step, state, (jnp.arange(len(feed.chosen)), feed))
@@ -201,7 +194,7 @@ class Programs:
         activations, _ = self._activations.stateless_call(trainable, fixed, images, training=False)
         return jnp.percentile(activations, jnp.array(PERCENTILES))
 
-    def memory(self, state: State, hyper: Hyper, feed: Feed, batch: tuple[Any, Any]) -> Memory | None:
+    def memory(self, state: State, hyper: Hyper, feed: Fed, batch: tuple[Any, Any]) -> Memory | None:
         """Asks XLA what the programs need, state and data included; None where XLA does not say.
 
         Args:

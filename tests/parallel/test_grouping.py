@@ -41,6 +41,7 @@ def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
         "l2": 0.2,
         "learning_rate": 0.5,
         "rotation": 3.0,
+        "flip": "horizontal",
         "schedule": "constant",
         "momentum": 0.5,
         "penalize": "all",
@@ -57,6 +58,9 @@ def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
         "train_size": 100,
         "nesterov": False,
         "interpolation": "nearest",
+        "fill": "reflect",
+        "elastic": 30.0,
+        "contrast": 0.2,
         "groups": 2,
     }
     for name, value in same.items():
@@ -66,6 +70,8 @@ def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
     assert set(same) <= set(DYNAMIC)
     # Other programs: one without any map, one without momentum.
     assert static_key(TrainConfig(rotation=0.0, shift=0.0)) != static_key(base)
+    assert static_key(TrainConfig(rotation=0.0, shift=0.0, flip="both")) == static_key(base)
+    assert static_key(TrainConfig(brightness=0.1)) == static_key(TrainConfig(contrast=0.1))
     assert static_key(TrainConfig(momentum=0.0, nesterov=False)) != static_key(TrainConfig(nesterov=False))
 
 

@@ -119,7 +119,10 @@ def assert_same_scores(record, other):
 # error decides what passes a ReLU, and neither the one nor the other result is the right one.
 CASES = {
     "six norms, every penalty": {"norm_at": MANY, "penalize": "all", "momentum": 0.9, "nesterov": False},
-    "other norms by muon": {"norm": "ln", "norm_at": OTHERS, "optimizer": "muon", "learning_rate": 0.01},
+    "other norms by muon, every augmentation": {
+        **{"norm": "ln", "norm_at": OTHERS, "optimizer": "muon", "learning_rate": 0.01},
+        **{"flip": "both", "fill": "reflect", "elastic": 20.0, "brightness": 0.2, "contrast": 0.3},
+    },
     "eva4, standardized": {"net": "eva4", "standardize_kernels": True, "interpolation": "nearest", "clip_ratio": None},
 }
 

@@ -11,21 +11,38 @@ import jax
 
 from kernorm.config import TrainConfig
 from kernorm.datasets import augment
-from kernorm.datasets.augment import Affine, inverse_maps
+from kernorm.datasets.augment import VALUES, Augmentation, displacements, maps_of, tones_of
 from kernorm.nets.layers import StandardizedConv2D
 from kernorm.nets.model import build_model_for
-from kernorm.parallel.lowering import lowered, patches_convolution, warp
+from kernorm.parallel import lowering
+from kernorm.parallel.lowering import lowered, patches_convolution
 from kernorm.parallel.vmap import Programs
 from kernorm.training.diagnostics import Watch
 from kernorm.training.optimizers import build_optimizer
 
+MAPS = {"rotation": 12, "shift": 0.1, "zoom": 0.1, "shear": 8}
+KINDS = {
+    "maps": MAPS,
+    "nearest pixel": MAPS | {"interpolation": "nearest"},
+    "far outside, mirrored at the edge": {"rotation": 180, "shift": 0.9, "zoom": 0.7, "fill": "reflect"},
+    "edge, flipped": MAPS | {"flip": "both", "fill": "nearest"},
+    "elastic": {"elastic": 34, "fill": "reflect", "flip": "horizontal", "interpolation": "nearest"},
+    "tones": {"brightness": 0.4, "contrast": 0.9},
+    "all": MAPS | {"flip": "both", "fill": "reflect", "elastic": 34, "brightness": 0.4, "contrast": 0.9},
+    "none": {},
+}
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
-def test_augmentation_on_the_device_is_that_of_numpy(rng, interpolation):
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_augmentation_on_the_device_is_that_of_numpy(rng, kind):
     images = rng.integers(0, 256, (64, 28, 24, 2), dtype=np.uint8)
-    maps = inverse_maps(Affine(rotation=12, shift=0.1, zoom=0.1, shear=8), len(images), (28, 24), rng)
-    ours = jax.jit(warp, static_argnums=2)(images, maps, interpolation)
-    np.testing.assert_array_equal(ours, augment.warp(images, maps, interpolation))
+    ranges, generator = Augmentation(**KINDS[kind]), np.random.default_rng(5)
+    drawn = generator.random(VALUES * len(images))
+    displaced = displacements(ranges, len(images), (28, 24), generator)
+    ours = jax.jit(lowering.augment, static_argnums=4)(
+        images, maps_of(ranges, drawn, (28, 24)), tones_of(ranges, drawn), displaced, ranges
+    )
+    np.testing.assert_array_equal(ours, augment.augment(images, ranges, np.random.default_rng(5)))
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -65,4 +82,4 @@ def test_members_are_spread_evenly_over_devices(mnist_info):
     model.compile(optimizer=build_optimizer(config, np.full(4, 0.1), np.full(4, 0.9)))
     images, labels = np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int32)
     with pytest.raises(ValueError, match="Members are spread evenly. Received: width=3 over 2 devices"):
-        Programs(model, Watch(model, config, images), images, labels, interpolation=None, width=3)
+        Programs(model, Watch(model, config, images), images, labels, augmentation=Augmentation(), width=3)

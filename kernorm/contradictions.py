@@ -1,0 +1,58 @@
+"""Refuses settings of a run that contradict each other; behind config.py, which calls it for every TrainConfig."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kernorm.errors import UsageError
+from kernorm.limits import flag_of, is_path, number_or_share, size_of
+
+
+def check_contradictions(config: Any) -> None:
+    """Refuses settings that exclude each other.
+
+    Raises:
+        UsageError: two do.
+    """
+    if config.push and not config.export:
+        raise UsageError("--push publishes what is exported.", "--push with --no-export", "Remove one of them.")
+    if config.format and not config.export:
+        raise UsageError("--format converts what is exported.", "--format with --no-export", "Remove one of them.")
+    if config.select == "validation" and config.validation_size == 0:
+        fix = "Give --validation-size auto or --select last."
+        raise UsageError("--select validation needs a validation split.", "validation_size=0", fix)
+    if config.base_momentum is not None and config.schedule != "onecycle":
+        raise UsageError(
+            "--base-momentum belongs to --schedule onecycle.", f"schedule={config.schedule!r}", "Remove it."
+        )
+    if config.nesterov and config.momentum == 0:
+        raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
+
+
+def check_data(config: Any, reading: Mapping[str, Any]) -> None:
+    """Refuses a set's name in capitals, sizes that are none, and settings of own images for another set.
+
+    Args:
+        config: whose sizes become whole numbers or shares.
+        reading: how own images are read, with the defaults.
+    """
+    if config.image_size is not None:
+        size_of(config.image_size)
+    for name in ("validation_size", "train_size"):
+        object.__setattr__(config, name, number_or_share(getattr(config, name), flag_of(name)))
+    if is_path(config.dataset):
+        return
+    for name, default in reading.items():
+        if getattr(config, name) != default:
+            received = f"{flag_of(name)} {getattr(config, name)} with dataset={config.dataset!r}"
+            fix = f"Write a path, such as ./{config.dataset}, or remove it."
+            raise UsageError(f"{flag_of(name)} belongs to own images.", received, fix)
+    if config.dataset.partition("/")[0] != config.dataset.partition("/")[0].lower() and "@" not in config.dataset:
+        raise UsageError(
+            "--dataset takes tensorflow-datasets' lower-case name.",
+            f"{config.dataset!r}",
+            f"Give {config.dataset.lower()}, or ./{config.dataset} for a folder.",
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit("This module is no command. See python -m kernorm for those that are.")
