@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kernorm.by_layer import layer_settings, parse_penalty
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
+from kernorm.nets.contents import kernels
 
 
 def layer_penalties(config: TrainConfig, layers: list[str]) -> dict[str, tuple[float, float]]:
@@ -52,11 +53,12 @@ def lambdas(model: keras.Model, config: TrainConfig) -> NDArray[np.float64]:
 
     It asks the config and not the regularizers in the model, so that a forgotten one shows.
     """
-    kernels = {id(layer.kernel): layer.name for layer in model.layers if hasattr(layer, "kernel")}
-    by_layer = layer_penalties(config, list(kernels.values()))
+    layer_of = {id(variable): name for name, variable in kernels(model)}
+    by_layer = layer_penalties(config, list(layer_of.values()))
     others = (config.l1, config.l2) if config.penalize == "all" else (0.0, 0.0)
     rows = [
-        by_layer[kernels[id(variable)]] if id(variable) in kernels else others for variable in model.trainable_variables
+        by_layer[layer_of[id(variable)]] if id(variable) in layer_of else others
+        for variable in model.trainable_variables
     ]
     return np.array(rows, np.float64).reshape(-1, 2)
 

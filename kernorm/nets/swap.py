@@ -11,6 +11,7 @@ import keras
 
 from kernorm.errors import UsageError, nearest
 from kernorm.nets import layers
+from kernorm.nets.contents import is_graph, is_kernel, own_variables
 from kernorm.nets.norms import EPSILON, MOMENTUM, NORMS, RENORM_CLIPPING, Place, require_values, resolve_groups
 
 # What is swapped: norms of maps (N, H, W, C), as Keras and kernorm have them.
@@ -46,7 +47,7 @@ def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghos
     """
     if norm not in NORMS and norm != "none":
         raise UsageError("A norm is a known one.", f"{norm!r}", nearest(norm, (*NORMS, "none")))
-    if not _is_graph(model):
+    if not is_graph(model):
         raise UsageError(
             "A model whose norms are swapped is built by the functional or the sequential API.",
             f"{model.name}, a {type(model).__name__}",
@@ -117,21 +118,6 @@ def add_penalties(
     return model
 
 
-def own_variables(model: keras.Model) -> list[tuple[keras.layers.Layer, Any]]:
-    """Returns each weight of a model once, with the layer that made it."""
-    found: dict[int, tuple[keras.layers.Layer, Any]] = {}
-    for layer in (model, *model._flatten_layers(include_self=False)):
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-            found.setdefault(id(variable), (layer, variable))
-    order = {id(variable): place for place, variable in enumerate(model.weights)}
-    return sorted((pair for key, pair in found.items() if key in order), key=lambda pair: order[id(pair[1])])
-
-
-def is_kernel(variable: Any) -> bool:
-    """Tells whether a variable is a kernel by its name, as Keras' layers call them."""
-    return str(variable.name).rsplit("/", 1)[-1].endswith("kernel")
-
-
 def _settings_of(name: str) -> tuple[str, ...]:
     """Returns what a layer may call its setting of a variable's regularizer: `kernel` of DepthwiseConv2D is its own."""
     first = name.removesuffix("_kernel")
@@ -160,7 +146,7 @@ class _Swap:
         if not isinstance(layer, keras.layers.Layer):
             return layer.__class__.from_config(layer.get_config())  # an operation, such as x + y
         if id(layer) not in self.pairs:
-            if _is_graph(layer):
+            if is_graph(layer):
                 made = self.clone(layer)
             elif isinstance(layer, SWAPPED):
                 made = self._norm(layer)
@@ -172,7 +158,7 @@ class _Swap:
     def copy_state(self) -> None:
         """Gives the clone the weights of the model, and freezes what is frozen there."""
         for layer, made in self.pairs.values():
-            if _is_graph(layer):
+            if is_graph(layer):
                 continue  # its own layers are among the pairs
             if isinstance(layer, SWAPPED):
                 values = {variable.name: variable for variable in layer.weights}
@@ -233,11 +219,6 @@ class _Swap:
                 return layers.FilterResponseNormalization(**own)
 
 
-def _is_graph(layer: Any) -> bool:
-    """Tells whether a layer is a model whose own layers can be replaced in a clone."""
-    return isinstance(layer, keras.Sequential | keras.src.models.functional.Functional)
-
-
 def _call(layer: Any, *args: Any, **words: Any) -> Any:
     """Calls a layer without what it does not take, such as the `mask` or `training` of batch normalization."""
     taken = inspect.signature(layer.call).parameters
@@ -251,7 +232,7 @@ def _require_reachable(model: keras.Model) -> None:
     while waiting:
         layer = waiting.pop()
         reached.add(id(layer))
-        waiting += layer.layers if _is_graph(layer) else []
+        waiting += layer.layers if is_graph(layer) else []
     for layer in model._flatten_layers():
         if isinstance(layer, SWAPPED) and id(layer) not in reached:
             raise UsageError(
