@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from kernorm.by_layer import LAMBDA, check_layer_settings
-from kernorm.errors import UsageError
-from kernorm.limits import Limit, check_settings, flag_of, is_path, number_or_share, size_of
+import tyro
 
-NetName = Literal["eva6", "eva4"]
+from kernorm.by_layer import LAMBDA, check_layer_settings
+from kernorm.errors import UsageError, nearest
+from kernorm.limits import Limit, check_settings, file_and_function, flag_of, is_path, number_or_share, size_of
+
+NetName = Literal["eva6", "eva4", "resnet8", "resnet20"]
 NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
 Initializer = Literal["glorot_uniform", "he_normal", "torch"]
 Schedule = Literal["onecycle", "step", "constant"]
@@ -45,9 +47,9 @@ NOT_IDENTITY = (
 
 # Settings that came after the first run ids, each with the value that means "as before". A run with that value keeps
 # the id that it had before the setting existed; the value stays here even if the default changes.
-ADDED: dict[str, Any] = {"image_size": None, "resize": "stretch", "color": None, "test_size": 0.2}
+ADDED: dict[str, Any] = {"image_size": None, "resize": "stretch", "color": None, "test_size": 0.2, "net_source": None}
 # How own images are read, with the defaults; the name of a prepared set stands for them.
-READING = dict(ADDED)
+READING = {name: ADDED[name] for name in ("image_size", "resize", "color", "test_size")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +104,18 @@ class TrainConfig:
         "this command": ("stop_after", "retrain", "threads", "quiet", "verbose", "help"),
     }
 
-    net: NetName = "eva4"
-    """The architecture. eva4: 9,962 parameters, Conv-Norm-ReLU-Dropout. eva6: 7,288, Conv-ReLU-Norm-Dropout, half the
-    time a step, about 0.1 percentage points less accurate."""
+    net: Annotated[str, tyro.conf.arg(metavar="NAME|FILE.py:FUNCTION")] = "eva4"
+    """The architecture:
+    - eva4: 9,962 parameters, Conv-Norm-ReLU-Dropout
+    - eva6: 7,288, Conv-ReLU-Norm-Dropout, half the time a step, about 0.1 percentage points less accurate
+    - resnet8, resnet20: residual nets of 3 stages (He et al. 2016), 0.1 and 0.3 million, for images of any size
+    - your own, a function in a file: def net(image_shape, num_classes, conv), which returns a keras.Model from
+      keras.Input(image_shape), scaled pixels, to logits. conv(x, filters, size=3, strides=1, activation=True) is a
+      convolution with norm and ReLU as set here. Without the argument conv, the norms of the model are swapped.
+    The file's text is part of the run, and is kept with it and with what it exports. See python -m kernorm.net."""
+
+    net_source: Annotated[str | None, tyro.conf.Suppress] = None
+    """The text of an own net's file, of which `net` is the function; filled where a command or call begins."""
 
     norm: NormName = "bn"
     """The normalization, of inputs (N, H, W, C), and what its statistics go over:
@@ -303,6 +314,7 @@ class TrainConfig:
             raise UsageError("--push publishes what is exported.", "--push with --no-export", "Remove one of them.")
         if self.format and not self.export:
             raise UsageError("--format converts what is exported.", "--format with --no-export", "Remove one of them.")
+        self._check_net()
         self._check_data()
         if self.select == "validation" and self.validation_size == 0:
             fix = "Give --validation-size auto or --select last."
@@ -315,6 +327,14 @@ class TrainConfig:
             raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
         for name in ("norm_at", "penalty_at"):
             check_layer_settings(name, getattr(self, name), get_args(NormName))
+
+    def _check_net(self) -> None:
+        """Refuses a net that is neither known nor a function of a file."""
+        if self.net in get_args(NetName) or self.net_source is not None or file_and_function(self.net):
+            return
+        known = nearest(self.net, get_args(NetName))
+        fix = "Give FILE.py:FUNCTION, the function that makes the net." if ".py" in self.net else known
+        raise UsageError("--net takes a known name, or FILE.py:FUNCTION.", f"{self.net!r}", fix)
 
     def _check_data(self) -> None:
         """Refuses a set's name in capitals, sizes that are none, and settings of own images for another set."""
@@ -358,7 +378,7 @@ class TrainConfig:
         Eight digits of the digest: a search holds thousands of runs that share what can be read. A setting of ADDED
         is part of the digest only where it differs from its value there.
         """
-        parts: list[str] = [self.net, self.norm]
+        parts: list[str] = [self.net.rpartition(":")[2], self.norm]
         if self.dataset != "mnist":
             parts.insert(0, self.dataset.replace("/", "_"))
         if self.groups != "auto":

@@ -26,6 +26,22 @@ def own_variables(model: keras.Model) -> list[tuple[keras.layers.Layer, Any]]:
     return sorted((pair for key, pair in found.items() if key in order), key=lambda pair: order[id(pair[1])])
 
 
+def set_regularizer(
+    layer: keras.layers.Layer, variable: Any, regularizer: keras.regularizers.Regularizer | None
+) -> None:
+    """Sets the regularizer of a weight; the layer's setting follows, which a built layer itself no longer asks."""
+    variable.regularizer = regularizer
+    for attribute in _settings_of(variable.name):
+        if hasattr(layer, attribute):
+            setattr(layer, attribute, regularizer)  # what get_config writes
+
+
+def _settings_of(name: str) -> tuple[str, ...]:
+    """Returns what a layer may call its setting of a variable's regularizer: `kernel` of DepthwiseConv2D is its own."""
+    first = name.removesuffix("_kernel")
+    return (f"{first}_regularizer", "depthwise_regularizer") if name == "kernel" else (f"{first}_regularizer",)
+
+
 def trained_layers(model: keras.Model) -> dict[str, tuple[keras.layers.Layer, list[Any]]]:
     """Returns every layer that is trained by its name, with its own trainable weights, in the order of the model.
 

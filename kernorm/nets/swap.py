@@ -11,7 +11,7 @@ import keras
 
 from kernorm.errors import UsageError, nearest
 from kernorm.nets import layers
-from kernorm.nets.contents import is_graph, is_kernel, own_variables
+from kernorm.nets.contents import is_graph, is_kernel, own_variables, set_regularizer
 from kernorm.nets.norms import EPSILON, MOMENTUM, NORMS, RENORM_CLIPPING, Place, require_values, resolve_groups
 
 # What is swapped: norms of maps (N, H, W, C), as Keras and kernorm have them.
@@ -27,7 +27,9 @@ _CARRIED = ("center", "scale") + tuple(
 )
 
 
-def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghost_batch_size: int = 32) -> keras.Model:
+def swap_norm(
+    model: keras.Model, norm: str, *, groups: int | str = "auto", ghost_batch_size: int = 32, batch: int = 2
+) -> keras.Model:
     """Returns the model with another norm in place of each of its norms.
 
     Batch, group, layer, RMS and filter response normalization of maps (N, H, W, C) or vectors (N, C) are swapped, in
@@ -40,6 +42,7 @@ def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghos
         norm: a name of NORMS, or `none`.
         groups: of `gn`; auto: the largest divisor of a layer's channels up to 4.
         ghost_batch_size: of `gbn`.
+        batch: images a training step; two stand for any number that is not known.
 
     Raises:
         UsageError: the norm is unknown, its groups do not divide the channels, a statistic would have one value, the
@@ -56,7 +59,7 @@ def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghos
     if not model.built:
         raise UsageError("A model whose norms are swapped is built.", f"{model.name}, which is not", "Call build().")
     _require_reachable(model)
-    swap = _Swap(norm, groups, ghost_batch_size)
+    swap = _Swap(norm, groups, ghost_batch_size, batch)
     clone = swap.clone(model)
     if not swap.swapped:
         raise UsageError("A model whose norms are swapped has some.", f"{model.name} without one", "Build it with bn.")
@@ -110,25 +113,16 @@ def add_penalties(
                 f"{variable.path}, which has {type(variable.regularizer).__name__}",
                 "Give replace=True to set another one.",
             )
-        variable.regularizer = penalty
-        for attribute in _settings_of(variable.name):
-            if hasattr(layer, attribute):
-                setattr(layer, attribute, penalty)  # what get_config writes
+        set_regularizer(layer, variable, penalty)
     model.train_function = model.test_function = None
     return model
-
-
-def _settings_of(name: str) -> tuple[str, ...]:
-    """Returns what a layer may call its setting of a variable's regularizer: `kernel` of DepthwiseConv2D is its own."""
-    first = name.removesuffix("_kernel")
-    return (f"{first}_regularizer", "depthwise_regularizer") if name == "kernel" else (f"{first}_regularizer",)
 
 
 class _Swap:
     """Clones models with other norms; remembers layers, so that shared ones stay shared."""
 
-    def __init__(self, norm: str, groups: int | str, ghost_batch_size: int) -> None:
-        self.norm, self.groups, self.ghost_batch_size = norm, groups, ghost_batch_size
+    def __init__(self, norm: str, groups: int | str, ghost_batch_size: int, batch: int) -> None:
+        self.norm, self.groups, self.ghost_batch_size, self.batch = norm, groups, ghost_batch_size, batch
         self.pairs: dict[int, tuple[Any, Any]] = {}
 
     @property
@@ -150,6 +144,7 @@ class _Swap:
                 made = self.clone(layer)
             elif isinstance(layer, SWAPPED):
                 made = self._norm(layer)
+                made.swapped_from = type(layer).__name__
             else:
                 made = layer.__class__.from_config(layer.get_config())
             self.pairs[id(layer)] = layer, made
@@ -185,8 +180,7 @@ class _Swap:
         height, width, channels = (1, 1, shape[1]) if len(shape) == 2 else shape[1:]
         groups = resolve_groups(self.groups, channels, layer.name) if self.norm == "gn" else 1
         if self.norm != "none" and height and width:
-            # Two images stand for a batch of any size.
-            place = Place(layer.name, height, width, channels, batch=2, groups=groups)
+            place = Place(layer.name, height, width, channels, batch=self.batch, groups=groups)
             require_values(self.norm, place, "Take another norm, such as ln.")
         return self._build(layer, groups, rank=len(shape))
 

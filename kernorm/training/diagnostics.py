@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kernorm.config import TrainConfig
 from kernorm.nets.contents import is_kernel, kernels, trained_layers, up_to
 from kernorm.nets.norms import NORMS, norm_of
+from kernorm.nets.own_losses import OwnLosses
 from kernorm.nets.penalties import lambdas
 from kernorm.records.record import PERCENTILES, THRESHOLDS, Layer, Pruned, Watched
 
@@ -120,13 +121,14 @@ class Watch:
 
     The activations are those of the last spatial convolution, before its norm, as in Wu and He 2018 (arXiv:1803.08494,
     figure 6); percentiles over images, positions and channels. A net without one is watched at its last layer with a
-    kernel that is not its head, or at its answers.
+    kernel that is not its head, or at its answers. `own` measures the losses that a net adds by itself.
     """
 
     def __init__(self, model: keras.Model, config: TrainConfig, images: NDArray[np.uint8]) -> None:
         self.kernels = [kernel for _, kernel in kernels(model)]
         self.layer, self.activations = _watched(model)
         self.images = images[:PROBE]
+        self.own = OwnLosses(model, config, images)
 
     def measure(self) -> Watched:
         """Returns what the model is like now."""
