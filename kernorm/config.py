@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
+import tyro
+
 from kernorm.by_layer import LAMBDA, check_layer_settings
-from kernorm.contradictions import check_contradictions, check_data
+from kernorm.contradictions import check_contradictions, check_data, check_net
 from kernorm.limits import Limit, check_settings, is_path
 
-NetName = Literal["eva6", "eva4"]
+NetName = Literal["eva6", "eva4", "resnet8", "resnet20"]
 NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
 Initializer = Literal["glorot_uniform", "he_normal", "torch"]
 Schedule = Literal["onecycle", "step", "constant"]
@@ -50,6 +52,7 @@ NOT_IDENTITY = (
 # How own images are read comes first, with the defaults; the name of a prepared set stands for it.
 READING: dict[str, Any] = {"image_size": None, "resize": "stretch", "color": None, "test_size": 0.2}
 ADDED: dict[str, Any] = READING | {
+    "net_source": None,
     "flip": "none",
     "elastic": 0.0,
     "elastic_sigma": 4.0,
@@ -123,9 +126,18 @@ class TrainConfig:
         "this command": ("stop_after", "retrain", "threads", "quiet", "verbose", "help"),
     }
 
-    net: NetName = "eva4"
-    """The architecture. eva4: 9,962 parameters, Conv-Norm-ReLU-Dropout. eva6: 7,288, Conv-ReLU-Norm-Dropout, half the
-    time a step, about 0.1 percentage points less accurate."""
+    net: Annotated[str, tyro.conf.arg(metavar="NAME|FILE.py:FUNCTION")] = "eva4"
+    """The architecture:
+    - eva4: 9,962 parameters, Conv-Norm-ReLU-Dropout
+    - eva6: 7,288, Conv-ReLU-Norm-Dropout, half the time a step, about 0.1 percentage points less accurate
+    - resnet8, resnet20: residual nets of 3 stages (He et al. 2016), 0.1 and 0.3 million, for images of any size
+    - your own, a function in a file: def net(image_shape, num_classes, conv), which returns a keras.Model from
+      keras.Input(image_shape), scaled pixels, to logits. conv(x, filters, size=3, strides=1, activation=True) is a
+      convolution with norm and ReLU as set here. Without the argument conv, the norms of the model are swapped.
+    The file's text is part of the run, and is kept with it and with what it exports. See python -m kernorm.net."""
+
+    net_source: Annotated[str | None, tyro.conf.Suppress] = None
+    """The text of an own net's file, of which `net` is the function; filled where a command or call begins."""
 
     norm: NormName = "bn"
     """The normalization, of inputs (N, H, W, C), and what its statistics go over:
@@ -342,6 +354,7 @@ class TrainConfig:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
         check_settings(self)
         check_contradictions(self)
+        check_net(self.net, self.net_source, get_args(NetName))
         check_data(self, READING)
         for name in ("norm_at", "penalty_at"):
             check_layer_settings(name, getattr(self, name), get_args(NormName))
@@ -368,7 +381,7 @@ class TrainConfig:
         Eight digits of the digest: a search holds thousands of runs that share what can be read. A setting of ADDED
         is part of the digest only where it differs from its value there.
         """
-        parts: list[str] = [self.net, self.norm]
+        parts: list[str] = [self.net.rpartition(":")[2], self.norm]
         if self.dataset != "mnist":
             parts.insert(0, self.dataset.replace("/", "_"))
         if self.groups != "auto":

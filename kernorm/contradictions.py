@@ -1,10 +1,10 @@
 """Refuses settings of a run that contradict each other; behind config.py, which calls it for every TrainConfig."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kernorm.errors import UsageError
-from kernorm.limits import flag_of, is_path, number_or_share, size_of
+from kernorm.errors import UsageError, nearest
+from kernorm.limits import file_and_function, flag_of, is_path, number_or_share, size_of
 
 
 def check_contradictions(config: Any) -> None:
@@ -26,6 +26,20 @@ def check_contradictions(config: Any) -> None:
         )
     if config.nesterov and config.momentum == 0:
         raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
+
+
+def check_net(net: str, source: str | None, known: Sequence[str]) -> None:
+    """Refuses a net that is neither known nor a function of a file.
+
+    Args:
+        net: as given.
+        source: the text of its file, once that has been read.
+        known: kernorm's own nets.
+    """
+    if net in known or source is not None or file_and_function(net):
+        return
+    fix = "Give FILE.py:FUNCTION, the function that makes the net." if ".py" in net else nearest(net, known)
+    raise UsageError("--net takes a known name, or FILE.py:FUNCTION.", f"{net!r}", fix)
 
 
 def check_data(config: Any, reading: Mapping[str, Any]) -> None:

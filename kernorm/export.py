@@ -9,6 +9,7 @@ them.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -38,6 +39,12 @@ class ExportConfig:
     saved_models_dir: Path | None = None
     """Where <run id>/<version>/ is written. None: where the run's own settings say."""
 
+    net: Annotated[str | None, tyro.conf.arg(metavar="FILE.py:FUNCTION")] = None
+    """Of a run on an own net, whose Python is needed once more: the file that it was trained with."""
+
+    trust_code: bool = False
+    """Or: run the Python that lies in the run's folder, net.py. Read it first, if the run is from elsewhere."""
+
     def __post_init__(self) -> None:
         """Refuses values of another type."""
         check_settings(self)
@@ -46,10 +53,13 @@ class ExportConfig:
 def main(config: ExportConfig) -> None:
     """Exports a run and prints the candidate's path."""
     use_tensorflow_on_cpu()
+    from kernorm.nets.source import allow_code
+    from kernorm.records.record import RECORD, read_record
     from kernorm.saved_model.export import export_run, require_tensorflow
     from kernorm.saved_model.formats import convert_all, require_format
 
     require_tensorflow()
+    allow_code(read_record(config.run_folder / RECORD).config, config.net, trust_code=config.trust_code)
     for name in config.format:
         require_format(name)
     path = export_run(config.run_folder, config.saved_models_dir).path

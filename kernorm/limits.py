@@ -189,6 +189,12 @@ def is_path(dataset: str) -> bool:
     return dataset.startswith(("/", "./", "../", "~")) or dataset.endswith(".npz") or dataset in (".", "..")
 
 
+def file_and_function(net: str) -> tuple[str, str] | None:
+    """Splits an own net, FILE.py:FUNCTION; None for a name."""
+    file, colon, function = net.rpartition(":")
+    return (file, function) if colon and file.endswith(".py") and function.isidentifier() else None
+
+
 def size_of(text: str) -> tuple[int, int]:
     """Reads an --image-size, 64 or HEIGHTxWIDTH, as (height, width).
 

@@ -257,7 +257,7 @@ WORDS = [
     Case("--norm λ", f"--norm takes a known name. Received: 'λ'. {NORMS}"),
     Case(["--norm", "layer\nnorm"], r"--norm takes a known name. Received: 'layer\nnorm'."),
     Case("--epochs 2 --epochs 3 --norm xx", "--norm takes a known name. Received: 'xx'."),
-    Case("--net resnet", "--net takes a known name. Received: 'resnet'."),
+    Case("--net resnet", "--net takes a known name, or FILE.py:FUNCTION. Received: 'resnet'. Did you mean 'resnet8'?"),
     Case("--select best", "--select takes a known name. Received: 'best'. Did you mean 'test'?"),
     Case("--track tensorboard", "--track takes a known name. Received: 'tensorboard'. Known: none, wandb, mlflow."),
     Case("--recipe eva7", "--recipe takes a known name. Received: 'eva7'. Did you mean 'eva6'?"),

@@ -15,10 +15,12 @@ from kernorm.config import with_added
 from kernorm.datasets.dataset import load
 from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError
+from kernorm.nets.source import with_net
 from kernorm.records.record import REVISION
 from kernorm.reporting.progress import StudyProgress
 from kernorm.system.backend import choose_backend
 from kernorm.system.files import locked, make_folder, require_folder, write_json
+from kernorm.training.first_step import try_nets
 from tuner import distributed
 from tuner.config import SearchConfig
 from tuner.confirm import Confirmed, confirm
@@ -51,7 +53,7 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
         UsageError: the space, the data, the oracle or the engine cannot be used, or a search of that name exists.
     """
     choose_backend()
-    config = with_oracle(replace(config, train=with_prepared(config.train)))
+    config = with_oracle(replace(config, train=with_prepared(with_net(config.train))))
     check_batches(config.train, config.space)
     points = first_points(config)
     require_folder(config.folder, "--reports-dir")
@@ -71,7 +73,12 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
     if config.report_only and not known:
         raise UsageError("--report-only needs a search.", f"{config.folder}, which has none", "Run it first.")
     # A wrong size is refused at once, and workers find the cache.
-    data = None if config.report_only else load(config.base).info.sha256
+    info = None if config.report_only else load(config.base).info
+    data = info.sha256 if info else None
+    if info and config.train.net_source is not None and not known:
+        size = max(config.space.batch_size)
+        changes: list[dict[str, Any]] = [{"norm": norm, "batch_size": size} for norm in config.space.norm]
+        try_nets([(replace(config.base, **change), info) for change in changes])
     make_folder(config.folder, "--reports-dir")
     with locked(config.folder / "lock", "run this search"):
         if known:

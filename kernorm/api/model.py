@@ -12,6 +12,7 @@ import pandas as pd
 from kernorm.api.display import page
 from kernorm.api.run import config_of
 from kernorm.config import TrainConfig
+from kernorm.nets.source import with_net
 from kernorm.system.backend import choose_backend
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def build_model(
         num_classes: K.
         mean: of the training pixels (0 to 255), one number or one a channel; the net scales its input by it and `std`.
         std: their standard deviation. By default pixels are scaled to 0 to 1.
-        settings: fields of TrainConfig, such as norm="gn" or l2=1e-4.
+        settings: fields of TrainConfig, such as norm="gn" or l2=1e-4; net="nets.py:net" for your own.
 
     Returns:
         A model from `image`, uint8 (N, H, W, C), to `logits`, float32 (N, K), with `keras.regularizers.L1L2` on every
@@ -46,7 +47,7 @@ def build_model(
     Raises:
         UsageError: a setting or a number is wrong, groups do not divide, a norm is degenerate or the image too small.
     """
-    given = config_of(config, settings)
+    given = with_net(config_of(config, settings))
     choose_backend()
     from kernorm.nets.model import build_model  # Keras
 

@@ -15,7 +15,7 @@ from kernorm.datasets.dataset import load, load_test_split
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
 from kernorm.recipes import recipe
-from kernorm.records.history import flat_row
+from kernorm.records.history import flat_rows
 from kernorm.records.record import RECORD, SHOWN, WEIGHTS, Evaluation, Record, read_record, write_record
 from kernorm.reporting.charts import charts
 from kernorm.saved_model.export import export_run
@@ -57,7 +57,7 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """A row an epoch, from 0, the state before the first step; columns as in history.csv."""
-        return pd.DataFrame([flat_row(row) for row in self.record.history]).set_index("epoch")
+        return pd.DataFrame(flat_rows(self.record.history)).set_index("epoch")
 
     @property
     def scores(self) -> pd.DataFrame:

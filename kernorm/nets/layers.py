@@ -11,7 +11,7 @@ from keras import ops
 _register = keras.saving.register_keras_serializable(package="kernorm")
 
 
-class _Fusible(keras.layers.Layer):
+class Fusible(keras.layers.Layer):
     """Mixes in the choice between Keras' own operations and the compiled blocks of kernorm.nets.fused for training.
 
     `fused` says whether compiling is worth it; it costs seconds and pays after some ten thousand images.
@@ -47,7 +47,7 @@ def _transformed(layer: Any, centred: Any, variance: Any) -> Any:
 
 
 @_register
-class BatchNormalization(_Fusible, keras.layers.BatchNormalization):
+class BatchNormalization(Fusible, keras.layers.BatchNormalization):
     """Batch normalization over N, H and W; fused in training where that pays."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -64,7 +64,7 @@ class BatchNormalization(_Fusible, keras.layers.BatchNormalization):
 
 
 @_register
-class GroupNormalization(_Fusible, keras.layers.GroupNormalization):
+class GroupNormalization(Fusible, keras.layers.GroupNormalization):
     """Group normalization over H, W and the channels of a group; fused in training where that pays."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -77,7 +77,7 @@ class GroupNormalization(_Fusible, keras.layers.GroupNormalization):
 
 
 @_register
-class Dropout(_Fusible, keras.layers.Dropout):
+class Dropout(Fusible, keras.layers.Dropout):
     """Dropout of single activations; fused in training where that pays."""
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -126,7 +126,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
 
 
 @_register
-class LayerNormalization(_Fusible, keras.layers.LayerNormalization):
+class LayerNormalization(Fusible, keras.layers.LayerNormalization):
     """Layer normalization over H, W and C of each image, with one scale and offset a channel.
 
     This is the LN of the GroupNorm paper (Wu & He 2018, arXiv:1803.08494) and of both published studies; it equals

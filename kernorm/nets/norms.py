@@ -169,7 +169,28 @@ def build_norm(name: str, place: Place, config: TrainConfig, *, fused: bool = Fa
     return norm.build(place, config, {"name": f"{place.layer}_norm", **({"fused": fused} if norm.fusible else {})})
 
 
-def norm_of(config: TrainConfig, layer: str) -> str:
-    """Returns the name of the norm configured at a convolution."""
-    name = layer_settings("norm_at", config.norm_at).get(layer, config.norm)
-    return name if name in NORMS else "none"
+def norm_of(layer: keras.layers.Layer, config: TrainConfig) -> str:
+    """Returns the name of the norm that a layer is; nothing for another layer, or a norm of other axes.
+
+    Instance normalization is group normalization with a group a channel; `config` says which of the two was meant.
+    """
+    match layer:
+        case layers.FilterResponseNormalization():
+            return "frn"
+        case layers.GhostBatchNormalization():
+            return "gbn"
+        case keras.layers.BatchNormalization():
+            return "brn" if layer.renorm else "bn"
+        case layers.LayerNormalization():
+            return "ln"
+        case keras.layers.LayerNormalization():
+            axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+            last = len(layer.input.shape) - 1 if layer._inbound_nodes else -1
+            return "cln" if list(axes) in ([-1], [last]) else ""
+        case keras.layers.GroupNormalization():
+            meant = layer_settings("norm_at", config.norm_at).get(layer.name.removesuffix("_norm"), config.norm)
+            (channels,) = layer.input_spec.axes.values()
+            return "in" if layer.groups == channels and meant != "gn" else "gn"
+        case keras.layers.RMSNormalization():
+            return "rms"
+    return ""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kernorm.by_layer import layer_settings, parse_penalty
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
+from kernorm.nets.contents import kernels, own_variables, set_regularizer
 
 
 def layer_penalties(config: TrainConfig, layers: list[str]) -> dict[str, tuple[float, float]]:
@@ -34,6 +35,31 @@ def regularizer(penalty: tuple[float, float]) -> keras.regularizers.Regularizer 
     return keras.regularizers.L1L2(l1=penalty[0], l2=penalty[1]) if any(penalty) else None
 
 
+def set_penalties(model: keras.Model, config: TrainConfig) -> None:
+    """Puts the configured penalty on every weight that is to have one.
+
+    Raises:
+        UsageError: `--penalty-at` names another layer, the net has no kernel, or a weight to be penalized has a
+            regularizer of its own.
+    """
+    if not kernels(model):
+        raise UsageError("A net has kernels that are trained.", f"{model.name} without one", "Add a convolution.")
+    owners = {id(variable): layer for layer, variable in own_variables(model)}
+    names = {id(variable): name for name, variable in kernels(model)}
+    for variable, (l1, l2) in zip(model.trainable_variables, lambdas(model, config), strict=True):
+        penalty = regularizer((float(l1), float(l2)))
+        if penalty is None:
+            continue
+        if variable.regularizer is not None:
+            layer, kind = names.get(id(variable)), type(variable.regularizer).__name__
+            raise UsageError(
+                "A weight has one penalty.",
+                f"{layer or variable.path} of {config.net} with {kind} of its own, and l1={l1:g}, l2={l2:g}",
+                f"Remove {f'one, or keep its own by --penalty-at {layer}=0,0' if layer else 'one'}.",
+            )
+        set_regularizer(owners[id(variable)], variable, penalty)
+
+
 @dataclass(frozen=True)
 class Penalty:
     """The two parts of a penalty, in nats."""
@@ -52,11 +78,12 @@ def lambdas(model: keras.Model, config: TrainConfig) -> NDArray[np.float64]:
 
     It asks the config and not the regularizers in the model, so that a forgotten one shows.
     """
-    kernels = {id(layer.kernel): layer.name for layer in model.layers if hasattr(layer, "kernel")}
-    by_layer = layer_penalties(config, list(kernels.values()))
+    layer_of = {id(variable): name for name, variable in kernels(model)}
+    by_layer = layer_penalties(config, list(layer_of.values()))
     others = (config.l1, config.l2) if config.penalize == "all" else (0.0, 0.0)
     rows = [
-        by_layer[kernels[id(variable)]] if id(variable) in kernels else others for variable in model.trainable_variables
+        by_layer[layer_of[id(variable)]] if id(variable) in layer_of else others
+        for variable in model.trainable_variables
     ]
     return np.array(rows, np.float64).reshape(-1, 2)
 
@@ -76,7 +103,9 @@ def penalty_of(weights: list[NDArray[np.float32]], by_weight: NDArray[np.float64
     return Penalty(l1=float(sum(l1 for l1, _ in sums)), l2=float(sum(l2 for _, l2 in sums)))
 
 
-def prove(model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], labels: NDArray) -> tuple[float, float]:
+def prove(
+    model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], labels: NDArray, own: float = 0.0
+) -> tuple[float, float]:
     """Proves on one batch that the penalty is in the loss that training minimizes.
 
     Args:
@@ -84,28 +113,32 @@ def prove(model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], la
         config: what was asked for.
         images: (N, H, W, C).
         labels: (N,).
+        own: losses of the net's own for these images, in nats.
 
     Returns:
-        The compiled loss minus its cross-entropy, and the penalty by formula, in nats.
+        The compiled loss minus its cross-entropy and own losses, and the penalty by formula, in nats.
 
     Raises:
         RuntimeError: the two differ, or a λ above 0 adds nothing.
     """
+    model._clear_losses()
     logits = model(images, training=False)
     total = float(model.compute_loss(x=images, y=ops.convert_to_tensor(labels), y_pred=logits))
     cross_entropy = float(ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)))
-    return check_penalty(total, cross_entropy, measure(model, config), config, bool(lambdas(model, config).any()))
+    model._clear_losses()
+    asked = bool(lambdas(model, config).any())
+    return check_penalty(total, cross_entropy, measure(model, config), config, asked, own)
 
 
 def check_penalty(
-    total: float, cross_entropy: float, penalty: Penalty, config: TrainConfig, asked: bool
+    total: float, cross_entropy: float, penalty: Penalty, config: TrainConfig, asked: bool, own: float = 0.0
 ) -> tuple[float, float]:
     """Compares the measured penalty with the formula, `asked` if any λ is above 0; see `prove`."""
-    found, expected = total - cross_entropy, penalty.total
+    found, expected = total - cross_entropy - own, penalty.total
     # The difference of two single-precision sums carries their rounding.
     if abs(found - expected) > 1e-3 * expected + 1e-5 * max(1.0, abs(total)) or (asked and expected == 0):
         raise RuntimeError(
             f"A penalty must be in the loss as configured. Received: {found:.6g} in the loss, {expected:.6g} by "
             f"formula (l1={config.l1:g}, l2={config.l2:g}). The run stops, since its result would be mislabelled."
         )
-    return found, expected
+    return found if asked or not own else 0.0, expected

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kernorm.nets.swap import own_variables
+from kernorm.nets.contents import own_variables
 
 
 def loss_of(model: Any, x: Any, y: Any) -> float:

@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from kernorm.errors import UsageError
+from kernorm.nets.contents import is_kernel, own_variables
 from kernorm.nets.probe import gradients_of, loss_of, restored, without_regularizers
-from kernorm.nets.swap import is_kernel, own_variables
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import keras
 
 from kernorm.errors import UsageError, nearest
 from kernorm.nets import layers
+from kernorm.nets.contents import is_graph, is_kernel, own_variables, set_regularizer
 from kernorm.nets.norms import EPSILON, MOMENTUM, NORMS, RENORM_CLIPPING, Place, require_values, resolve_groups
 
 # What is swapped: norms of maps (N, H, W, C), as Keras and kernorm have them.
@@ -26,7 +27,9 @@ _CARRIED = ("center", "scale") + tuple(
 )
 
 
-def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghost_batch_size: int = 32) -> keras.Model:
+def swap_norm(
+    model: keras.Model, norm: str, *, groups: int | str = "auto", ghost_batch_size: int = 32, batch: int = 2
+) -> keras.Model:
     """Returns the model with another norm in place of each of its norms.
 
     Batch, group, layer, RMS and filter response normalization of maps (N, H, W, C) or vectors (N, C) are swapped, in
@@ -39,6 +42,7 @@ def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghos
         norm: a name of NORMS, or `none`.
         groups: of `gn`; auto: the largest divisor of a layer's channels up to 4.
         ghost_batch_size: of `gbn`.
+        batch: images a training step; two stand for any number that is not known.
 
     Raises:
         UsageError: the norm is unknown, its groups do not divide the channels, a statistic would have one value, the
@@ -46,7 +50,7 @@ def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghos
     """
     if norm not in NORMS and norm != "none":
         raise UsageError("A norm is a known one.", f"{norm!r}", nearest(norm, (*NORMS, "none")))
-    if not _is_graph(model):
+    if not is_graph(model):
         raise UsageError(
             "A model whose norms are swapped is built by the functional or the sequential API.",
             f"{model.name}, a {type(model).__name__}",
@@ -55,7 +59,7 @@ def swap_norm(model: keras.Model, norm: str, *, groups: int | str = "auto", ghos
     if not model.built:
         raise UsageError("A model whose norms are swapped is built.", f"{model.name}, which is not", "Call build().")
     _require_reachable(model)
-    swap = _Swap(norm, groups, ghost_batch_size)
+    swap = _Swap(norm, groups, ghost_batch_size, batch)
     clone = swap.clone(model)
     if not swap.swapped:
         raise UsageError("A model whose norms are swapped has some.", f"{model.name} without one", "Build it with bn.")
@@ -109,40 +113,16 @@ def add_penalties(
                 f"{variable.path}, which has {type(variable.regularizer).__name__}",
                 "Give replace=True to set another one.",
             )
-        variable.regularizer = penalty
-        for attribute in _settings_of(variable.name):
-            if hasattr(layer, attribute):
-                setattr(layer, attribute, penalty)  # what get_config writes
+        set_regularizer(layer, variable, penalty)
     model.train_function = model.test_function = None
     return model
-
-
-def own_variables(model: keras.Model) -> list[tuple[keras.layers.Layer, Any]]:
-    """Returns each weight of a model once, with the layer that made it."""
-    found: dict[int, tuple[keras.layers.Layer, Any]] = {}
-    for layer in (model, *model._flatten_layers(include_self=False)):
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-            found.setdefault(id(variable), (layer, variable))
-    order = {id(variable): place for place, variable in enumerate(model.weights)}
-    return sorted((pair for key, pair in found.items() if key in order), key=lambda pair: order[id(pair[1])])
-
-
-def is_kernel(variable: Any) -> bool:
-    """Tells whether a variable is a kernel by its name, as Keras' layers call them."""
-    return str(variable.name).rsplit("/", 1)[-1].endswith("kernel")
-
-
-def _settings_of(name: str) -> tuple[str, ...]:
-    """Returns what a layer may call its setting of a variable's regularizer: `kernel` of DepthwiseConv2D is its own."""
-    first = name.removesuffix("_kernel")
-    return (f"{first}_regularizer", "depthwise_regularizer") if name == "kernel" else (f"{first}_regularizer",)
 
 
 class _Swap:
     """Clones models with other norms; remembers layers, so that shared ones stay shared."""
 
-    def __init__(self, norm: str, groups: int | str, ghost_batch_size: int) -> None:
-        self.norm, self.groups, self.ghost_batch_size = norm, groups, ghost_batch_size
+    def __init__(self, norm: str, groups: int | str, ghost_batch_size: int, batch: int) -> None:
+        self.norm, self.groups, self.ghost_batch_size, self.batch = norm, groups, ghost_batch_size, batch
         self.pairs: dict[int, tuple[Any, Any]] = {}
 
     @property
@@ -160,10 +140,11 @@ class _Swap:
         if not isinstance(layer, keras.layers.Layer):
             return layer.__class__.from_config(layer.get_config())  # an operation, such as x + y
         if id(layer) not in self.pairs:
-            if _is_graph(layer):
+            if is_graph(layer):
                 made = self.clone(layer)
             elif isinstance(layer, SWAPPED):
                 made = self._norm(layer)
+                made.swapped_from = type(layer).__name__
             else:
                 made = layer.__class__.from_config(layer.get_config())
             self.pairs[id(layer)] = layer, made
@@ -172,7 +153,7 @@ class _Swap:
     def copy_state(self) -> None:
         """Gives the clone the weights of the model, and freezes what is frozen there."""
         for layer, made in self.pairs.values():
-            if _is_graph(layer):
+            if is_graph(layer):
                 continue  # its own layers are among the pairs
             if isinstance(layer, SWAPPED):
                 values = {variable.name: variable for variable in layer.weights}
@@ -199,8 +180,7 @@ class _Swap:
         height, width, channels = (1, 1, shape[1]) if len(shape) == 2 else shape[1:]
         groups = resolve_groups(self.groups, channels, layer.name) if self.norm == "gn" else 1
         if self.norm != "none" and height and width:
-            # Two images stand for a batch of any size.
-            place = Place(layer.name, height, width, channels, batch=2, groups=groups)
+            place = Place(layer.name, height, width, channels, batch=self.batch, groups=groups)
             require_values(self.norm, place, "Take another norm, such as ln.")
         return self._build(layer, groups, rank=len(shape))
 
@@ -233,11 +213,6 @@ class _Swap:
                 return layers.FilterResponseNormalization(**own)
 
 
-def _is_graph(layer: Any) -> bool:
-    """Tells whether a layer is a model whose own layers can be replaced in a clone."""
-    return isinstance(layer, keras.Sequential | keras.src.models.functional.Functional)
-
-
 def _call(layer: Any, *args: Any, **words: Any) -> Any:
     """Calls a layer without what it does not take, such as the `mask` or `training` of batch normalization."""
     taken = inspect.signature(layer.call).parameters
@@ -251,7 +226,7 @@ def _require_reachable(model: keras.Model) -> None:
     while waiting:
         layer = waiting.pop()
         reached.add(id(layer))
-        waiting += layer.layers if _is_graph(layer) else []
+        waiting += layer.layers if is_graph(layer) else []
     for layer in model._flatten_layers():
         if isinstance(layer, SWAPPED) and id(layer) not in reached:
             raise UsageError(

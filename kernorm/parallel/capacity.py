@@ -147,7 +147,8 @@ class Placement:
 
         Compiling takes longer than all that another width or batch size might save.
         """
-        key = (self.runs[0].config.net, self.data.info.image_shape, *lowerings)
+        config = self.runs[0].config
+        key = (config.net, config.net_source, self.data.info.image_shape, *lowerings)
         if len(lowerings) > 1 and key not in _FASTER:
             seconds: dict[Lowering, float] = {}
             for lowering in lowerings:

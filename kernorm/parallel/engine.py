@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from kernorm.errors import one_line
-from kernorm.system.processes import log_to_stderr, redirected
+from kernorm.system.processes import SHARING, log_to_stderr, redirected
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -29,8 +29,6 @@ Returned = tuple[ResultT | None, str | None]
 ATTEMPTS = 2
 # TensorFlow keeps some 20 MB of every run, 2 % of what a worker holds, and a new process costs 6 CPU-seconds.
 JOBS_PER_WORKER = 5
-# Workers share a GPU: each takes of its memory what it needs, not all of it at the start as is their default.
-_SHARING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class Workplace:
         """Makes this process such a worker while the body runs."""
         os.chdir(self.folder)
         os.environ.update(self.environment)
-        for name, value in _SHARING.items():
+        for name, value in SHARING.items():
             os.environ.setdefault(name, value)
         with contextlib.ExitStack() as stack:
             if self.log:

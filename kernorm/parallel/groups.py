@@ -72,7 +72,7 @@ def train_population(
     if width is None and jax.default_backend() == "cpu":
         for config in configs:
             with passing_errors(told, config):
-                records[config.run_id] = train(config)
+                records[config.run_id] = train(config, tried=True)
     else:
         for group in grouped(configs):
             limit = width or WIDTHS[-1]

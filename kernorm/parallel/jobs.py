@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kernorm.config import TrainConfig
 from kernorm.errors import one_line
+from kernorm.nets.source import trust
 from kernorm.parallel.engine import Returned
 from kernorm.records.record import Record
 from kernorm.training.run import train
@@ -23,8 +24,9 @@ ConfiguredT = TypeVar("ConfiguredT", bound=Configured)
 
 
 def train_job(job: Configured) -> Record:
-    """Trains one run."""
-    return train(job.config)
+    """Trains one run; its own net was named and tried where the job comes from."""
+    trust(job.config.net_source)
+    return train(job.config, tried=True)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def train_members(members: Members[ConfiguredT]) -> list[Returned[Record]]:
         traceback.print_exception(error)
 
     configs = [job.config for job in members.jobs]
+    for config in configs:
+        trust(config.net_source)
     # Two arms may have a run in common, as one and the same arm with another first seed has.
     once = list({config.run_id: config for config in configs}.values())
     records = train_population(once, width=members.width, failed=failed, memory=members.memory)

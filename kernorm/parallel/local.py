@@ -14,10 +14,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from kernorm.parallel.engine import Engine, JobT, ResultT, Returned, Workplace, do_job
+from kernorm.system.processes import cause_of_death, out_of_memory_kills
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
-_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
-_COUNTS = Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control")
 
 
 class _Worker:
@@ -64,40 +63,6 @@ class _Worker:
         """Ends the process, whatever it does, and what it has started."""
         self.alive.close()
         self.executor.shutdown(wait=True, cancel_futures=True)
-
-
-def cause_of_death(code: int | None, *, begun: bool, out_of_memory: bool) -> str:
-    """Says why a worker has ended.
-
-    Args:
-        code: its exit code, or less 0 the signal that ended it; None if it is not known.
-        begun: whether it was ready for its first job.
-        out_of_memory: whether the system has killed a process for lack of memory meanwhile.
-    """
-    if code is None:
-        return "was lost"
-    if code >= 0:
-        return (
-            f"ended with exit code {code}{'' if begun else ' before its first job'}; its message is above or in its log"
-        )
-    name = signal.Signals(-code).name
-    if -code in _CRASHES:
-        return f"crashed with {name} in native code"
-    if -code != signal.SIGKILL:
-        return f"was ended by {name}"
-    by_whom = "for lack of memory" if out_of_memory else "by another process or for lack of memory"
-    return f"was killed by {name}, {by_whom}"
-
-
-def out_of_memory_kills() -> int:
-    """Counts the processes that Linux has killed for lack of memory, on this machine and in this container."""
-    count = 0
-    for path in _COUNTS:
-        with contextlib.suppress(OSError):
-            lines = path.read_text(encoding="utf-8").splitlines()
-            fields = dict(line.split(maxsplit=1) for line in lines if " " in line)
-            count += int(fields.get("oom_kill", 0))
-    return count
 
 
 @contextlib.contextmanager

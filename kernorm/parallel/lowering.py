@@ -84,21 +84,31 @@ def _filled(position: Any, length: int, fill: Fill) -> Any:
     return jnp.abs(jnp.minimum(from_edge, period - from_edge)) - jnp.float32(0.5)
 
 
-def patches_convolution(inputs: Any, kernel: Any, padding: str) -> Any:
-    """Convolves (N, H, W, C) with (h, w, C, K), stride 1, as one product of patches: under vmap, a batched one."""
+def patches_convolution(inputs: Any, kernel: Any, padding: str, strides: tuple[int, int] = (1, 1)) -> Any:
+    """Convolves (N, H, W, C) with (h, w, C, K) as one product of patches: under vmap, a batched one."""
     height, width, channels, filters = kernel.shape
     if padding == "same":
-        around = [((size - 1) // 2, size // 2) for size in (height, width)]
-        inputs = jnp.pad(inputs, ((0, 0), *around, (0, 0)))
-    rows, columns = inputs.shape[1] - height + 1, inputs.shape[2] - width + 1
-    shifted = [inputs[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)]
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(height * width * channels, filters)
+        sides = zip(inputs.shape[1:3], (height, width), strides, strict=True)
+        missing = [max((-(-side // step) - 1) * step + size - side, 0) for side, size, step in sides]
+        inputs = jnp.pad(inputs, ((0, 0), *((rest // 2, -(-rest // 2)) for rest in missing), (0, 0)))
+    down, right = strides
+    last_row, last_column = inputs.shape[1] - height, inputs.shape[2] - width
+    shifted = [
+        inputs[:, i : i + last_row + 1 : down, j : j + last_column + 1 : right]
+        for i in range(height)
+        for j in range(width)
+    ]
+    patches = jnp.concatenate(shifted, axis=-1)
+    return patches @ kernel.reshape(height * width * channels, filters)
 
 
 @contextlib.contextmanager
 def lowered(model: keras.Model, lowering: Lowering) -> Iterator[None]:
-    """Makes the model's convolutions be traced by that lowering while the body runs."""
-    layers = [layer for layer in model.layers if hasattr(layer, "kernel")] if lowering == "patches" else []
+    """Makes the model's convolutions be traced by that lowering while the body runs.
+
+    Those with groups, dilation or an operation of their own stay as they are.
+    """
+    layers = [layer for layer in model._flatten_layers() if _is_plain(layer)] if lowering == "patches" else []
     for layer in layers:
         layer.convolution_op = partial(_by_patches, layer)
     try:
@@ -108,7 +118,17 @@ def lowered(model: keras.Model, lowering: Lowering) -> Iterator[None]:
             del layer.convolution_op
 
 
+def _is_plain(layer: Any) -> bool:
+    return (
+        isinstance(layer, keras.layers.Conv2D)
+        and type(layer).convolution_op in (keras.layers.Conv2D.convolution_op, StandardizedConv2D.convolution_op)
+        and layer.data_format == "channels_last"
+        and layer.groups == 1
+        and set(layer.dilation_rate) == {1}
+    )
+
+
 def _by_patches(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
     if isinstance(layer, StandardizedConv2D):
         kernel = layer.standardized(kernel)
-    return patches_convolution(inputs, keras.ops.convert_to_tensor(kernel), layer.padding)
+    return patches_convolution(inputs, keras.ops.convert_to_tensor(kernel), layer.padding, layer.strides)

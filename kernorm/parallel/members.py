@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
 from kernorm.datasets.batches import EVALUATION_BATCH, Fed
+from kernorm.nets.contents import kernels
 from kernorm.nets.penalties import lambdas
 from kernorm.parallel.vmap import Hyper, State
 
@@ -72,8 +73,8 @@ def hyper_of(run: "Trainer") -> Hyper:
 
 def kernel_places(run: "Trainer") -> list[int]:
     """Returns where the kernels are among the trainable variables."""
-    kernels = {id(layer.kernel) for layer in run.model.layers if hasattr(layer, "kernel")}
-    return [index for index, variable in enumerate(run.model.trainable_variables) if id(variable) in kernels]
+    found = {id(kernel) for _, kernel in kernels(run.model)}
+    return [index for index, variable in enumerate(run.model.trainable_variables) if id(variable) in found]
 
 
 def sees(run: "Trainer") -> tuple:

@@ -103,17 +103,17 @@ class Population(Placement):
 
     def prove(self) -> None:
         """Proves that the loss that is minimized holds each member's penalty, as the formula gives it."""
-        first = self.runs[0]
-        size = first.config.batch_size
+        size = self.runs[0].config.batch_size
         probe = self.programs.shared((self.data.train.images[:size], np.asarray(self.data.train.labels[:size])))
-        totals, entropies = map(np.asarray, self.programs.parts(self.state, self.hyper, probe))
-        weights = self._weights()
+        totals, entropies = (np.asarray(part).tolist() for part in self.programs.parts(self.state, self.hyper, probe))
+        weights, own = self._weights(), self.programs.own(self.state)
         for place, run in enumerate(self.runs):
             self.ended[place] = None
             by_weight = lambdas(run.model, run.config)
             penalty = penalty_of([values[place] for values in weights], by_weight)
+            asked, losses = bool(by_weight.any()), own[place] or 0.0
             with passing_errors(self.failed, run.config):
-                check_penalty(float(totals[place]), float(entropies[place]), penalty, run.config, bool(by_weight.any()))
+                check_penalty(totals[place], entropies[place], penalty, run.config, asked, losses)
                 del self.ended[place]
 
     def _weights(self) -> list[NDArray[np.float32]]:
@@ -153,7 +153,7 @@ class Population(Placement):
         sizes = np.array([len(self.runs[0].batches.chosen(index)) for index in range(steps.loss.shape[1])])
         self._end_diverged(epoch, steps.loss)
         scores = self._scores(self.monitored) if self.monitored else None
-        percentiles, weights = self.programs.watch(self.state), self._weights()
+        percentiles, weights, losses = self.programs.watch(self.state), self._weights(), self.programs.own(self.state)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         alive = self._alive
         better = np.zeros(self.width, bool)
@@ -167,6 +167,7 @@ class Population(Placement):
                 cross_entropy=float(np.average(steps.cross_entropy[place].astype(np.float64), weights=sizes)),
                 l1_penalty=penalty.l1,
                 l2_penalty=penalty.l2,
+                own_losses=losses[place],
                 accuracy=float(steps.right[place].sum() / sizes.sum()),
                 val_cross_entropy=scores[0][place] if scores else None,
                 val_accuracy=scores[1][place] if scores else None,

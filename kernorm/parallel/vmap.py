@@ -104,11 +104,14 @@ class Programs:
         self._watched = [_places(group, model) for group in _groups(watch.activations)]
         self._watch_images = self._put(watch.images, _SHARED)
         self._activations = watch.activations
+        self._own = watch.own
+        self._own_images = self._put(watch.own.images, _SHARED)
         self.train = self._mapped(self._steps, (0, 0, 0, None, None, None), donate=(0,))
         self.parts = self._mapped(self._parts, (0, 0, None))
         self.scores = self._mapped(self._scores, (0, None, None))
         self.logits = self._mapped(self._logits, (0, None))
         self.percentiles = self._mapped(self._percentiles, (0, None))
+        self.own_losses = self._mapped(self._own_losses, (0, None))
         self.choose = self._mapped(_choose, (0, 0, 0), donate=(2,))
 
     def _mapped(self, work: Callable, axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Any:
@@ -138,14 +141,31 @@ class Programs:
 
     def _objective(self, trainable: list, state: State, hyper: Hyper, images: Any, labels: Any, training: bool) -> Any:
         """Returns the loss that is minimized, and what was found on the way: cross-entropy, images right, fixed."""
-        logits, fixed = self._call(state._replace(trainable=trainable), images, training)
+        now = state._replace(trainable=trainable)
+        own: Any = 0.0
+        if self._own.exist:
+            logits, fixed, own = self._call_with_losses(now, images, training)
+        else:
+            logits, fixed = self._call(now, images, training)
         cross_entropy = jnp.mean(_cross_entropies(logits, labels))
         # Not by Keras' regularizers, which take no traced λ.
         penalty = sum(
             hyper.lambdas[index, 0] * jnp.sum(jnp.abs(weight)) + hyper.lambdas[index, 1] * jnp.sum(jnp.square(weight))
             for index, weight in enumerate(trainable)
         )
+        penalty = penalty + own if self._own.exist else penalty
         return cross_entropy + penalty, (cross_entropy, _right(logits, labels), fixed)
+
+    def _call_with_losses(self, state: State, images: Any, training: bool) -> tuple[Any, list[Any], Any]:
+        """Returns the sum of the net's own losses as well."""
+        with self._own.alone():
+            logits, fixed, losses = self.model.stateless_call(
+                state.trainable, state.fixed, images, training=training, return_losses=True
+            )
+        return logits, fixed, sum(losses)
+
+    def _own_losses(self, state: State, images: Any) -> Any:
+        return self._call_with_losses(state, images, False)[2]
 
     def _step(self, state: State, hyper: Hyper, fed: Fed, data: tuple[Any, Any]) -> tuple[State, Steps]:
         images, labels = data[0][fed.chosen], data[1][fed.chosen]
@@ -225,6 +245,12 @@ class Programs:
     def shared_bytes(self) -> int:
         """What the data takes on each device."""
         return self.images.nbytes + self.labels.nbytes
+
+    def own(self, state: State) -> list[float | None]:
+        """Returns each member's own losses on the batch that is watched; None where a net has none."""
+        if not self._own.exist:
+            return [None] * self.width
+        return np.asarray(self.own_losses(state, self._own_images), np.float64).tolist()
 
     def watch(self, state: State) -> NDArray:
         """Returns PERCENTILES of the watched layer's activations, (P, 4)."""

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from kernorm.records.record import PERCENTILES, THRESHOLDS, Epoch
@@ -12,11 +13,20 @@ from kernorm.system.files import write_atomically
 def write_history(history: list[Epoch], path: Path) -> None:
     """Writes history.csv, a row an epoch, empty where a value does not exist."""
     text = io.StringIO()
-    rows = [flat_row(row) for row in history]
+    rows = flat_rows(history)
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
+
+
+def flat_rows(history: Sequence[Epoch]) -> list[dict[str, object]]:
+    """Returns the rows of history.csv; without the column of own losses where the net has none."""
+    rows = [flat_row(row) for row in history]
+    if all(row["own_losses"] is None for row in rows):
+        for row in rows:
+            del row["own_losses"]
+    return rows
 
 
 def flat_row(row: Epoch) -> dict[str, object]:

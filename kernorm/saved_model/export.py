@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernorm.datasets.dataset import load
 from kernorm.errors import UsageError
+from kernorm.nets.source import is_trusted
 from kernorm.records.record import RECORD, WEIGHTS, Export, Record, read_record, write_record
 from kernorm.saved_model.card import FOLDER, make_card, write_card
 from kernorm.saved_model.integrity import tree_sha256
@@ -35,8 +36,8 @@ def export_run(run_folder: Path, saved_models_dir: Path | None = None) -> Export
     Under TensorFlow in this process; in a process of its own if Keras runs on another backend here.
 
     Raises:
-        UsageError: the run has no record or weights, is not finished, or its weights are of another net; or as
-            `export_model`.
+        UsageError: the run has no record or weights, is not finished, its weights are of another net, or its own net's
+            Python may not run (see `nets.source`); or as `export_model`.
     """
     record = read_record(run_folder / RECORD)
     if record.status != "finished":
@@ -110,6 +111,8 @@ def export_in_subprocess(run_folder: Path, saved_models_dir: Path) -> Export:
     except UsageError as error:
         return _record_export(run_folder, Export(reason=str(error).replace("RUN_FOLDER", str(run_folder))))
     command = [sys.executable, "-m", "kernorm.export", str(run_folder), "--saved-models-dir", str(saved_models_dir)]
+    if is_trusted(config := read_record(run_folder / RECORD).config) and config.net_source is not None:
+        command.append("--trust-code")
     environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if finished.returncode:
@@ -151,6 +154,7 @@ def _fill(version: Version, model: "keras.Model", record: Record, samples: NDArr
     import tensorflow as tf
 
     # TensorFlow, which a JAX-only run has not.
+    from kernorm.saved_model.answers import write_own_net
     from kernorm.saved_model.graph import check_graph
     from kernorm.saved_model.signature_check import check_answers, describe_signatures
     from kernorm.saved_model.signatures import write_saved_model
@@ -162,6 +166,8 @@ def _fill(version: Version, model: "keras.Model", record: Record, samples: NDArr
     check_graph(version.folder, signatures)
     check_answers(model, signatures, record.data.labels, samples)
     write_warmup(version.folder, record.run_id, samples, signatures)
+    if record.config.net_source is not None:
+        write_own_net(model, record.config.net_source, version.folder)
     versions = dict.fromkeys(_PACKAGES, "not installed as a package") | installed_versions(_PACKAGES)
     write_card(make_card(record, version.number, describe_signatures(signatures), versions), version.folder)
     digest = tree_sha256(version.folder)

@@ -12,11 +12,10 @@ from typing import Any
 
 from kernorm.config import FormatName
 from kernorm.errors import UsageError
-from kernorm.saved_model.inference import SIGNATURE, load_saved_model, rebuild
+from kernorm.saved_model.inference import SIGNATURE, load_saved_model
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Images, PredictLogits, largest_difference, largest_tolerated
 from kernorm.saved_model.paths import literal_path
-from kernorm.system.backend import keras_settings
 from kernorm.system.files import sync_folder
 
 OPSET = 18
@@ -117,25 +116,19 @@ def load_openvino(file: Path) -> PredictLogits:
     return lambda images: compiled({"image": images})["logits"]
 
 
-@keras_settings()
 def write_litert(path: Path, target: Path) -> None:
     """Writes the net of a SavedModel as a LiteRT file in float32, with the outputs of `serving_default`.
 
-    From the net as kernorm's code builds it: what spares TensorFlow an empty batch there has no counterpart in LiteRT.
+    From its graph, without what spares TensorFlow an empty batch there, which has no counterpart in LiteRT.
     """
-    import keras
     import tensorflow as tf
 
-    from kernorm.saved_model.signatures import answer  # TensorFlow
+    from kernorm.saved_model.signatures import answer, net_of_graph  # TensorFlow
 
-    net = rebuild(path)
-    archive = keras.export.ExportArchive()
-    archive.track(net)
-    spec = tf.TensorSpec(net.input_shape, tf.uint8, name="image")
-    archive.add_endpoint(SIGNATURE, lambda image: answer(net(image, training=False)), input_signature=[spec])
-    with tempfile.TemporaryDirectory() as folder:
-        archive.write_out(folder, verbose=False)
-        target.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE]).convert())
+    loaded = tf.saved_model.load(str(path))
+    net, spec = net_of_graph(loaded.signatures[SIGNATURE])
+    asked = tf.function(lambda image: answer(net(image)), input_signature=[spec]).get_concrete_function()
+    target.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([asked], loaded).convert())
 
 
 def load_litert(file: Path) -> PredictLogits:

@@ -7,9 +7,11 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kernorm.config import Resize
 from kernorm.datasets.decode import decode_image
@@ -108,6 +110,23 @@ def answer(logits: tf.Tensor) -> Answer:
     """Returns the numbers that three signatures answer, from logits (N, K)."""
     logits = tf.cast(logits, tf.float32)
     return {"class_id": tf.argmax(logits, axis=-1), "probabilities": tf.nn.softmax(logits), "logits": logits}
+
+
+def net_of_graph(signature: Any) -> tuple[Callable[[tf.Tensor], tf.Tensor], tf.TensorSpec]:
+    """Returns the net in a loaded `serving_default`, from images to logits, with what it takes.
+
+    It is what stands between the padding of an empty batch and the cut behind it, with the weights as constants.
+    """
+    whole = convert_variables_to_constants_v2(signature)
+    operations = whole.graph.get_operations()
+    first = next(operation for operation in operations if operation.type == "Pad")
+    (logits,) = (one for one in operations if one.type == "ArgMax")
+    last = logits.inputs[0].op
+    while last.type != "StridedSlice":
+        last = last.inputs[0].op
+    part = whole.prune([first.outputs[0]], [last.inputs[0]])
+    ((_, words),) = (signature.structured_input_signature,)
+    return lambda image: part(image)[0], words["image"]
 
 
 def write_saved_model(model: keras.Model, labels: tuple[str, ...], folder: Path, resize: Resize | None = None) -> None:

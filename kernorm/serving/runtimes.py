@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kernorm.saved_model.answers import recorded_answers
 from kernorm.saved_model.card import read_card
 from kernorm.saved_model.formats import load_onnx, load_openvino, write_onnx
 from kernorm.saved_model.inference import SIGNATURE, rebuild
@@ -33,9 +34,14 @@ NOT_RUN = 3
 
 
 def keras(path: Path, folder: Path) -> tuple[Found, str]:
-    """Asks the net as kernorm's code builds it, with the weights that are in the SavedModel: the reference."""
+    """Asks the net as kernorm's code builds it, with the weights that are in the SavedModel: the reference.
+
+    Of an own net, whose Python does not run here, it is what the net answered at its export.
+    """
     import keras
 
+    if (answers := recorded_answers(path)) is not None:
+        return {str(size): answers[:size] for size in BATCHES}, keras.__version__
     images, model = np.load(folder / IMAGES), rebuild(path)
     none = np.zeros((0, model.output_shape[-1]), np.float32)
     return {

@@ -21,6 +21,7 @@ from typing import Any
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import seconds_of, whole_number
+from kernorm.nets.source import with_net
 from kernorm.studies.published import Published, Statement
 
 SEEDS = 5
@@ -134,7 +135,7 @@ def with_overrides(
 ) -> Study:
     """Returns the study with fewer or more seeds, another number of epochs, or some of its arms, its data prepared.
 
-    Own images, which arms name by their path, are prepared here, so that every arm has the name of the prepared set.
+    Own images and nets, which arms name by their path, are read here: an arm has the prepared set's name and the text.
 
     Args:
         study: as it was read.
@@ -159,7 +160,7 @@ def with_overrides(
     named = {arm for arm in study.arms if not patterns or any(fnmatchcase(arm, pattern) for pattern in patterns)}
     kept = named | {study.baselines[arm] for arm in named if arm in study.baselines}
     arms = {
-        arm: with_prepared(replace(config, **shortened(config, epochs), **changes))
+        arm: with_prepared(with_net(replace(config, **shortened(config, epochs), **changes)))
         for arm, config in study.arms.items()
         if arm in kept
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
+from kernorm.nets.source import trust
 from kernorm.studies.definition import PRIMARY, SEEDS, Study, study_of
 
 
@@ -38,6 +39,8 @@ def load_study(name: str) -> Study:
     if not path.is_file():
         raise UsageError("A study file must be there.", f"{name}, which is not", f"Known: {', '.join(known)}.")
     study = _study(path.stem, path, _values(path))
+    for config in study.arms.values():
+        trust(config.net_source)  # it stands in the file, which has run
     return replace(study, file=f"kernorm:{name}" if name in known else _file_name(path))
 
 

@@ -17,7 +17,9 @@ from kernorm.errors import UsageError
 from kernorm.parallel.batches import Populations
 from kernorm.parallel.engine import Engine, Outcome
 from kernorm.parallel.factory import open_training
+from kernorm.parallel.grouping import static_key
 from kernorm.parallel.settings import EngineConfig
+from kernorm.records.data import Data
 from kernorm.records.record import Record
 from kernorm.reporting.progress import StudyProgress
 from kernorm.studies.analysis import analyse, results_by_arm
@@ -32,6 +34,7 @@ from kernorm.studies.summary import StudySummary
 from kernorm.studies.terminal import format_result
 from kernorm.studies.verdicts import format_visible
 from kernorm.system.files import locked, make_folder
+from kernorm.training.first_step import try_nets
 
 _LOG = logging.getLogger("kernorm")
 
@@ -120,7 +123,7 @@ def visible(study: Study, folder: Path) -> str:
 def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
     """Takes the runs that any study has trained, and trains the others; each result is in the ledger once it ended."""
     folder = ledger.path.parent
-    _prepare_data(run.config for run in missing_runs(study, folder))
+    _prepare(run.config for run in missing_runs(study, folder))
     shared = _find_shared(study, folder)  # once more: now the digests of all data are known
     missing = _missing(study, shared)
     _take(study, shared, ledger)
@@ -145,7 +148,7 @@ def _run_until_resolved(
 ) -> Study:
     """Adds seeds round by round; returns the study with those that it has then."""
     folder, begun, rounds = ledger.path.parent, time.monotonic(), 0
-    _prepare_data(study.arms.values())
+    _prepare(study.arms.values())
     opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
     with opened as engine:
         while True:
@@ -210,15 +213,23 @@ def _take(study: Study, shared: Shared, ledger: Ledger) -> None:
             _LOG.info(text)
 
 
-def _prepare_data(configs: Iterable[TrainConfig]) -> None:
-    """Loads every set once and checks the sizes, so that a wrong one is refused at once and workers find the cache."""
-    seen = set()
+def _prepare(configs: Iterable[TrainConfig]) -> None:
+    """Loads every set and tries every own net once.
+
+    So a wrong size or net is refused at once, and workers find the cache.
+    """
+    infos: dict[tuple, Data] = {}
+    nets: dict[tuple, tuple[TrainConfig, Data]] = {}
     for config in configs:
         sizes = (config.validation_size, config.train_size, config.batch_size)
         key = (config.dataset, config.manual_dir, config.data_dir, *sizes)
-        if key not in seen:
-            seen.add(key)
-            load(config)
+        if key not in infos:
+            infos[key] = load(config).info
+        if config.net_source is not None:
+            penalties = config.l1 > 0, config.l2 > 0, config.penalize, config.penalty_at
+            nets.setdefault((static_key(config), *penalties), (config, infos[key]))
+    if nets:
+        try_nets(list(nets.values()))
 
 
 def _result(outcome: Outcome[Planned, Record]) -> Result:

@@ -114,6 +114,7 @@ class RunLog(keras.callbacks.Callback):
             cross_entropy=values["cross_entropy"],
             l1_penalty=penalty.l1,
             l2_penalty=penalty.l2,
+            own_losses=self.watch.own.measure(),
             accuracy=values["accuracy"],
             val_cross_entropy=values.get("val_cross_entropy"),
             val_accuracy=values.get("val_accuracy"),

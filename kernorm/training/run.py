@@ -19,11 +19,13 @@ from kernorm.config import TrainConfig, to_json
 from kernorm.datasets.dataset import Dataset, load, prepared_sha256
 from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError
+from kernorm.nets.source import NET_FILE, with_net
 from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, Export, Record, read_record, write_record
 from kernorm.saved_model.export import export_in_subprocess, export_run
 from kernorm.saved_model.formats import require_format
 from kernorm.system.backend import choose_backend, keras_settings
-from kernorm.system.files import locked, make_folder, require_folder, write_json
+from kernorm.system.files import locked, make_folder, require_folder, write_atomically, write_json
+from kernorm.training.first_step import try_nets
 
 if TYPE_CHECKING:
     from kernorm.training.trainer import Diverged, Trainer
@@ -33,17 +35,28 @@ ENDED = ("finished", "diverged")
 _LOG = logging.getLogger("kernorm")
 
 
-def train(config: TrainConfig) -> Record:
+def train(config: TrainConfig, *, tried: bool = False) -> Record:
     """Trains, measures, reports and exports one run, or what is left of it; returns its record.
+
+    Args:
+        config: of the run.
+        tried: whether its own net, if it is one, has done a first step before, in a process of its own.
 
     Raises:
         UsageError: the config does not fit the data, the net or what lies in the run's folder.
         RuntimeError: a penalty is not in the loss as configured.
     """
+    config = with_net(config)
     check_config(config)
     config = with_prepared(config)
     with locked_run_folder(config) as folder:
-        return complete_if_trained(config, folder) or _train(config, folder)
+        if record := complete_if_trained(config, folder):
+            return record
+        data = None
+        if config.net_source is not None and not tried and not (folder / CHECKPOINT).exists():
+            data = load(config)
+            try_nets([(config, data.info)])
+        return _train(config, folder, data)
 
 
 def check_config(config: TrainConfig) -> None:
@@ -151,10 +164,10 @@ def _write_missing_report(record: Record, folder: Path) -> Record:
 
 
 @keras_settings()
-def _train(config: TrainConfig, folder: Path) -> Record:
+def _train(config: TrainConfig, folder: Path, data: Dataset | None) -> Record:
     from kernorm.training.trainer import Diverged  # Keras
 
-    trainer, done = start_or_resume(config, folder)
+    trainer, done = start_or_resume(config, folder, data)
     try:
         trainer.fit(done)
     except Diverged as error:
@@ -183,6 +196,8 @@ def start_or_resume(config: TrainConfig, folder: Path, data: Dataset | None = No
     trainer = Trainer(config, folder, data)
     done = trainer.resume()
     write_json(folder / "config.json", to_json(config))
+    if config.net_source is not None:
+        write_atomically(folder / NET_FILE, config.net_source.encode())
     return trainer, done
 
 

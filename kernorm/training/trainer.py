@@ -13,7 +13,6 @@ from kernorm.config import TrainConfig, with_added
 from kernorm.datasets.batches import EVALUATION_BATCH, Batches
 from kernorm.datasets.dataset import Dataset, Split, load
 from kernorm.errors import UsageError
-from kernorm.nets.model import build_model_for
 from kernorm.nets.penalties import measure, prove
 from kernorm.nets.weights import save_weights
 from kernorm.records.history import write_history
@@ -24,11 +23,10 @@ from kernorm.stats.scores import evaluate
 from kernorm.system.backend import prepare_backend
 from kernorm.system.machine import peak_memory
 from kernorm.training import checkpoint
-from kernorm.training.answers import Logits, count_parameters, fusing_pays
+from kernorm.training.answers import Logits, compiled_model, count_parameters
 from kernorm.training.callbacks import Diverged, RunLog, TrainingState
 from kernorm.training.diagnostics import Watch, layer_table, prune_table, pruned_logits
 from kernorm.training.environment import describe_environment
-from kernorm.training.optimizers import build_optimizer
 from kernorm.training.schedules import schedule_tables
 from kernorm.training.trackers import trackers
 
@@ -58,22 +56,19 @@ class Trainer:
         self.data = data or load(config)
         self.batches = Batches(self.data.train.images, self.data.train.labels, config)
         self.tables = schedule_tables(config, self.batches.num_batches)
-        self.model = build_model_for(config, self.data.info, fused=fusing_pays(config, self.data.info.train))
-        self.model.compile(
-            optimizer=build_optimizer(config, *self.tables),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=[
-                keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            ],
-            jit_compile=keras.backend.backend() == "jax",
-        )
+        self.model = compiled_model(config, self.data.info, self.tables)
         self.monitored = "test" if config.select == "test" else "validation" if self.data.validation else "none"
         probe = self.batches[0]
-        proof = prove(self.model, config, *probe)
-        penalty = measure(self.model, config)
         self.watch = Watch(self.model, config, self.data.train.images)
-        first = Epoch(epoch=0, l1_penalty=penalty.l1, l2_penalty=penalty.l2, watched=self.watch.measure())
+        proof = prove(self.model, config, *probe, own=self.watch.own.of(probe[0]))
+        penalty = measure(self.model, config)
+        first = Epoch(
+            epoch=0,
+            l1_penalty=penalty.l1,
+            l2_penalty=penalty.l2,
+            own_losses=self.watch.own.measure(),
+            watched=self.watch.measure(),
+        )
         self.reached = TrainingState(history=[first])
         self._noted = 0
         self.record = Record(
@@ -104,6 +99,7 @@ class Trainer:
             f"{info.train:,} training and {info.validation:,} validation images of {info.name}\n"
             f"step 0: l1 penalty {first.l1_penalty:.6f}, l2 penalty {first.l2_penalty:.6f}; "
             f"in the loss {found:.6f}, by formula {expected:.6f}"
+            + ("" if first.own_losses is None else f"; the net's own losses {first.own_losses:.6f}")
         )
 
     def resume(self) -> int:

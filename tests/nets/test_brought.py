@@ -6,8 +6,9 @@ import pytest
 from keras import layers as L  # noqa: N812
 
 from kernorm.errors import UsageError
+from kernorm.nets.contents import is_kernel
 from kernorm.nets.proof import prove_penalty
-from kernorm.nets.swap import SWAPPED, add_penalties, is_kernel, swap_norm
+from kernorm.nets.swap import SWAPPED, add_penalties, swap_norm
 
 R = keras.regularizers
 CLASSES = 4

@@ -15,11 +15,11 @@ import pytest
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.parallel import local
 from kernorm.parallel.engine import JOBS_PER_WORKER, Outcome
 from kernorm.parallel.factory import open_engine
-from kernorm.parallel.local import cause_of_death
 from kernorm.parallel.settings import EngineConfig
+from kernorm.system import processes
+from kernorm.system.processes import cause_of_death
 from kernorm.training.run import train
 from tests.jobs import crash, die, die_once, hold, hold_once, leave, not_picklable, pid, refuse_odd, square, terminate
 
@@ -200,8 +200,8 @@ def test_kills_for_lack_of_memory_are_counted(tmp_path, monkeypatch):
     vmstat, events = tmp_path / "vmstat", tmp_path / "memory.events"
     vmstat.write_text("pgfault 17\noom_kill 3\n")
     events.write_text("low 0\noom 5\noom_kill 4\n")
-    monkeypatch.setattr(local, "_COUNTS", (vmstat, events, tmp_path / "missing"))
-    assert local.out_of_memory_kills() == 7
+    monkeypatch.setattr(processes, "_COUNTS", (vmstat, events, tmp_path / "missing"))
+    assert processes.out_of_memory_kills() == 7
 
 
 def test_a_worker_killed_at_rest_is_replaced(engine):

@@ -47,11 +47,11 @@ def test_augmentation_on_the_device_is_that_of_numpy(rng, kind):
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 4)])
-def test_a_convolution_by_patches_is_keras_own(rng, padding, size):
-    inputs, kernel = rng.normal(size=(3, 9, 8, 5)), rng.normal(size=(*size, 5, 7))
-    theirs = keras.ops.conv(inputs.astype(np.float32), kernel.astype(np.float32), padding=padding)
-    ours = patches_convolution(inputs.astype(np.float32), kernel.astype(np.float32), padding)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 3)])
+def test_a_convolution_by_patches_is_keras_own(rng, padding, size, strides):
+    inputs, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 9, 8, 5), (*size, 5, 7)))
+    theirs = keras.ops.conv(inputs, kernel, padding=padding, strides=strides)
+    np.testing.assert_allclose(patches_convolution(inputs, kernel, padding, strides), theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [keras.layers.Conv2D, StandardizedConv2D])
@@ -74,6 +74,22 @@ def test_a_model_is_lowered_to_patches_and_back(rng, kind):
     assert "dot_general" in patched
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert trace("grouped")[0] == plain
+
+
+def test_convolutions_in_nested_models_are_lowered_and_others_left(rng):
+    """With groups or dilation a product of patches would be another one."""
+    part = keras.Sequential([keras.Input((9, 8, 4)), keras.layers.Conv2D(4, 3, strides=2)])
+    image = keras.Input((9, 8, 4))
+    left = [keras.layers.Conv2D(4, 2, groups=2), keras.layers.Conv2D(4, 2, dilation_rate=2)]
+    model = keras.Model(image, [part(image), *(layer(image) for layer in left)])
+    images = rng.normal(size=(2, 9, 8, 4)).astype(np.float32)
+    expected = [np.asarray(answer) for answer in model(images)]
+    with lowered(model, "patches"):
+        traced = str(jax.make_jaxpr(lambda x: model.stateless_call(model.variables, [], x)[0])(images))
+        found = model(images)
+    assert traced.count("conv_general_dilated[") == 2
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_members_are_spread_evenly_over_devices(mnist_info):
