@@ -45,7 +45,8 @@ class StudyConfig:
     """
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "which runs": ("vary", "seeds", "until_resolved", "time_budget", "max_seeds", "metric", "epochs", "only"),
+        "which runs": ("vary", "seeds", "until_resolved", "time_budget", "max_seeds", "epochs", "only"),
+        "verdicts": ("metric", "margin", "targets"),
         **ENGINE_GROUP,
         "results": ("name", "reports_dir", "saved_models_dir", "push"),
         "this command": ("dry_run", "report_only", "quiet", "verbose", "help"),
@@ -75,8 +76,17 @@ class StudyConfig:
     and need fewer seeds."""
 
     metric: str | None = None
-    """Primary metric, which alone has verdicts: accuracy, cross_entropy, brier or ece; fixed by the first run. None:
-    the study's own."""
+    """Primary metric, which alone has verdicts: accuracy, balanced_accuracy, macro_f1, worst_recall, cross_entropy,
+    brier or ece; fixed by the first run. auto: balanced accuracy if the largest test class has 1.5 times the images of
+    the smallest, else accuracy. None: the study's own, or auto."""
+
+    margin: str | None = None
+    """What counts as no difference of it: 0.5pp for points, or a number; fixed by the first run. auto: 0.05 points of
+    accuracies, and at least five test images. None: the study's own, or auto."""
+
+    targets: str | None = None
+    """Accuracies whose time is shown, in percent, such as 90,95. auto: from what the runs reach. None: the study's own,
+    or 99,99.4 on MNIST and auto on other sets."""
 
     epochs: int | None = None
     """Another number of epochs for every arm: a shortened schedule, kept in a folder of its own."""
@@ -123,10 +133,11 @@ class StudyConfig:
                 f"{self.study!r} and --vary {' '.join(self.vary)}" if self.vary else "neither",
                 "Give one of them, for example smoke.",
             )
-        if self.metric is not None:
-            from kernorm.studies.definition import primary
+        from kernorm.studies.choices import margin_of, primary, targets_of_text
 
-            primary(self.metric, "--metric")
+        for name, check in (("metric", primary), ("margin", margin_of), ("targets", targets_of_text)):
+            if getattr(self, name) is not None:
+                check(getattr(self, name), f"--{name}")
         self.until()
 
     def until(self) -> "UntilResolved | None":
@@ -160,6 +171,8 @@ def plan(config: StudyConfig) -> "Study":
         epochs=config.epochs,
         only=config.only,
         metric=config.metric,
+        margin=config.margin,
+        targets=config.targets,
         threads=config.engine.threads,
         reports_dir=config.reports_dir,
         export=False,
@@ -224,7 +237,7 @@ def command(config: StudyConfig) -> str:
     words += [word for text in config.vary for word in ("--vary", shlex.quote(text))]
     if config.until_resolved:
         words.append("--until-resolved")
-    for name in ("seeds", "time_budget", "max_seeds", "metric", "epochs", "name"):
+    for name in ("seeds", "time_budget", "max_seeds", "metric", "margin", "targets", "epochs", "name"):
         if (value := getattr(config, name)) is not None:
             words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
     if config.only:

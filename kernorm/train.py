@@ -13,7 +13,7 @@ from kernorm.recipes import recipe_of_words
 from kernorm.system import cli
 
 if TYPE_CHECKING:
-    from kernorm.records.record import Export, Record
+    from kernorm.records.record import Evaluation, Export, Record
 
 PROG = "python -m kernorm.train"
 
@@ -29,11 +29,25 @@ def summary(record: "Record", config: TrainConfig) -> str:
     lines = [
         f"test     {100 * test.accuracy:.2f} % of {test.count:,} (95 % {100 * low:.2f} to {100 * high:.2f}), "
         f"{test.errors} errors, cross-entropy {test.cross_entropy:.4f}, ECE {test.ece:.4f}",
+        *_by_class(test, record.data.labels),
         f"time     {record.seconds:.0f} s, {record.cpu_seconds:.0f} CPU-seconds of training",
         f"report   {_reported(config, folder)}",
         f"model    {_exported(record.export)}",
     ]
     return "\n".join(lines)
+
+
+def _by_class(test: "Evaluation", labels: tuple[str, ...]) -> list[str]:
+    """Says how the classes fare, and which were never predicted."""
+    from kernorm.reporting.format import unpredicted, worst_class
+    from kernorm.stats.scores import BY_CLASS
+
+    balanced, f1, worst = (f"{100 * of(test.confusion):.2f} %" for of in BY_CLASS.values())
+    name = worst_class(test.confusion, labels)
+    lines = [f"classes  balanced accuracy {balanced}, macro F1 {f1}, worst recall {worst} ({name})"]
+    if never := unpredicted(test.confusion, labels):
+        lines.append(f"caution  {': '.join(never)}")
+    return lines
 
 
 def _reported(config: TrainConfig, folder: Path) -> str:

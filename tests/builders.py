@@ -133,7 +133,7 @@ def evaluation(wrong):
 
 def a_study(arms, seeds=3, **changes):
     values = {"name": "s", "text": "Which?", "arms": arms, "baselines": dict.fromkeys(arms, next(iter(arms)))}
-    return Study(**values | {"seeds": tuple(range(seeds))} | changes)
+    return Study(**values | {"seeds": tuple(range(seeds)), "margin": 0.0005} | changes)
 
 
 def a_history(config, error, seed):

@@ -16,7 +16,9 @@ from markupsafe import Markup
 
 from kernorm.reporting.figures import concise, to_png, to_svg
 from kernorm.reporting.page import page_renderer
+from kernorm.studies.metrics import METRICS
 from kernorm.studies.summary import ArmSummary
+from kernorm.studies.wording import half, score
 from kernorm.system.files import write_atomically, write_json
 from tuner.config import SearchConfig
 from tuner.plots import LABELS, charts
@@ -69,6 +71,9 @@ def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confir
             confirmed=confirmed,
             arms=_arms(confirmed),
             final=confirmed.final.arms[0] if confirmed.final else None,
+            metrics=METRICS,
+            score=score,
+            half=half,
             panels=panels,
             svgs={name: Markup(to_svg(panel)) for name, panel in panels.items()},
             drawn={name: [panel.name for panel in group] for name, group in drawn.items()},

@@ -64,10 +64,16 @@ def _show_plan(config: SearchConfig) -> None:
     for name, values in config.space.described():
         print(f"{name:14} {values}")
     workers = config.engine.local_workers
-    trial = cost(config.base) * config.repeats
+    run, full = cost(config.base), cost(_full(config))
+    if run is None or full is None:
+        print(
+            f"{config.oracle}: up to {config.max_trials} trials; time is known once {config.train.dataset} is prepared"
+        )
+        return
+    trial = run * config.repeats
     arms = config.top_k + 1 if config.top_k else 0
-    confirm = cost(config.base) * arms * config.confirm_seeds
-    final = cost(_full(config)) * config.confirm_seeds if config.final else 0
+    confirm = run * arms * config.confirm_seeds
+    final = full * config.confirm_seeds if config.final else 0
     print(f"{config.oracle}: up to {config.max_trials} trials of {trial:.0f} CPU-seconds")
     print(
         f"about {config.max_trials * trial / workers / 60:.0f} minutes of search, {confirm / workers / 60:.0f} of "

@@ -19,6 +19,7 @@ from kernorm.records.history import flat_rows
 from kernorm.records.record import RECORD, SHOWN, WEIGHTS, Evaluation, Record, read_record, write_record
 from kernorm.reporting.charts import charts
 from kernorm.saved_model.export import export_run
+from kernorm.stats.scores import BY_CLASS
 from kernorm.system.backend import choose_backend
 from kernorm.training.run import train
 
@@ -61,7 +62,10 @@ class Run:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """A row a split; accuracy with Wilson's 95 % interval (low, high), cross-entropy in nats, Brier score, ECE."""
+        """A row a split.
+
+        Accuracy with Wilson's 95 % interval (low, high), scores by class, cross-entropy in nats, Brier score, ECE.
+        """
         found = {name: getattr(self.record, name) for name in ("train", "validation", "test", "test_last")}
         rows = {name: _scores(evaluation) for name, evaluation in found.items() if evaluation}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
@@ -241,6 +245,7 @@ def _scores(evaluation: Evaluation) -> dict[str, float]:
         "accuracy": evaluation.accuracy,
         "low": low,
         "high": high,
+        **{name: float(of(evaluation.confusion)) for name, of in BY_CLASS.items()},
         "cross_entropy": evaluation.cross_entropy,
         "brier": evaluation.brier,
         "ece": evaluation.ece,

@@ -14,7 +14,8 @@ from kernorm.limits import expanded
 from kernorm.parallel.settings import EngineConfig
 from kernorm.stats.comparison import Comparison
 from kernorm.stats.comparison import compare as compare_values
-from kernorm.stats.intervals import Interval, chance_variance, two_level_difference
+from kernorm.stats.intervals import Interval
+from kernorm.stats.new_images import chance_variance, two_level_difference
 from kernorm.stats.verdict import percentage_points, verdict
 from kernorm.studies.definition import SEEDS, Study, study_of, until_resolved_or_none, with_overrides
 from kernorm.studies.ledger import Ledger
@@ -110,6 +111,8 @@ def run_study(
     epochs: int | None = None,
     only: Collection[str] = (),
     metric: str | None = None,
+    margin: str | float | None = None,
+    targets: str | None = None,
     until_resolved: bool = False,
     time_budget: str | None = None,
     max_seeds: int | None = None,
@@ -129,7 +132,11 @@ def run_study(
         name: of the folder under reports/studies; by default the study's, or `arms`.
         epochs: another number of epochs for every arm.
         only: some arms, by name or pattern.
-        metric: the primary one, which alone has verdicts; by default the study's own, or accuracy.
+        metric: the primary one, which alone has verdicts; by default the study's own, or auto: balanced accuracy where
+            the largest test class has 1.5 times the images of the smallest, else accuracy.
+        margin: what counts as no difference of it, such as 0.5pp; by default the study's own, or auto: 0.05 points,
+            and at least five test images.
+        targets: accuracies whose time is shown, in percent, such as 90,95; or auto: from what the runs reach.
         until_resolved: add seeds round by round until every arm is better, worse or equivalent.
         time_budget: with `until_resolved`, begin no round that would end after this time, such as 30m or 2h.
         max_seeds: with `until_resolved`, the most seeds of an arm; by default 50.
@@ -160,6 +167,8 @@ def run_study(
         epochs=epochs,
         only=only,
         metric=metric,
+        margin=margin,
+        targets=targets,
         threads=engine.threads,
         reports_dir=reports_dir,
         export=False,

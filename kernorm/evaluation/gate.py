@@ -5,7 +5,7 @@ value must be has to be shown: the interval's worse end decides. A change is ref
 interval of the difference lies beyond the bound, so that equal models are not refused by noise.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, with_config
 
 from kernorm.evaluation.thresholds import OVERALL, Threshold
 from kernorm.stats.intervals import Interval, wilson
-from kernorm.stats.scores import BINS, score_images
+from kernorm.stats.scores import BINS, BY_CLASS, score_images, worst_recall_interval
 
 RESAMPLES = 2000
 Columns = NDArray[np.float64]
@@ -61,10 +61,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's answers to labelled images, as columns (N, M) of which every metric is a function of the means."""
+    """A model's answers to labelled images.
+
+    Metrics by image are functions of the means of `columns` (N, M); scores by class are of labels and predictions (N,),
+    of so many `classes`.
+    """
 
     labels: NDArray[np.int64]
     columns: Columns
+    predictions: NDArray[np.int64]
+    classes: int
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -79,7 +85,7 @@ def scored(logits: NDArray[np.float32], labels: NDArray[np.integer]) -> Scored:
     gaps = np.zeros((len(labels), BINS))
     gaps[np.arange(len(labels)), bins] = found.right - found.confidence
     columns = [found.right.astype(np.float64), found.cross_entropy, found.brier, gaps]
-    return Scored(labels.astype(np.int64), np.column_stack(columns))
+    return Scored(labels.astype(np.int64), np.column_stack(columns), found.prediction, logits.shape[1])
 
 
 # Each takes means (…, M) of columns; the last is Σ_b |mean of bin b's gaps| (Guo et al. 2017, arXiv:1706.04599).
@@ -96,8 +102,9 @@ def measure(
 ) -> tuple[tuple[Measure, ...], tuple[Change, ...]]:
     """Returns every metric in every slice, and its change against a baseline that saw the same images.
 
-    Accuracies have Wilson's interval; all others the percentiles of RESAMPLES bootstrap samples of the images (Efron
-    1979), for a change of pairs, less their bias: a resampled ECE is too large by about as much as the ECE itself.
+    Scores by class are of the whole split. Accuracies have Wilson's interval; all others the percentiles of RESAMPLES
+    bootstrap samples of the images (Efron 1979), for a change of pairs, less their bias: a resampled ECE is too large
+    by about as much as the ECE itself. The worst recall has that of `worst_recall_interval`.
 
     Args:
         candidate: the model's answers.
@@ -126,7 +133,39 @@ def measure(
                 changes.append(
                     Change(metric=metric, slice=name, value=value - before, interval=difference, baseline=before)
                 )
-    return tuple(measures), tuple(changes)
+    by_class, its_changes = _measure_by_class(candidate, baseline)
+    return (*measures, *by_class), (*changes, *its_changes)
+
+
+def _measure_by_class(candidate: Scored, baseline: Scored | None) -> tuple[list[Measure], list[Change]]:
+    """Returns the scores by class of the whole split, and their changes, but for the worst recall, a minimum.
+
+    Bootstrap samples are drawn within the classes, so that each has its images, as many as there are.
+    """
+    models = [candidate] if baseline is None else [candidate, baseline]
+    point = [_confusions(model, np.arange(len(model.labels))[None])[0] for model in models]
+    resampled: dict[str, list[list[float]]] = {metric: [[] for _ in models] for metric in BY_CLASS}
+    for rows in _drawn_by_class(candidate.labels):
+        for place, model in enumerate(models):
+            confusions = _confusions(model, rows)
+            for metric, of in BY_CLASS.items():
+                resampled[metric][place] += of(confusions).tolist()
+    measures, changes = [], []
+    for metric, of in BY_CLASS.items():
+        value, values = float(of(point[0])), np.array(resampled[metric])
+        low, high = _percentiles(values[0], value)
+        interval = (max(0.0, low), min(1.0, high))
+        if metric == "worst_recall":
+            interval = worst_recall_interval(point[0])
+        count = len(candidate.labels)
+        measures.append(Measure(metric=metric, slice=OVERALL, count=count, value=value, interval=interval))
+        if baseline is not None and metric != "worst_recall":
+            before = float(of(point[1]))
+            difference = _percentiles(values[0] - values[1], value - before)
+            changes.append(
+                Change(metric=metric, slice=OVERALL, value=value - before, interval=difference, baseline=before)
+            )
+    return measures, changes
 
 
 def decide(
@@ -190,6 +229,24 @@ def _resampled(columns: Columns) -> Columns:
         drawn = np.bincount(rng.integers(count, size=count), minlength=count)
         means[row] = drawn @ columns / count
     return means
+
+
+def _drawn_by_class(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yields RESAMPLES rows of images (R, N), drawn with replacement within their classes, a few rows at a time."""
+    rng, order = np.random.default_rng(0), np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    size, first = (np.repeat(values, sizes) for values in (sizes, np.cumsum(sizes) - sizes))
+    few = max(1, 2_000_000 // len(labels))
+    for start in range(0, RESAMPLES, few):
+        drawn = rng.random((min(few, RESAMPLES - start), len(labels)))
+        yield order[first + (drawn * size).astype(np.int64)]
+
+
+def _confusions(model: Scored, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the confusion matrices (R, K, K) of rows of images (R, N)."""
+    classes = model.classes
+    pairs = (model.labels * classes + model.predictions)[rows]
+    return np.stack([np.bincount(row, minlength=classes**2).reshape(classes, classes) for row in pairs])
 
 
 def _percentiles(values: Columns, value: float) -> Interval:

@@ -4,14 +4,22 @@ from typing import TYPE_CHECKING
 
 from kernorm.evaluation.gate import Change, Measure
 from kernorm.evaluation.latency import Latency
-from kernorm.evaluation.thresholds import METRICS, OVERALL
+from kernorm.evaluation.thresholds import BY_IMAGE, OVERALL, WHOLE
 from kernorm.reporting.page import page_renderer
 from kernorm.saved_model.card import Card
 
 if TYPE_CHECKING:
     from kernorm.evaluation.result import ModelEvaluation
 
-LABELS = {"accuracy": "Accuracy", "cross_entropy": "Cross-entropy, nats", "brier": "Brier score", "ece": "ECE"}
+LABELS = {
+    "accuracy": "Accuracy",
+    "cross_entropy": "Cross-entropy, nats",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "worst_recall": "Worst recall",
+}
 
 
 def render(found: "ModelEvaluation", card: Card, latency: Latency | None = None) -> str:
@@ -25,7 +33,8 @@ def render(found: "ModelEvaluation", card: Card, latency: Latency | None = None)
             found=found,
             card=card,
             accuracy=found.measured("accuracy"),
-            metrics=list(METRICS.values()),
+            metrics=list(BY_IMAGE.values()),
+            whole=[metric for metric in WHOLE.values() if (metric, OVERALL) in cells],
             labels=LABELS,
             slices=list(dict.fromkeys(measure.slice for measure in found.measures)),
             overall=OVERALL,

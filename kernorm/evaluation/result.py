@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kernorm.errors import UsageError
 from kernorm.evaluation.gate import Change, Decision, Measure
-from kernorm.evaluation.thresholds import OVERALL
+from kernorm.evaluation.thresholds import METRICS, OVERALL
 from kernorm.records.schema import Schema, strict
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import verify_integrity
@@ -113,11 +113,12 @@ def blessing_problem(path: Path, digest: str) -> str | None:
 
 def format_evaluation(found: ModelEvaluation, path: Path) -> list[str]:
     """Puts an evaluation of the model in `path` into a few lines: scores, what did not pass, blessing, report."""
-    scores = [found.measured(metric) for metric in ("accuracy", "cross_entropy", "brier", "ece")]
+    measured = {one.metric for one in found.measures}
+    scores = [found.measured(metric) for metric in METRICS.values() if metric in measured]
     blessing = {True: BLESSED, False: NOT_BLESSED, None: "no thresholds, no blessing"}[found.blessed]
     return [
         *(
-            f"{one.metric:14} {one.value:.4f} [{one.interval[0]:.4f}, {one.interval[1]:.4f}]  n = {one.count}"
+            f"{one.metric:17} {one.value:.4f} [{one.interval[0]:.4f}, {one.interval[1]:.4f}]  n = {one.count}"
             for one in scores
         ),
         *(f"not passed: {decision.sentence}" for decision in found.decisions if not decision.passed),

@@ -16,14 +16,17 @@ from typing import Any, Literal
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
 
-# TFMA's class names (Keras' metrics; the last two are kernorm's own) to the names that kernorm uses.
-METRICS = {
+# TFMA's class names (Keras' metrics; all but the first two are kernorm's own) to the names that kernorm uses.
+BY_IMAGE = {
     "SparseCategoricalAccuracy": "accuracy",
     "SparseCategoricalCrossentropy": "cross_entropy",
     "BrierScore": "brier",
     "ExpectedCalibrationError": "ece",
 }
-HIGHER_IS_BETTER = {"accuracy": True, "cross_entropy": False, "brier": False, "ece": False}
+# Of the whole split alone.
+WHOLE = {"BalancedAccuracy": "balanced_accuracy", "MacroF1": "macro_f1", "WorstRecall": "worst_recall"}
+METRICS = BY_IMAGE | WHOLE
+HIGHER_IS_BETTER = {name: name in ("accuracy", *WHOLE.values()) for name in METRICS.values()}
 OVERALL = "overall"
 _TOP = ("model_specs", "slicing_specs", "metrics_specs", "options")
 
@@ -102,6 +105,12 @@ def _thresholds(config: dict[str, Any], labels: tuple[str, ...]) -> Iterator[Thr
             groups += [(group["slicing_specs"], group["threshold"]) for group in metric.get("per_slice_thresholds", ())]
             for slices, threshold in groups:
                 for slice_ in dict.fromkeys(part for spec in slices for part in _slices(spec, labels)):
+                    if metric["class_name"] in WHOLE and slice_ != OVERALL:
+                        raise UsageError(
+                            "A score over classes is of the whole split.",
+                            f"{metric['class_name']} of {slice_}",
+                            'Give it perSliceThresholds with "slicingSpecs": [{}].',
+                        )
                     yield from _bounds(name, slice_, threshold)
 
 
@@ -124,6 +133,12 @@ def _bounds(metric: str, slice_: str, threshold: Mapping[str, Any]) -> Iterator[
     value, change = threshold.get("value_threshold") or {}, threshold.get("change_threshold") or {}
     _known(value, ("lower_bound", "upper_bound"))
     _known(change, ("direction", "absolute", "relative"))
+    if change and metric == "worst_recall":
+        raise UsageError(
+            "The worst recall has thresholds of its value alone.",
+            "a changeThreshold of WorstRecall",
+            "Give BalancedAccuracy one.",
+        )
     if "lower_bound" in value:
         yield Threshold(metric=metric, slice=slice_, kind="value", side="least", bound=float(value["lower_bound"]))
     if "upper_bound" in value:

@@ -4,7 +4,11 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from kernorm.stats.scores import class_accuracies, never_predicted
+
 NO_BREAK = "\N{NO-BREAK SPACE}"
+# Names that a sentence lists before it only counts.
+LISTED = 20
 
 
 def percent(value: float, count: int) -> str:
@@ -45,6 +49,22 @@ def moment(text: str) -> str:
 def name_of(label: int, labels: Sequence[str]) -> str:
     """Returns the name of a class, or its number where the data set has no name for it."""
     return labels[label] if label < len(labels) else str(label)
+
+
+def unpredicted(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> tuple[str, str] | None:
+    """Says how many classes no image was taken for, and names them; None if there is no such class."""
+    never = [name_of(label, labels) for label in never_predicted(confusion)]
+    if not never:
+        return None
+    counted = f"{len(never)} of {sum(map(any, confusion))} classes {'was' if len(never) == 1 else 'were'}"
+    more = f" and {len(never) - LISTED} more" if len(never) > LISTED else ""
+    return f"{counted} never predicted", ", ".join(never[:LISTED]) + more
+
+
+def worst_class(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+    """Returns the name of the class with the least recall, the first of several."""
+    recalls = [1.0 if recall is None else recall for recall in class_accuracies(confusion)]
+    return name_of(recalls.index(min(recalls)), labels)
 
 
 def share(confidence: float) -> str:

@@ -23,9 +23,16 @@ from kernorm.records.data import Duplicates
 from kernorm.records.record import SHOWN, THRESHOLDS, Evaluation, Record
 from kernorm.reporting.charts import FEW, TINY, charts
 from kernorm.reporting.figures import to_png, to_svg
-from kernorm.reporting.format import moment, name_of, points
+from kernorm.reporting.format import moment, name_of, points, unpredicted, worst_class
 from kernorm.reporting.page import mistakes_as_uris, page_renderer
-from kernorm.stats.scores import class_accuracies, frequent_confusions, resolution
+from kernorm.stats.scores import (
+    BY_CLASS,
+    balanced_accuracy,
+    class_accuracies,
+    frequent_confusions,
+    is_uneven,
+    resolution,
+)
 from kernorm.system.files import write_atomically
 
 
@@ -87,7 +94,7 @@ def notices(record: Record) -> list[Notice]:
     if record.status != "finished":
         found.insert(0, _unfinished(record))
     if record.test:
-        found += [_resolution(record.test), *_unpredicted(record)]
+        found += [_resolution(record.test), *_unpredicted(record.test, record.data.labels)]
     if record.data.duplicates:
         found.append(duplicates_notice(record.data.name, record.data.duplicates))
     order = ("bad", "warning", "good", "note")
@@ -107,6 +114,9 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
         "splits": splits,
         "accuracies": {split.split: split for split in splits},
         "strips": _strips(splits),
+        "by_class": {split.split: {key: of(split.confusion) for key, of in BY_CLASS.items()} for split in splits},
+        "uneven": record.test is not None and is_uneven(map(sum, record.test.confusion)),
+        "worst_class": partial(worst_class, labels=record.data.labels),
         "name": partial(name_of, labels=record.data.labels),
         "tiles": list(zip(mistakes_as_uris(mistakes), record.test.mistakes, strict=False)) if record.test else [],
         "grey": mistakes.ndim == 4 and mistakes.shape[-1] != 3,
@@ -219,17 +229,14 @@ def duplicates_notice(name: str, found: Duplicates) -> Notice:
     return Notice("good", "No image stands in the set twice", text)
 
 
-def _unpredicted(record: Record) -> list[Notice]:
+def _unpredicted(test: Evaluation, labels: Sequence[str]) -> list[Notice]:
     """Names the classes of the test split that no image was taken for."""
-    confusion = record.test.confusion if record.test else ()
-    there = [place for place, row in enumerate(confusion) if sum(row)]
-    never = [record.data.labels[place] for place in there if not any(row[place] for row in confusion)]
-    if not never:
+    found = unpredicted(test.confusion, labels)
+    if found is None:
         return []
-    recalls = [confusion[place][place] / sum(confusion[place]) for place in there]
-    named = ", ".join(never[:FEW]) + (f" and {len(never) - FEW} more" if len(never) > FEW else "")
-    text = f"{named}. The mean accuracy over classes is {100 * sum(recalls) / len(recalls):.1f} %."
-    return [Notice("bad", f"{len(never)} of {len(there)} classes were never predicted", text)]
+    title, names = found
+    mean = 100 * balanced_accuracy(test.confusion)
+    return [Notice("bad", title, f"{names}. The balanced accuracy, the mean over classes, is {mean:.1f} %.")]
 
 
 def _penalty(record: Record) -> Notice:

@@ -4,17 +4,19 @@ Between training and the record: NumPy and SciPy only, so that any backend, an e
 scored by the same lines.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from kernorm.records.record import Bin, Evaluation, Mistake
-from kernorm.stats.intervals import wilson
+from kernorm.stats.intervals import Interval, wilson
 
 BINS = 15
+# Times the smallest class, from which classes are uneven: accuracy is then mostly that of the largest ones.
+UNEVEN = 1.5
 
 
 class ImageScores(NamedTuple):
@@ -124,6 +126,67 @@ def expected_calibration_error(bins: Iterable[Bin]) -> float:
 def class_accuracies(confusion: Sequence[Sequence[int]]) -> tuple[float | None, ...]:
     """Returns the share of each class that was recognized; None for a class without images."""
     return tuple(row[index] / sum(row) if sum(row) else None for index, row in enumerate(confusion))
+
+
+def balanced_accuracy(confusion: ArrayLike) -> Any:
+    """Returns the mean of the recalls of all classes that have images (Brodersen et al. 2010).
+
+    Of one confusion matrix, (K, K), or of several, (…, K, K), as the others here.
+    """
+    return np.nanmean(_recalls(confusion), axis=-1)
+
+
+def worst_recall(confusion: ArrayLike) -> Any:
+    """Returns the least recall of a class that has images."""
+    return np.nanmin(_recalls(confusion), axis=-1)
+
+
+def worst_recall_interval(confusion: ArrayLike) -> Interval:
+    """Returns a 95 % interval of the least recall, over the choice of the images.
+
+    A bootstrap of a minimum covers far too little. The lower end is the least of the classes' lower ends, since the
+    class that is worst holds its own with that level; the upper end is the least of the upper ones, at 1/K of the level
+    each, since it must hold for all K classes.
+    """
+    counts = np.asarray(confusion)
+    pairs = [(int(row[place]), int(row.sum())) for place, row in enumerate(counts) if row.sum()]
+    low = min(wilson(right, count)[0] for right, count in pairs)
+    high = min(wilson(right, count, alpha=0.05 / len(pairs))[1] for right, count in pairs)
+    return low, max(low, high)
+
+
+def macro_f1(confusion: ArrayLike) -> Any:
+    """Returns the mean over classes of F1, 2·TP / (2·TP + FP + FN), of those with images or predictions."""
+    counts = np.asarray(confusion, np.float64)
+    named = counts.sum(axis=-2) + counts.sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.nanmean(2 * counts.diagonal(axis1=-2, axis2=-1) / named, axis=-1)
+
+
+# Scores by class, by name, which the confusion matrix of a split gives.
+BY_CLASS: dict[str, Callable[[ArrayLike], Any]] = {
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "worst_recall": worst_recall,
+}
+
+
+def never_predicted(confusion: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Returns the classes that have images, and that no image was taken for."""
+    return tuple(place for place, row in enumerate(confusion) if sum(row) and not any(row[place] for row in confusion))
+
+
+def is_uneven(sizes: Iterable[int]) -> bool:
+    """Tells whether the largest class has UNEVEN times the images of the smallest, classes without any left out."""
+    there = [size for size in sizes if size]
+    return max(there, default=0) >= UNEVEN * min(there, default=1)
+
+
+def _recalls(confusion: ArrayLike) -> NDArray[np.float64]:
+    """Returns the recall of each class; NaN for one without images."""
+    counts = np.asarray(confusion, np.float64)
+    with np.errstate(invalid="ignore"):
+        return counts.diagonal(axis1=-2, axis2=-1) / counts.sum(axis=-1)
 
 
 def frequent_confusions(confusion: Sequence[Sequence[int]], most: int) -> list[tuple[int, int, int]]:

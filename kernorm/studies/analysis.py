@@ -4,28 +4,23 @@ Between the ledger and the study's report. Every number that the report shows is
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import median_low
 from typing import Any
 
 from kernorm.config import TrainConfig
-from kernorm.stats import comparison, intervals
+from kernorm.stats import comparison, new_images
 from kernorm.stats.verdict import Verdict
 from kernorm.studies.definition import Study
-from kernorm.studies.described import Runs, claims, hard, mean, penalties, sparsity, times
+from kernorm.studies.described import Runs, claims, hard, mean, penalties, sparsity, times, unpredicted_of
 from kernorm.studies.design import Design
 from kernorm.studies.factors import factors_of
-from kernorm.studies.judged import failures_of, judge_all, judged_evaluation
+from kernorm.studies.judged import failures_of, judge_all, judged_evaluation, strata_of
 from kernorm.studies.ledger import Result
+from kernorm.studies.metrics import METRICS, Metric, tested
+from kernorm.studies.primary import asked_design, class_sizes, metrics_of, primary_metric, resolved, targets_of
 from kernorm.studies.statements import answer_statements
-from kernorm.studies.summary import (
-    METRICS,
-    ArmSummary,
-    LastEpoch,
-    Metric,
-    StudySummary,
-    _test,
-)
+from kernorm.studies.summary import ArmSummary, LastEpoch, StudySummary
 from kernorm.studies.verdicts import Decision, decide, format_visible, judged_anytime
 
 
@@ -43,16 +38,19 @@ def analyse(
         unusable: as in `ledger.Shared`.
         design: how verdicts are found; by default by one look, on the study's primary metric.
     """
-    design = design or Design(metric=study.metric)
+    sizes = class_sizes(study, results, prepare=False)
+    design = design or resolved(asked_design(study), sizes)
     found = results_by_arm(study, results)
     runs = {arm: finished(found[arm]) for arm in study.arms}
+    records = [record for by_seed in runs.values() for record in by_seed.values()]
+    metrics, targets = metrics_of(design, sizes), targets_of(design, records)
     decisions = decide(study, design, found)
     arms = []
     for arm, config in study.arms.items():
         decision = decisions.get(arm)
         baseline = study.baselines[arm] if decision else None
         against = runs[baseline] if baseline else {}
-        mine = {name: _compare(metric, runs[arm], against) for name, metric in METRICS.items()} if baseline else {}
+        mine = {name: _compare(metric, runs[arm], against) for name, metric in metrics.items()} if baseline else {}
         arms.append(
             _arm(
                 study,
@@ -62,10 +60,11 @@ def analyse(
                 found[arm],
                 runs[arm],
                 against,
+                new_images_metric(design),
+                targets,
                 **_decided(config, decision, runs[arm], mine, design),
             )
         )
-    records = [record for by_seed in runs.values() for record in by_seed.values()]
     packages = sorted({package for record in records for package in record.environment.versions})
     return StudySummary(
         name=study.name,
@@ -96,11 +95,17 @@ def analyse(
         design=design,
         anytime=judged_anytime(design, found),
         visible="" if design.until_resolved else format_visible(study, design, found),
-        factors=factors_of(study, judge_all(study, found, METRICS[design.metric])),
+        factors=factors_of(study, judge_all(study, found, primary_metric(design))),
         answers=answer_statements(
             study, design, found, {arm.name: arm.scores["accuracy"] for arm in arms if arm.scores}
         ),
     )
+
+
+def new_images_metric(design: Design) -> Metric:
+    """Returns the metric of intervals for new images: the primary one, or the accuracy where it is no mean of them."""
+    primary = primary_metric(design)
+    return primary if primary.mean_over else METRICS["accuracy"]
 
 
 def results_by_arm(study: Study, results: Mapping[str, Result]) -> dict[str, dict[int, Result]]:
@@ -125,12 +130,15 @@ def _arm(
     results: Mapping[int, Result],
     runs: Runs,
     baseline_runs: Runs,
+    metric: Metric,
+    targets: Sequence[float],
     **decided: Any,
 ) -> ArmSummary:
     records = list(runs.values())
     states = Counter(result.status for result in results.values())
     wrong, wrong_baseline = _wrong(runs), _wrong(baseline_runs)
-    count = _test(records[0]).count if records else 0
+    tests = [tested(record) for record in (*records, *baseline_runs.values())]
+    strata = strata_of(metric, tests) if records else None
     common = sorted(set(runs) & set(baseline_runs))
     ended = [result.record for result in results.values() if result.record]
     return ArmSummary(
@@ -152,13 +160,15 @@ def _arm(
         mcnemar=comparison.mcnemar(_median_run(runs), _median_run(baseline_runs))
         if records and baseline_runs
         else None,
-        generalization_interval=intervals.two_level_interval(list(wrong.values()), count) if len(records) > 1 else None,
-        generalization_difference=intervals.two_level_difference(
-            [wrong[seed] for seed in common], [wrong_baseline[seed] for seed in common], count, paired=True
-        )
-        if len(common) > 1
+        generalization_interval=new_images.two_level_interval(list(wrong.values()), strata)
+        if strata and len(records) > 1
         else None,
-        times=times(records),
+        generalization_difference=new_images.two_level_difference(
+            [wrong[seed] for seed in common], [wrong_baseline[seed] for seed in common], strata, paired=True
+        )
+        if strata and len(common) > 1
+        else None,
+        times=times(records, targets),
         penalties=penalties(records),
         claims=claims(config, study.published.get(name), records),
         sparsity=sparsity(records),
@@ -167,6 +177,7 @@ def _arm(
         seconds=sum(record.seconds for record in ended),
         cpu_seconds=sum(record.cpu_seconds for record in ended),
         failures=failures_of(results),
+        unpredicted=unpredicted_of(records),
         **decided,
     )
 
@@ -189,7 +200,7 @@ def _decided(
             "last": None,
             "exhausted": bool(decision and decision.exhausted),
         }
-    metric = METRICS[design.metric]
+    metric = primary_metric(design)
     lasts = [
         (metric.of(judged), metric.value(record)) for record in runs.values() if (judged := judged_evaluation(record))
     ]
@@ -220,14 +231,14 @@ def _compare(metric: Metric, runs: Runs, baseline: Runs) -> comparison.Compariso
 
 
 def _wrong(runs: Runs) -> dict[int, set[int]]:
-    return {seed: {mistake.index for mistake in _test(record).mistakes} for seed, record in runs.items()}
+    return {seed: {mistake.index for mistake in tested(record).mistakes} for seed, record in runs.items()}
 
 
 def _median_run(runs: Runs) -> Collection[int]:
     """Returns the images that the run of median accuracy got wrong; of two in the middle the worse one's."""
-    middle = median_low(sorted(_test(record).accuracy for record in runs.values()))
-    record = next(record for record in runs.values() if _test(record).accuracy == middle)
-    return {mistake.index for mistake in _test(record).mistakes}
+    middle = median_low(sorted(tested(record).accuracy for record in runs.values()))
+    record = next(record for record in runs.values() if tested(record).accuracy == middle)
+    return {mistake.index for mistake in tested(record).mistakes}
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:

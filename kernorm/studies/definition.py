@@ -6,7 +6,9 @@ Before study.py, which runs it. A study file holds a docstring whose first parag
     BASELINE: str | dict[str, str]      the arm that the others are compared with, or each arm's own by name; the first
                                         arm if it is missing
     SEEDS: int                          how many, 5 if it is missing
-    PRIMARY: str                        the metric with verdicts: accuracy (default), cross_entropy, brier, ece
+    PRIMARY: str                        the metric with verdicts, see `choices.PRIMARY`; auto if it is missing
+    MARGIN: str | float                 what counts as no difference of it: "0.5pp" for points, or a number
+    TARGETS: str                        accuracies whose time is shown, in percent: "90,95", or auto
     PUBLISHED: dict[str, Published]     what a paper says of an arm, shown next to what is found here
     STATEMENTS: tuple[Statement, ...]   what a paper concludes, each answered by the runs
 """
@@ -16,17 +18,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import seconds_of, whole_number
 from kernorm.nets.source import with_net
+from kernorm.studies.choices import AUTO, margin_of, primary, targets_of_text
 from kernorm.studies.published import Published, Statement
 
 SEEDS = 5
-# Metrics that verdicts may be by; see `summary.METRICS`.
-PRIMARY = ("accuracy", "cross_entropy", "brier", "ece")
 # The first number of seeds that may decide, `stats.anytime.FIRST`, which takes long to import.
 LEAST = 3
 
@@ -48,7 +49,9 @@ class Study:
         text: the file's docstring; its first paragraph is the question.
         seeds: are added to each arm's own seed.
         counts: how many of the seeds an arm has, where that is not all of them.
-        metric: the primary one, which alone has verdicts.
+        metric: the primary one, which alone has verdicts; or auto.
+        margin: what counts as no difference of it; or auto.
+        targets: accuracies whose time is shown; empty: those that fit MNIST there, and auto elsewhere.
         baselines: the arm that each arm is compared with; an arm that is its own baseline, or has none, is compared
             with nothing.
         file: where it is defined: a path from the current folder, `kernorm:NAME`, or a name and a digest of the path of
@@ -64,7 +67,9 @@ class Study:
     statements: tuple[Statement, ...] = ()
     file: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    metric: str = PRIMARY[0]
+    metric: str = AUTO
+    margin: float | Literal["auto"] = AUTO
+    targets: tuple[float, ...] | Literal["auto"] = ()
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Returns the seeds of an arm."""
@@ -131,6 +136,8 @@ def with_overrides(
     epochs: int | None = None,
     only: Iterable[str] = (),
     metric: str | None = None,
+    margin: str | float | None = None,
+    targets: str | None = None,
     **changes: Any,
 ) -> Study:
     """Returns the study with fewer or more seeds, another number of epochs, or some of its arms, its data prepared.
@@ -143,6 +150,8 @@ def with_overrides(
         epochs: of every arm; step schedules keep their shape, rounded to whole epochs.
         only: names of arms or patterns such as `ln-*`; their baselines stay in any case.
         metric: the primary one; None: the study's own.
+        margin: what counts as no difference, as `margin_of` takes it; None: the study's own.
+        targets: accuracies whose time is shown, as `targets_of_text` takes them; None: the study's own.
         changes: fields of TrainConfig, the same for every arm.
 
     Raises:
@@ -170,22 +179,13 @@ def with_overrides(
         statements=tuple(one for one in study.statements if _arms_of(one) <= arms.keys()),
         seeds=study.seeds if count is None else tuple(range(count)),
         metric=study.metric if metric is None else primary(metric, "--metric"),
+        margin=study.margin if margin is None else margin_of(margin, "--margin"),
+        targets=study.targets if targets is None else targets_of_text(targets, "--targets"),
     )
 
 
 def _arms_of(statement: Statement) -> set[str]:
     return {statement.arm, *statement.better_than, *statement.worse_than}
-
-
-def primary(name: Any, source: str) -> str:
-    """Returns a primary metric's name.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    if name not in PRIMARY:
-        raise UsageError("A primary metric is a known one.", f"{name!r} as {source}", nearest(str(name), PRIMARY))
-    return str(name)
 
 
 def shortened(config: TrainConfig, epochs: int | None) -> dict[str, Any]:
@@ -211,7 +211,9 @@ def study_of(
     seeds: Any = SEEDS,
     published: Mapping[str, Published] | None = None,
     statements: Any = (),
-    metric: Any = PRIMARY[0],
+    metric: Any = AUTO,
+    margin: Any = AUTO,
+    targets: Any = None,
     source: str = "this call",
 ) -> Study:
     """Returns a study of these arms; `source` is where they are defined, for messages.
@@ -225,6 +227,8 @@ def study_of(
         published: what a paper says of arms.
         statements: what it concludes of them.
         metric: the primary one, which alone has verdicts.
+        margin: what counts as no difference.
+        targets: accuracies whose time is shown.
         source: names the file, or says that it is a call.
 
     Raises:
@@ -271,4 +275,6 @@ def study_of(
         published=published,
         statements=tuple(statements),
         metric=primary(metric, f"PRIMARY of {source}"),
+        margin=margin_of(margin, f"MARGIN of {source}"),
+        targets=() if targets is None else targets_of_text(targets, f"TARGETS of {source}"),
     )

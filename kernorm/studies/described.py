@@ -6,23 +6,19 @@ from itertools import accumulate
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import Epoch, Record
+from kernorm.reporting.format import unpredicted
 from kernorm.stats import intervals
+from kernorm.studies.metrics import tested
 from kernorm.studies.published import Published
-from kernorm.studies.summary import (
-    TARGETS,
-    Claim,
-    HardImage,
-    Sparsity,
-    _test,
-)
+from kernorm.studies.summary import Claim, HardImage, Sparsity, counted
 
 Runs = dict[int, Record]
 
 
-def times(records: Sequence[Record]) -> dict[str, intervals.TimeTo]:
-    """Summarizes when runs reached the targets on the monitored split, in epochs and CPU-seconds."""
+def times(records: Sequence[Record], targets: Sequence[float]) -> dict[str, intervals.TimeTo]:
+    """Summarizes when runs reached target accuracies on the monitored split, in epochs and CPU-seconds."""
     found = {}
-    for target in TARGETS:
+    for target in targets:
         reached: dict[str, list[float | None]] = {"epochs": [], "CPU-seconds": []}
         budgets: dict[str, list[float]] = {"epochs": [], "CPU-seconds": []}
         for record in records:
@@ -92,7 +88,7 @@ def hard(records: Sequence[Record]) -> tuple[HardImage, ...]:
     predictions: dict[int, list[int]] = {}
     targets: dict[int, int] = {}
     for record in records:
-        for mistake in _test(record).mistakes:
+        for mistake in tested(record).mistakes:
             predictions.setdefault(mistake.index, []).append(mistake.prediction)
             targets[mistake.index] = mistake.target
     hard = [
@@ -106,6 +102,16 @@ def hard(records: Sequence[Record]) -> tuple[HardImage, ...]:
         for index, made in predictions.items()
     ]
     return tuple(sorted(hard, key=lambda image: (-image.wrong, image.index)))
+
+
+def unpredicted_of(records: Sequence[Record]) -> str:
+    """Names the classes that runs never predicted, in words; empty if there are none."""
+    found = [words for record in records if (words := unpredicted(tested(record).confusion, record.data.labels))]
+    if not found:
+        return ""
+    (title, names), runs = Counter(found).most_common(1)[0]
+    others = f", others in {len(found) - runs}" if len(found) > runs else ""
+    return f"{title}: {names}; in {runs} of {counted(len(records), 'run')}{others}"
 
 
 def mean(values: Iterable[float]) -> float:

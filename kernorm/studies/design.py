@@ -9,11 +9,14 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from kernorm.errors import UsageError
 from kernorm.records.schema import Schema, strict
 from kernorm.stats.anytime import CAPS, MIXTURE, cap_constant
 from kernorm.stats.comparison import ALPHA
+from kernorm.studies.choices import AUTO
+from kernorm.studies.metrics import METRICS
 
 DESIGN = "design.json"
 # Seeds of an arm under --until-resolved, where no other number is given.
@@ -37,6 +40,8 @@ class Design:
 
     Attributes:
         metric: the primary one, which alone has verdicts.
+        margin: what counts as no difference of it; None: the metric's own, as before margins were kept.
+        targets: accuracies whose time is shown; they decide nothing, and may change.
         until_resolved: seeds are added round by round; else their number was fixed.
         cap: the most seeds of an arm, as it was declared; None: MOST.
         alpha: the chance of any wrong claim, over the arms with one baseline.
@@ -46,6 +51,8 @@ class Design:
 
     schema_version: int = _SCHEMA
     metric: str = "accuracy"
+    margin: float | Literal["auto"] | None = None
+    targets: tuple[float, ...] | Literal["auto"] = ()
     until_resolved: bool = False
     cap: int | None = None
     alpha: float = ALPHA
@@ -113,12 +120,20 @@ def settled(kept: Design | None, asked: Design, *, begun: bool, train: bool) -> 
                 "Give --name another name; its finished runs are taken.",
             )
         return asked
-    if asked.metric != kept.metric:
+    if asked.metric not in (AUTO, kept.metric):
         raise UsageError(
             "A study keeps its primary metric.",
             f"{asked.metric}, and {kept.metric} when it was begun",
             "Give --name another name; its finished runs are taken.",
         )
+    margin = METRICS[kept.metric].margin if kept.margin is None else kept.margin
+    if asked.margin not in (AUTO, None, margin):
+        raise UsageError(
+            "A study keeps its margin.",
+            f"{asked.margin:g}, and {'none' if margin is None else f'{margin:g}'} when it was begun",
+            "Give --name another name; its finished runs are taken.",
+        )
+    kept = replace(kept, targets=asked.targets or kept.targets)
     if not train:
         return kept
     if asked.until_resolved != kept.until_resolved:

@@ -1,24 +1,34 @@
 """Arms as verdicts see them: a value and the wrong images by seed, runs that failed with the worst value."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kernorm.records.record import Evaluation, Record
 from kernorm.stats import intervals
+from kernorm.stats.new_images import Strata
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Result
-from kernorm.studies.summary import Failures, Metric
+from kernorm.studies.metrics import Metric
+from kernorm.studies.summary import Failures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """An arm as verdicts see it: its value and wrong images by seed; a failed run has the worst value, all wrong."""
+    """An arm as verdicts see it: its value and wrong images by seed; a failed run has the worst value, all wrong.
+
+    `strata` say what a value is made of, None where it is no mean over images; `rounding` is the variance of a
+    difference of two values that whole images round.
+    """
 
     values: dict[int, float]
     wrong: dict[int, Collection[int]]
-    count: int
+    strata: Strata | None = None
+    rounding: float = 0.0
 
 
 def judged_evaluation(record: Record) -> Evaluation | None:
@@ -54,34 +64,78 @@ def chance(test: Evaluation) -> float:
     return share + 2 * math.sqrt(share * (1 - share) / test.count) if test.count else 0.0
 
 
-def judge(results: Mapping[int, Result], metric: Metric, like: Evaluation | None = None) -> Judged:
-    """Returns an arm as verdicts see it, over the runs that have ended.
+def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric: Metric) -> dict[str, Judged]:
+    """Returns every arm of a study as verdicts see it, over the runs that have ended.
 
-    `like` tells of the test split where all of them failed.
+    The runs of other arms tell of the test split where all runs of an arm failed.
     """
-    tests = {
-        seed: (judged_evaluation(result.record) if result.record and result.status == "finished" else None)
-        for seed, result in sorted(results.items())
-    }
-    known = next((test for test in tests.values() if test), like)
-    if known is None:
-        return Judged(values={}, wrong={}, count=0)
-    count, classes = known.count, len(known.confusion)
+    by_data: dict[str, list[Evaluation]] = {}
+    for record in (result.record for by_seed in results.values() for result in by_seed.values()):
+        if record and (test := judged_evaluation(record)):
+            by_data.setdefault(record.data.sha256, []).append(test)
+    splits = {data: _Split.of(metric, tests) for data, tests in by_data.items()}
+    found = {}
+    for arm in study.arms:
+        mine = results.get(arm, {})
+        data = next((one.record.data.sha256 for one in mine.values() if one.record), "")
+        found[arm] = _judge(mine, metric, splits.get(data) or next(iter(splits.values()), None))
+    return found
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A test split as a metric sees it: what the score is made of, the variance of rounding, and the classes."""
+
+    strata: Strata | None
+    rounding: float
+    count: int
+    classes: int
+
+    @classmethod
+    def of(cls, metric: Metric, tests: Sequence[Evaluation]) -> "_Split":
+        return cls(
+            strata=strata_of(metric, tests),
+            rounding=metric.rounding(tuple(map(sum, tests[0].confusion))),
+            count=tests[0].count,
+            classes=len(tests[0].confusion),
+        )
+
+
+def strata_of(metric: Metric, tests: Sequence[Evaluation]) -> Strata | None:
+    """Returns what a score is made of on the test split of these evaluations; None if it is no mean over images."""
+    if metric.mean_over is None:
+        return None
+    return Strata.whole(tests[0].count) if metric.mean_over == "images" else Strata.by_class(image_classes(tests))
+
+
+def image_classes(tests: Sequence[Evaluation]) -> NDArray[np.int64]:
+    """Returns the class of each test image, (N,), of evaluations on one split.
+
+    Mistakes tell the class of their image. All other images are right in every run; which of them is of which class
+    changes no estimate, so they get what the class counts leave.
+    """
+    sizes = np.array(list(map(sum, tests[0].confusion)))
+    classes = np.full(tests[0].count, -1)
+    for mistake in (mistake for test in tests for mistake in test.mistakes):
+        classes[mistake.index] = mistake.target
+    left = sizes - np.bincount(classes[classes >= 0], minlength=len(sizes))
+    classes[classes < 0] = np.repeat(np.arange(len(sizes)), left)
+    return classes
+
+
+def _judge(results: Mapping[int, Result], metric: Metric, split: _Split | None) -> Judged:
+    """Returns an arm as verdicts see it."""
+    if split is None:
+        return Judged(values={}, wrong={})
     values: dict[int, float] = {}
     wrong: dict[int, Collection[int]] = {}
-    for seed, test in tests.items():
-        if test is None and results[seed].status == "finished":
+    for seed, result in sorted(results.items()):
+        test = judged_evaluation(result.record) if result.record and result.status == "finished" else None
+        if test is None and result.status == "finished":
             continue  # of an older kernorm, which kept no evaluation of the last epoch
-        values[seed] = metric.of(test) if test else metric.worst(classes)
-        wrong[seed] = {mistake.index for mistake in test.mistakes} if test else range(count)
-    return Judged(values=values, wrong=wrong, count=count)
-
-
-def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric: Metric) -> dict[str, Judged]:
-    """Returns every arm of a study as verdicts see it."""
-    every = (result.record for by_seed in results.values() for result in by_seed.values())
-    like = next((test for record in every if record and (test := judged_evaluation(record))), None)
-    return {arm: judge(results.get(arm, {}), metric, like) for arm in study.arms}
+        values[seed] = metric.of(test) if test else metric.worst(split.classes)
+        wrong[seed] = {mistake.index for mistake in test.mistakes} if test else range(split.count)
+    return Judged(values=values, wrong=wrong, strata=split.strata, rounding=split.rounding)
 
 
 def ended_runs(results: Mapping[str, Mapping[int, Result]]) -> dict[str, int]:

@@ -17,7 +17,8 @@ from typing import Any
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
 from kernorm.nets.source import trust
-from kernorm.studies.definition import PRIMARY, SEEDS, Study, study_of
+from kernorm.studies.choices import AUTO
+from kernorm.studies.definition import SEEDS, Study, study_of
 
 
 def packaged() -> dict[str, Path]:
@@ -93,6 +94,8 @@ def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
         seeds=values.get("SEEDS", SEEDS),
         published=values.get("PUBLISHED", {}),
         statements=values.get("STATEMENTS", ()),
-        metric=values.get("PRIMARY", PRIMARY[0]),
+        metric=values.get("PRIMARY", AUTO),
+        margin=values.get("MARGIN", AUTO),
+        targets=values.get("TARGETS"),
         source=str(path),
     )

@@ -23,15 +23,17 @@ from kernorm.records.data import Data
 from kernorm.records.record import Record
 from kernorm.reporting.progress import StudyProgress
 from kernorm.studies.analysis import analyse, results_by_arm
+from kernorm.studies.choices import AUTO
 from kernorm.studies.definition import Planned, Study, UntilResolved
 from kernorm.studies.design import Design, read_design, settled, write_design
 from kernorm.studies.judged import ended_runs
 from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
+from kernorm.studies.primary import asked_design, class_sizes, resolved
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.rounds import format_round, next_round, open_arms, require_order, with_counts
 from kernorm.studies.sources import not_used, taken
 from kernorm.studies.summary import StudySummary
-from kernorm.studies.terminal import format_result
+from kernorm.studies.terminal import format_primary, format_result
 from kernorm.studies.verdicts import format_visible
 from kernorm.system.files import locked, make_folder
 from kernorm.training.first_step import try_nets
@@ -78,8 +80,10 @@ def run_study(
                 ledger.path,
                 ", ".join(map(str, ledger.damaged)),
             )
-        asked = Design(metric=study.metric, until_resolved=until is not None, cap=until.most if until else None)
+        asked = replace(asked_design(study), until_resolved=until is not None, cap=until.most if until else None)
         design = settled(read_design(folder), asked, begun=bool(ledger.results), train=train)
+        if AUTO in (design.metric, design.margin):
+            design = resolved(design, class_sizes(study, ledger.results, prepare=train))
         if train:
             write_design(design, folder)
         if design.until_resolved:
@@ -115,9 +119,10 @@ def missing_runs(study: Study, folder: Path) -> list[Planned]:
 
 
 def visible(study: Study, folder: Path) -> str:
-    """Says which true difference a study of so many seeds can see, by the runs that there are."""
-    found = results_by_arm(study, _find_shared(study, folder).usable)
-    return format_visible(study, Design(metric=study.metric), found)
+    """Says what a study judges by, and which true difference its seeds can see, by the runs that there are."""
+    results = _find_shared(study, folder).usable
+    design = read_design(folder) or resolved(asked_design(study), class_sizes(study, results, prepare=False))
+    return f"{format_primary(design)}\n{format_visible(study, design, results_by_arm(study, results))}"
 
 
 def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:

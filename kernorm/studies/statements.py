@@ -15,8 +15,9 @@ from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
 from kernorm.studies.judged import judge_all
 from kernorm.studies.ledger import Result
+from kernorm.studies.primary import primary_metric
 from kernorm.studies.published import Statement
-from kernorm.studies.summary import METRICS, Answer, counted
+from kernorm.studies.summary import Answer, counted
 from kernorm.studies.verdicts import decide, pooled_variance
 
 Said = Literal["yes", "no", "not resolved"]
@@ -59,7 +60,7 @@ def _compares(
     others, said = statement.better_than or statement.worse_than, "worse" if statement.better_than else "better"
     arms = {arm: study.arms[arm] for arm in (statement.arm, *others)}
     family = replace(study, arms=arms, baselines=dict.fromkeys(arms, statement.arm), published={}, statements=())
-    metric = METRICS[design.metric]
+    metric = primary_metric(design)
     found = decide(family, design, {arm: results.get(arm, {}) for arm in arms})
     verdicts = {arm: one.verdict.name for arm, one in found.items()}
     told = []
@@ -74,7 +75,7 @@ def _compares(
     if any(name in (opposite, "equivalent") for name in verdicts.values()):
         return _answer(statement, "no", text)
     seeds = min((one.comparison.pairs for one in found.values()), default=0)
-    pooled = pooled_variance(list(judge_all(family, results, metric).values()), metric)
+    pooled = pooled_variance(list(judge_all(family, results, metric).values()))
     if pooled is None or seeds < 2:
         return _answer(statement, "not resolved", f"with {counted(seeds, 'seed')} nothing can be seen")
     least = visible_difference(pooled[0], seeds, design.alpha / len(others))

@@ -1,61 +1,17 @@
 """What can be said of a study and of its arms, as typed tables."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from kernorm.config import TrainConfig
 from kernorm.records.data import Duplicates
-from kernorm.records.record import BY_COLUMNS, Evaluation, Record
+from kernorm.records.record import BY_COLUMNS
 from kernorm.stats import comparison, intervals
 from kernorm.stats.planning import MOST_SEEDS
-from kernorm.stats.verdict import Verdict, percentage_points
+from kernorm.stats.verdict import Verdict
 from kernorm.studies.design import Design
 from kernorm.studies.published import Published, Statement
-
-TARGETS = (0.99, 0.994)
-MARGIN = 0.0005  # 0.05 percentage points
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A score of a run: what it is called, which direction is better, and the margin that counts as no difference.
-
-    `of` takes it from an evaluation, `worst` says what a failed run has, by the number of classes, and `by_image` that
-    the mistakes tell it image by image, so that there are verdicts for new ones.
-    """
-
-    label: str
-    of: Callable[[Evaluation], float]
-    worst: Callable[[int], float]
-    higher_is_better: bool = False
-    margin: float | None = None
-    by_image: bool = False
-    show: Callable[[float], str] = "{:.2g}".format
-
-    # Variance of the difference of two whole numbers of images that were rounded.
-    rounding: ClassVar[float] = 1 / 6
-
-    def value(self, record: Record) -> float:
-        """Returns the score of a finished run, as it was selected."""
-        return self.of(_test(record))
-
-
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric(
-        label="test accuracy",
-        of=lambda test: test.accuracy,
-        worst=lambda classes: 1 / classes,
-        higher_is_better=True,
-        margin=MARGIN,
-        by_image=True,
-        show=percentage_points,
-    ),
-    "cross_entropy": Metric(label="cross-entropy (NLL)", of=lambda test: test.cross_entropy, worst=math.log),
-    "brier": Metric(label="Brier score", of=lambda test: test.brier, worst=lambda classes: 1 - 1 / classes),
-    "ece": Metric(label="calibration error (ECE)", of=lambda test: test.ece, worst=lambda _: 1.0),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,9 +154,11 @@ class ArmSummary:
         verdict: on the primary metric; None for a baseline.
         last: the last epoch, if the epoch was selected on test and the last one was kept too.
         failures: of the arm's runs.
+        unpredicted: names the classes that runs never predicted, in words; empty if there are none.
         exhausted: whether more seeds cannot tell more, but more images would.
         mcnemar: between the run of median accuracy and the baseline's.
-        generalization_interval: interval of the accuracy over runs and images, for images that were never seen.
+        generalization_interval: interval over runs and images, for images that were never seen, of the primary metric,
+            or of the accuracy where that is no mean over images.
         generalization_difference: of the difference to the baseline.
         times: runs until a target accuracy on the monitored split, by names such as `epochs to 99.0 %`.
         penalties: mean λ1·Σ|w| and λ2·Σw² at step 0 and at the end.
@@ -221,6 +179,7 @@ class ArmSummary:
     verdict: Verdict | None
     last: LastEpoch | None
     failures: Failures
+    unpredicted: str
     exhausted: bool
     mcnemar: comparison.McNemar | None
     generalization_interval: tuple[float, float] | None
@@ -283,9 +242,3 @@ class StudySummary:
 def counted(number: int, thing: str) -> str:
     """Returns a number of things, with an s where there are several."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _test(record: Record) -> Evaluation:
-    if record.test is None:
-        raise ValueError(f"A finished run has been tested. Received: {record.run_id}, which was not.")
-    return record.test

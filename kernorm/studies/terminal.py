@@ -6,10 +6,14 @@ from rich.console import Console
 from rich.table import Table
 
 from kernorm.config import TrainConfig
+from kernorm.datasets.counts import train_shape
 from kernorm.datasets.splits import images_of
 from kernorm.studies.definition import Planned, Study
+from kernorm.studies.design import Design
 from kernorm.studies.ledger import Result
-from kernorm.studies.summary import METRICS, ArmSummary, StudySummary
+from kernorm.studies.metrics import METRICS
+from kernorm.studies.primary import primary_metric
+from kernorm.studies.summary import ArmSummary, StudySummary
 from kernorm.studies.wording import (
     compared,
     decided_interval,
@@ -21,19 +25,30 @@ from kernorm.studies.wording import (
     unit,
 )
 
-# CPU-milliseconds of training an image and of a step, measured on one thread with batch normalization, and CPU-seconds
-# of what surrounds the epochs of a run.
+# CPU-milliseconds of training an image of PIXELS and of a step, measured on one thread with batch normalization, and
+# CPU-seconds of what surrounds the epochs of a run.
 IMAGE_MS = {"eva6": 0.25, "eva4": 0.45}
+PIXELS = 28 * 28
+# Training images of MNIST, which need not be prepared to be planned.
+MNIST = (60_000, 28, 28, 1)
 STEP_MS = 4.0
 AROUND = 8.0
 
 
-def cost(config: TrainConfig) -> float:
-    """Returns about how many CPU-seconds a run takes; within a factor of two, as machines differ more."""
-    rest = 60_000 - (images_of(config.validation_size, 60_000) or 0)
+def cost(config: TrainConfig) -> float | None:
+    """Returns about how many CPU-seconds a run takes; within a factor of two, as machines differ more.
+
+    None for a set that is not prepared yet, whose size is not known.
+    """
+    shape = train_shape(config.dataset) or (MNIST if config.dataset == "mnist" else None)
+    if shape is None:
+        return None
+    every, height, width, _ = shape
+    rest = every - (images_of(config.validation_size, every) or 0)
     images = images_of(config.train_size, rest) or rest
     steps = -(-images // config.batch_size)
     image = IMAGE_MS.get(config.net, max(IMAGE_MS.values()))  # a net that was not measured
+    image *= height * width / PIXELS
     return AROUND + config.epochs * (image * images + STEP_MS * steps) / 1000
 
 
@@ -56,16 +71,38 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
             str(config.batch_size),
             f"{config.peak_rate:.3g}",
             str(config.epochs),
-            f"{config.train_size:,}" if config.train_size else "all",
+            _images(config.train_size),
             f"{len(study.seeds) - left}/{len(study.seeds)}",
-            f"{cost(config) / 60:.1f}",
+            "?" if (seconds := cost(config)) is None else f"{seconds / 60:.1f}",
         )
     console = _console()
     console.print(study.question + "\n", markup=False)
     console.print(table)
-    seconds = sum(cost(run.config) for run in missing) / workers
+    costs = [cost(run.config) for run in missing]
+    console.print(f"\n{len(missing)} of {len(study.runs())} runs to do, {_time(costs, workers)}")
+
+
+def _images(size: int | float | None) -> str:
+    if size is None:
+        return "all"
+    return f"{size:,}" if isinstance(size, int) else f"{100 * size:g} %"
+
+
+def _time(costs: list[float | None], workers: int) -> str:
+    """Says how long runs take; sets that are not prepared have no known size."""
+    known = [one for one in costs if one is not None]
+    if len(known) < len(costs):
+        return "for which time is known once the set is prepared: python -m kernorm.data NAME"
+    seconds = sum(known) / workers
     time = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-    console.print(f"\n{len(missing)} of {len(study.runs())} runs to do, about {time} with {workers} workers")
+    return f"about {time} with {workers} workers"
+
+
+def format_primary(design: Design) -> str:
+    """Says which metric has verdicts, and what counts as no difference of it."""
+    metric = primary_metric(design)
+    margin = f"equivalent within {metric.show(metric.margin)}" if metric.margin else "without a margin (--margin)"
+    return f"Verdicts are by {metric.label}, {margin}."
 
 
 def format_result(result: Result) -> str:
@@ -81,7 +118,7 @@ def show_verdicts(summary: StudySummary) -> None:
     """Prints an arm a row: how many runs, mean accuracy with its interval, the difference to its baseline, verdicts."""
     table = Table(box=None, pad_edge=False)
     table.add_column("arm")
-    label = "test accuracy, %" if summary.metric == "accuracy" else METRICS[summary.metric].label
+    label = METRICS[summary.metric].label + (", %" if METRICS[summary.metric].in_percent else "")
     for name in ("n", label, "difference"):
         table.add_column(name, justify="right")
     table.add_column("interval that decides")
@@ -98,6 +135,9 @@ def show_verdicts(summary: StudySummary) -> None:
     _console().print(table)
     if any(arm.scores for arm in summary.arms):
         print(f"± {plus_minus(summary)}.")
+    for arm in summary.arms:
+        if arm.unpredicted:
+            print(f"caution  {arm.name}: {arm.unpredicted}")
 
 
 def _score(arm: ArmSummary, metric: str) -> str:

@@ -13,6 +13,7 @@ from kernorm.config import NOT_IDENTITY, TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import is_switch, is_word
 from kernorm.recipes import recipe_of_words
+from kernorm.studies.choices import AUTO
 from kernorm.studies.definition import SEEDS, Study, study_of
 from kernorm.system import cli
 from kernorm.system.files import write_atomically
@@ -141,8 +142,13 @@ def write_study_file(study: Study, path: Path) -> None:
         f"ARMS = {{\n{arms}}}",
         f"SEEDS = {len(study.seeds)}",
     ]
-    if study.metric != "accuracy":
+    if study.metric != AUTO:
         lines.append(f"PRIMARY = {study.metric!r}")
+    if study.margin != AUTO:
+        lines.append(f"MARGIN = {study.margin!r}")
+    if study.targets:
+        told = study.targets if study.targets == AUTO else ",".join(f"{100 * float(one):g}" for one in study.targets)
+        lines.append(f"TARGETS = {told!r}")
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kernorm.stats import comparison, intervals
+from kernorm.stats import comparison, new_images
 from kernorm.stats.anytime import anytime_p, confidence_sequence
 from kernorm.stats.comparison import Comparison
 from kernorm.stats.intervals import Interval
@@ -20,7 +20,9 @@ from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
 from kernorm.studies.judged import Judged, ended_runs, judge_all
 from kernorm.studies.ledger import Result
-from kernorm.studies.summary import METRICS, Metric, Plan, counted
+from kernorm.studies.metrics import Metric
+from kernorm.studies.primary import primary_metric
+from kernorm.studies.summary import Plan, counted
 
 # Of α, what the interval for new images may be wrong by where verdicts are looked at again and again (by simulation).
 LOOKING = 5
@@ -35,7 +37,7 @@ class Decision:
     """What is decided of an arm: the comparison behind it, Holm's p-values, the verdict.
 
     `new_images` is the interval for images that were never seen, which is asked for once the seeds show a difference.
-    `exhausted` says that more seeds cannot help then, but more images would.
+    `exhausted` says that more seeds cannot help then: more images would, or the metric tells nothing of new ones.
     """
 
     comparison: Comparison
@@ -58,7 +60,7 @@ def decide(study: Study, design: Design, results: Mapping[str, Mapping[int, Resu
         design: how it decides.
         results: by arm and seed.
     """
-    metric = METRICS[design.metric]
+    metric = primary_metric(design)
     compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
     judged = judge_all(study, results, metric)
     pairs = {arm: (judged[arm], judged[study.baselines[arm]]) for arm in compared}
@@ -92,16 +94,17 @@ class _Tested:
 def _test_once(mine: Judged, base: Judged, metric: Metric, *, c: float, paired: bool) -> _Tested:
     """Tests an arm as if these were the first runs that anybody saw."""
     common = sorted(mine.values.keys() & base.values.keys())
-    floor = 0.0
-    if metric.by_image and mine.count:
-        least = metric.rounding / mine.count**2
+    floor = mine.rounding
+    if mine.strata:
         if paired:
-            implied = intervals.chance_variance(
-                [mine.wrong[seed] for seed in common], mine.count, [base.wrong[seed] for seed in common]
+            implied = new_images.chance_variance(
+                [mine.wrong[seed] for seed in common], mine.strata, [base.wrong[seed] for seed in common]
             )
         else:
-            implied = sum(intervals.chance_variance(list(one.wrong.values()), one.count) for one in (mine, base))
-        floor = max(least, implied)
+            implied = sum(
+                new_images.chance_variance(list(one.wrong.values()), one.strata) for one in (mine, base) if one.strata
+            )
+        floor = max(floor, implied)
     found = comparison.compare(
         mine.values,
         base.values,
@@ -117,13 +120,12 @@ def _test_anytime(mine: Judged, base: Judged, metric: Metric, *, c: float, paire
     """Tests an arm by e-processes of the differences in the order of their seeds."""
     common = sorted(mine.values.keys() & base.values.keys())
     differences = tuple(mine.values[seed] - base.values[seed] for seed in common)
-    floors = (0.0,) * len(common)
-    if metric.by_image and common:
-        least = metric.rounding / mine.count**2
-        implied = intervals.chance_variances(
-            [mine.wrong[seed] for seed in common], mine.count, [base.wrong[seed] for seed in common]
+    floors = (mine.rounding,) * len(common)
+    if mine.strata:
+        implied = new_images.chance_variances(
+            [mine.wrong[seed] for seed in common], mine.strata, [base.wrong[seed] for seed in common]
         )
-        floors = tuple(max(least, one) for one in implied)
+        floors = tuple(max(mine.rounding, one) for one in implied)
     found = comparison.compare(
         mine.values,
         base.values,
@@ -160,12 +162,13 @@ def _decide_family(
         alpha = levels[arm]
         new, exhausted = None, False
         p = adjusted[arm]
-        if metric.by_image and p is not None and p <= design.alpha:
+        if p is not None and p <= design.alpha:
             exhausted = _images_decide(mine, base, common)
-            new = intervals.two_level_difference(
+        if mine.strata and p is not None and p <= design.alpha:
+            new = new_images.two_level_difference(
                 [mine.wrong[seed] for seed in common],
                 [base.wrong[seed] for seed in common],
-                mine.count,
+                mine.strata,
                 paired=True,
                 alpha=alpha / LOOKING if anytime else alpha,
             )
@@ -195,14 +198,20 @@ def _decide_family(
 
 
 def _images_decide(mine: Judged, base: Judged, common: Sequence[int]) -> bool:
-    """Tells whether the variance over seeds is so small against that over images that more seeds cannot help."""
-    parts = intervals.variance_parts(
-        [mine.wrong[seed] for seed in common], mine.count, [base.wrong[seed] for seed in common]
+    """Tells whether the variance over seeds is so small against that over images that more seeds cannot help.
+
+    They cannot either where nothing is told of new images: the metric is no mean over them, or a class has a single
+    one.
+    """
+    if mine.strata is None or min(mine.strata.sizes) < 2:
+        return True
+    parts = new_images.variance_parts(
+        [mine.wrong[seed] for seed in common], mine.strata, [base.wrong[seed] for seed in common]
     )
     return parts.seeds / len(common) < IMAGES_DECIDE * parts.images
 
 
-def pooled_variance(arms: Sequence[Judged], metric: Metric) -> tuple[float, float] | None:
+def pooled_variance(arms: Sequence[Judged]) -> tuple[float, float] | None:
     """Returns the variance of a run within its arm, pooled over arms, and its degrees of freedom; None below two runs.
 
     It is at least what independent errors over the images imply.
@@ -214,9 +223,9 @@ def pooled_variance(arms: Sequence[Judged], metric: Metric) -> tuple[float, floa
     squares = 0.0
     for one in several:
         values = np.array(list(one.values.values()))
-        floor = metric.rounding / one.count**2 / 2 if metric.by_image else 0.0
-        if metric.by_image:
-            floor = max(floor, intervals.chance_variance(list(one.wrong.values()), one.count))
+        floor = one.rounding / 2
+        if one.strata:
+            floor = max(floor, new_images.chance_variance(list(one.wrong.values()), one.strata))
         squares += (len(values) - 1) * max(float(values.var(ddof=1)), floor)
     return squares / df, float(df)
 
@@ -224,14 +233,15 @@ def pooled_variance(arms: Sequence[Judged], metric: Metric) -> tuple[float, floa
 def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[int, Result]]) -> str:
     """Says which true difference the study's seeds show with power POWER, by how much its runs vary.
 
-    Without two runs of an arm, runs are taken to vary as MNIST's do.
+    Without two runs of an arm, runs on MNIST are taken to vary as such runs do.
     """
-    metric = METRICS[design.metric]
+    metric = primary_metric(design)
     compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
     if not compared:
         return "Nothing is compared."
-    pooled = pooled_variance(list(judge_all(study, results, metric).values()), metric)
-    if pooled is None and design.metric != "accuracy":
+    pooled = pooled_variance(list(judge_all(study, results, metric).values()))
+    on_mnist = all(config.dataset == "mnist" for config in study.arms.values())
+    if pooled is None and not (on_mnist and design.metric == "accuracy"):
         return "Which difference these seeds can see is known once two runs of an arm have finished."
     variance, source = (pooled[0], "by the runs there are") if pooled else (TYPICAL_SD**2, "as runs on MNIST vary")
     family = max(
@@ -248,7 +258,7 @@ def _plan(
     judged: Mapping[str, Judged], family: Sequence[str], metric: Metric, design: Design, correlation: float | None
 ) -> Plan | None:
     """Plans the seeds that would see the margin, where the metric has one."""
-    pooled = pooled_variance(list(judged.values()), metric)
+    pooled = pooled_variance(list(judged.values()))
     if metric.margin is None or pooled is None:
         return None
     paired = comparison.pairing_pays(correlation)

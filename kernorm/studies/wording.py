@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from kernorm.stats.comparison import Comparison
 from kernorm.stats.intervals import Interval
 from kernorm.stats.verdict import Verdict
+from kernorm.studies.metrics import METRICS
 from kernorm.studies.summary import ArmSummary, StudySummary, counted
 
 # Names that a sentence lists before it only counts.
@@ -39,19 +40,19 @@ def decided_interval(verdict: Verdict, metric: str = "accuracy") -> str:
 
 def unit(value: float, metric: str = "accuracy") -> str:
     """Returns a difference with its sign and unit."""
-    return points(value) if metric == "accuracy" else signed(value, metric)
+    return f"{signed(value, metric)} pp" if in_percent(metric) else signed(value, metric)
 
 
-def points(share: float) -> str:
-    """Returns a difference of shares in percentage points, with its sign."""
-    return f"{signed(share)} pp"
+def in_percent(metric: str) -> bool:
+    """Tells whether a metric is a share, shown in percent."""
+    return metric in METRICS and METRICS[metric].in_percent
 
 
 def score(value: float | None, metric: str = "accuracy") -> str:
-    """Returns a score as tables show it: accuracy in percent with two decimals, others with four."""
+    """Returns a score as tables show it: shares in percent with two decimals, others with four."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4f}"
+    return f"{100 * value:.2f}" if in_percent(metric) else f"{value:.4f}"
 
 
 def signed(value: float | None, metric: str = "accuracy") -> str:
@@ -84,13 +85,13 @@ def listed(names: Iterable[str]) -> str:
 
 def headline_interval(arm: ArmSummary, metric: str = "accuracy") -> Interval | None:
     """Returns what stands behind ± in a headline: for new test images where that is known, else over seeds."""
-    if metric == "accuracy" and arm.generalization_interval:
+    if METRICS[metric].mean_over and arm.generalization_interval:
         return arm.generalization_interval
     return arm.scores[metric].interval if metric in arm.scores else None
 
 
 def plus_minus(summary: StudySummary) -> str:
     """Says what ± is of in a headline."""
-    if summary.metric == "accuracy":
+    if METRICS[summary.metric].mean_over:
         return "is half of the 95 % interval for new seeds and new test images; one run has none"
     return "is half of the 95 % interval over seeds, on these test images; one run has none"

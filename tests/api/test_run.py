@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 import kernorm
 from kernorm import UsageError
@@ -43,6 +44,8 @@ def test_the_model_is_the_one_that_was_measured(run, boxes_cache):
     images, labels = load(run.config).test.open(purpose="checking", epoch=0)
     predicted = run.load_model().predict(images, verbose=0).argmax(-1)
     assert (predicted == labels).mean() == pytest.approx(run.scores.loc["test", "accuracy"])
+    balanced = balanced_accuracy_score(labels, predicted)
+    assert run.scores.loc["test", "balanced_accuracy"] == pytest.approx(balanced)
     exported = run.export()
     assert str(exported.path) == run.record.export.path
     table = exported.predict(images)

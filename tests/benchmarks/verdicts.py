@@ -7,6 +7,11 @@ on these images have an sd of `interaction`, in points; the committed studies sh
 `better` points. Each study goes the way of a real one: records, results, analysis, verdicts, and round by round under
 --until-resolved.
 
+With `metric` balanced_accuracy the test split is one of own images, SIZES of six classes, the rarer ones harder; each
+image has a chance of its own to be wrong, Beta with the mean HARDNESS of its class and the shape SPREAD, which gives
+runs of 84.9 % balanced accuracy. For an arm a share of the images of every class draws new chances, so that recipes of
+equal true recalls find different images hard; a better one has the same points in every class.
+
 Prints a row a setting: how many studies made any false claim (better or worse where recipes are equal, in all or on new
 images; or the wrong side), the share with its 95 % interval, how many were right, and how many runs they took. With
 --saved, how many runs --until-resolved saves against the fixed number of seeds that gets as many arms right.
@@ -21,22 +26,26 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import Evaluation, Mistake, Record
-from kernorm.stats import comparison, intervals
+from kernorm.stats import comparison, new_images
 from kernorm.stats.intervals import clopper_pearson
 from kernorm.studies import verdicts
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
 from kernorm.studies.judged import Judged, ended_runs
 from kernorm.studies.ledger import Result
+from kernorm.studies.primary import resolved
 from kernorm.studies.rounds import is_closed, next_round, with_counts
 from kernorm.studies.verdicts import decide
 from tests.builders import a_study, make_record
 
 T = TypeVar("T")
 COUNT, HARD = 10_000, 400
+# Test images of each class, its mean share of wrong images, and α + β of the Beta distribution of their chances.
+SIZES, HARDNESS, SPREAD = (400, 240, 160, 100, 60, 40), (0.08, 0.10, 0.12, 0.16, 0.20, 0.25), 0.8
 SHAPE = (0.15, 0.85)
 # Variance of a chance to be wrong, and the share of them that is drawn anew for an interaction.
 _VARIANCE = 0.15 * 0.85 / 2
@@ -46,7 +55,8 @@ _VARIANCE = 0.15 * 0.85 / 2
 class Setting:
     """Arms besides the baseline, seeds of each (None: until resolved), points of interaction and of difference.
 
-    `mixed` gives arms differences of their own, in turn, in place of `better`.
+    `mixed` gives arms differences of their own, in turn, in place of `better`. `redrawn` is the share of images that
+    draw new chances, where the metric is the balanced accuracy.
     """
 
     arms: int
@@ -55,10 +65,17 @@ class Setting:
     better: float = 0.0
     cap: int | None = None
     mixed: tuple[float, ...] = ()
+    metric: str = "accuracy"
+    redrawn: float = 0.0
 
     def better_of(self, number: int) -> float:
         """Returns by how many points an arm is better, arms counted from 0."""
         return self.mixed[number % len(self.mixed)] if self.mixed else self.better
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Test images of each class."""
+        return (COUNT // 10,) * 10 if self.metric == "accuracy" else SIZES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +84,45 @@ class Outcome:
 
     verdicts: dict[str, str]
     runs: int
+
+
+class UnevenWorld:
+    """As World, of a test split whose classes are uneven."""
+
+    def __init__(self, setting: Setting, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+        self.classes = np.repeat(np.arange(len(SIZES)), SIZES)
+        hard = np.array(HARDNESS)[self.classes]
+        base = self.drawn(hard)
+        self.chances = {"base": base}
+        for number in range(setting.arms):
+            other = self.generator.random(len(base)) < setting.redrawn
+            mine = np.where(other, self.drawn(hard), base)
+            mine = mine * (1 - setting.better_of(number) / 100 / hard)
+            self.chances[f"arm {number + 1}"] = mine
+
+    def drawn(self, hard: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Draws a chance to be wrong of every image."""
+        return self.generator.beta(SPREAD * hard, SPREAD * (1 - hard))
+
+    def test(self, template: Record, arm: str) -> Evaluation:
+        """Returns the scores of one more run of an arm."""
+        wrong = self.generator.random(len(self.classes)) < self.chances[arm]
+        taken = np.where(wrong, (self.classes + 1) % len(SIZES), self.classes)
+        confusion = np.bincount(self.classes * len(SIZES) + taken, minlength=len(SIZES) ** 2)
+        mistakes = tuple(
+            Mistake(index=int(image), target=int(self.classes[image]), prediction=int(taken[image]), confidence=0.9)
+            for image in np.flatnonzero(wrong)
+        )
+        assert template.test is not None
+        return replace(
+            template.test,
+            count=len(wrong),
+            errors=int(wrong.sum()),
+            accuracy=float(1 - wrong.mean()),
+            confusion=tuple(map(tuple, confusion.reshape(len(SIZES), -1).tolist())),
+            mistakes=mistakes,
+        )
 
 
 def redrawn(interaction: float) -> float:
@@ -93,6 +149,10 @@ class World:
         """Returns the images that one more run of an arm has wrong."""
         return np.flatnonzero(self.generator.random(HARD) < self.chances[arm]).tolist()
 
+    def test(self, template: Record, arm: str) -> Evaluation:
+        """Returns the scores of one more run of an arm."""
+        return evaluation(template, self.wrong(arm))
+
 
 def study_of_setting(setting: Setting, seeds: int) -> Study:
     """Returns a study with as many arms as a setting has."""
@@ -110,15 +170,16 @@ def evaluation(template: Record, wrong: list[int]) -> Evaluation:
 
 def simulate(setting: Setting, seed: int, template: Record) -> Outcome:
     """Runs one study of a setting to its end."""
-    world, results = World(setting, seed), {}
+    world: World | UnevenWorld = (World if setting.metric == "accuracy" else UnevenWorld)(setting, seed)
+    results: dict[str, Result] = {}
+    begun = resolved(Design(metric=setting.metric, margin="auto", cap=setting.cap), [setting.sizes])
 
     def run(study: Study) -> None:
-        for arm, seed in ((arm, seed) for seed in study.seeds for arm in study.arms if seed in study.seeds_of(arm)):
-            name = f"{arm}-{seed}"
+        for arm, number in ((arm, one) for one in study.seeds for arm in study.arms if one in study.seeds_of(arm)):
+            name = f"{arm}-{number}"
             if name not in results:
-                test = evaluation(template, world.wrong(arm))
-                record = replace(template, run_id=name, config=study.arms[arm], test=test)
-                results[name] = Result(arm=arm, seed=seed, run_id=name, status="finished", record=record)
+                record = replace(template, run_id=name, config=study.arms[arm], test=world.test(template, arm))
+                results[name] = Result(arm=arm, seed=number, run_id=name, status="finished", record=record)
 
     def by_arm(study: Study) -> dict[str, dict[int, Result]]:
         found: dict[str, dict[int, Result]] = {arm: {} for arm in study.arms}
@@ -127,11 +188,11 @@ def simulate(setting: Setting, seed: int, template: Record) -> Outcome:
         return found
 
     if setting.seeds is not None:
-        study, design = study_of_setting(setting, setting.seeds), Design()
+        study, design = study_of_setting(setting, setting.seeds), begun
         run(study)
         decisions = decide(study, design, by_arm(study))
     else:
-        study, design = study_of_setting(setting, 1), Design(until_resolved=True, cap=setting.cap)
+        study, design = study_of_setting(setting, 1), replace(begun, until_resolved=True)
         decisions, going = {}, [arm for arm in study.arms if arm != "base"]
         while counts := next_round(study, design, going, ended_runs(by_arm(study)) if results else {}):
             study = with_counts(study, counts)
@@ -169,6 +230,13 @@ def settings() -> Iterator[Setting]:
             yield Setting(arms=arms, seeds=None, interaction=interaction, cap=50)
     for seeds in (5, 20, None):
         yield Setting(arms=1, seeds=seeds, interaction=0.02, better=0.10)
+    uneven = Setting(arms=1, seeds=None, interaction=0.0, metric="balanced_accuracy")
+    for share in (0.0, 0.3):
+        for arms in (1, 4):
+            for many in (5, 20, 50, None):
+                yield replace(uneven, arms=arms, seeds=many, redrawn=share)
+    for few in (5, 20, None):
+        yield replace(uneven, seeds=few, redrawn=0.3, better=4.0)
 
 
 # What arms may truly be better by, in points, and the fixed numbers of seeds that --saved compares with.
@@ -216,9 +284,11 @@ def rates(studies: int, template: Record, settings: Iterable[Setting]) -> Iterat
         wrong = sum(false for false, _ in judged)
         low, high = clopper_pearson(wrong, len(judged))
         yield {
+            "metric": setting.metric,
             "arms": setting.arms,
             "seeds": setting.seeds or (f"until resolved, cap {setting.cap}" if setting.cap else "until resolved"),
             "interaction": setting.interaction,
+            "redrawn": setting.redrawn,
             "better": setting.better,
             "studies": len(judged),
             "false": wrong,
@@ -252,6 +322,7 @@ def main() -> int:
     parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--arms", type=int, nargs="+", help="only settings of so many arms")
     parser.add_argument("--interaction", type=float, nargs="+", help="only settings of such an interaction, in points")
+    parser.add_argument("--metric", help="only settings of this metric")
     parser.add_argument("--saved", action="store_true")
     parser.add_argument("--no-floor", action="store_true", help="with --saved: no variance implied by the images")
     parser.add_argument("--out", type=Path)
@@ -262,13 +333,14 @@ def main() -> int:
     verdicts.confidence_sequence = lambda *_, **__: None
     verdicts._test_anytime = remembered(verdicts._test_anytime)
     if asked.no_floor:
-        intervals.chance_variance = lambda *_: 0.0
-        intervals.chance_variances = lambda wrong, *_: (0.0,) * len(wrong)
+        new_images.chance_variance = lambda *_: 0.0
+        new_images.chance_variances = lambda wrong, *_: (0.0,) * len(wrong)
     chosen = (
         setting
         for setting in settings()
         if setting.arms in (asked.arms or [setting.arms])
         and setting.interaction in (asked.interaction or [setting.interaction])
+        and setting.metric == (asked.metric or setting.metric)
     )
     found = (
         saved(asked.studies, template, floor=not asked.no_floor)

@@ -75,6 +75,17 @@ def test_a_threshold_goes_to_every_slice_as_in_tfma(tmp_path, names):
     assert list(found) == expected
 
 
+def test_scores_over_classes_have_thresholds_of_the_whole_split(tmp_path):
+    bounds = {
+        "valueThreshold": {"lowerBound": 0.8},
+        "changeThreshold": {"direction": "HIGHER_IS_BETTER", "absolute": -0.01},
+    }
+    found = read(tmp_path, config({"className": "BalancedAccuracy", "threshold": bounds}))
+    kinds = {"value": 0.8, "change": -0.01}
+    assert [(one.metric, one.slice, one.side) for one in found] == [("balanced_accuracy", "overall", "least")] * 2
+    assert {one.kind: one.bound for one in found} == kinds
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -100,6 +111,19 @@ def test_a_threshold_goes_to_every_slice_as_in_tfma(tmp_path, names):
                 }
             ),
             "A change threshold has its metric's direction. Received: HIGHER_IS_BETTER for brier. Use the op",
+        ),
+        (
+            config({"className": "MacroF1", "threshold": {}}, slicingSpecs=[{}, {"featureKeys": ["label"]}]),
+            r"A score over classes is of the whole split\. Received: MacroF1 of 0\. Give it perSliceThresholds",
+        ),
+        (
+            config(
+                {
+                    "className": "WorstRecall",
+                    "threshold": {"changeThreshold": {"direction": "HIGHER_IS_BETTER", "absolute": -0.01}},
+                }
+            ),
+            r"The worst recall has thresholds of its value alone\. Received: a changeThreshold of WorstRecall\.",
         ),
     ],
 )

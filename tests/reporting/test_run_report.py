@@ -79,7 +79,10 @@ def test_scores_of_every_split_are_the_records(finished, page):
             f"{100 * split.accuracy:.2f} %",
             f"{100 * split.interval[0]:.2f} % – {100 * split.interval[1]:.2f} %",
         ]
-        assert row[6:] == [f"{value:.4f}" for value in (split.cross_entropy, split.brier, split.ece)]
+        recalls = np.array(split.confusion).diagonal() / np.array(split.confusion).sum(axis=1)
+        assert row[6] == f"{100 * recalls.mean():.2f} %"
+        assert row[8] == f"{100 * recalls.min():.2f} % {'abcdefghij'[recalls.argmin()]}"
+        assert row[9:] == [f"{value:.4f}" for value in (split.cross_entropy, split.brier, split.ece)]
     gap = 100 * (finished.train.accuracy - finished.test.accuracy)
     assert f"training less test accuracy: {gap:+.2f} pp" in page.text
 
@@ -379,8 +382,8 @@ def test_classes_that_were_never_predicted_are_named():
         "data": dataclasses.replace(record.data, labels=labels),
         "test": dataclasses.replace(record.test, confusion=confusion),
     }
-    found = verdict("1 of 3 classes were never predicted", **changes)
-    assert (found.kind, found.text) == ("bad", "bee. The mean accuracy over classes is 41.7 %.")
+    found = verdict("1 of 3 classes was never predicted", **changes)
+    assert (found.kind, found.text) == ("bad", "bee. The balanced accuracy, the mean over classes, is 41.7 %.")
     assert not [notice for notice in notices(record) if "never predicted" in notice.title]
 
 

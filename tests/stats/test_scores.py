@@ -3,16 +3,24 @@ import math
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from kernorm.stats.intervals import wilson
 from kernorm.stats.scores import (
     BINS,
+    BY_CLASS,
+    balanced_accuracy,
     calibration_bins,
     class_accuracies,
     evaluate,
     expected_calibration_error,
     frequent_confusions,
+    is_uneven,
+    macro_f1,
+    never_predicted,
     resolution,
+    worst_recall,
+    worst_recall_interval,
 )
 
 
@@ -133,6 +141,49 @@ def test_class_without_images_knows_nothing():
     scores = evaluate(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]), "test")
     assert scores.class_intervals[2] == (0.0, 1.0)
     assert class_accuracies(scores.confusion) == (1.0, 1.0, None)
+
+
+@pytest.mark.parametrize("classes", [2, 6, 30])
+def test_scores_by_class_are_scikit_learns(classes):
+    generator = np.random.default_rng(classes)
+    # Uneven; of thirty classes some have no images, and some of these are predicted.
+    targets = generator.choice(classes, 400, p=generator.dirichlet(np.full(classes, 0.4 if classes == 30 else 3)))
+    predictions = np.where(generator.random(400) < 0.6, targets, generator.choice(classes, 400))
+    confusion = np.bincount(targets * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    # scikit-learn warns of predictions whose class has no images.
+    recalls = metrics.recall_score(targets, predictions, labels=np.unique(targets), average=None)
+    assert balanced_accuracy(confusion) == pytest.approx(recalls.mean())
+    if len(recalls) == classes:
+        assert balanced_accuracy(confusion) == pytest.approx(metrics.balanced_accuracy_score(targets, predictions))
+    f1 = metrics.f1_score(targets, predictions, average="macro", zero_division=0)
+    assert macro_f1(confusion) == pytest.approx(f1)
+    assert worst_recall(confusion) == recalls.min()
+    assert classes < 30 or len(recalls) < classes
+    for of in BY_CLASS.values():
+        np.testing.assert_allclose(of(np.stack([confusion, confusion.T + 1])), [of(confusion), of(confusion.T + 1)])
+        assert float(of(tuple(map(tuple, confusion.tolist())))) == of(confusion)
+
+
+def test_the_interval_of_the_worst_recall_covers_and_knows_its_one_class():
+    assert worst_recall_interval(((30, 10), (2, 98))) == (wilson(30, 40)[0], wilson(30, 40, alpha=0.025)[1])
+    generator, truth, sizes = np.random.default_rng(4), np.array([0.9, 0.9, 0.92, 0.9, 0.95]), [40, 60, 80, 50, 30]
+    held = 0
+    for right in generator.binomial(sizes, truth, (80, 5)):
+        confusion = np.diag(right)
+        confusion[:, 0] += sizes - right
+        confusion[0] = [right[0], sizes[0] - right[0], 0, 0, 0]
+        low, high = worst_recall_interval(confusion)
+        held += low <= 0.9 <= high
+    # The percentiles of a bootstrap, less their bias, hold it in two of three cases.
+    assert held >= 0.93 * 80
+
+
+def test_classes_that_are_never_predicted_or_uneven():
+    assert never_predicted(((8, 0, 0, 0), (4, 0, 0, 0), (3, 0, 1, 0), (0, 0, 0, 0))) == (1,)
+    assert never_predicted(((3, 1), (1, 3))) == ()
+    assert is_uneven((10, 15, 0))
+    assert not is_uneven((10, 14, 0))
+    assert not is_uneven((980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009))  # MNIST's test split
 
 
 def test_frequent_confusions_are_sorted_and_off_the_diagonal():

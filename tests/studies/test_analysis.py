@@ -6,11 +6,11 @@ from scipy import stats as scipy_stats
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import Epoch
-from kernorm.stats import intervals
+from kernorm.stats import new_images
 from kernorm.studies.analysis import analyse
 from kernorm.studies.ledger import Result
+from kernorm.studies.metrics import METRICS
 from kernorm.studies.published import Published
-from kernorm.studies.summary import METRICS
 from tests.builders import COUNT, a_study, evaluation, make_history, make_record
 
 
@@ -59,7 +59,7 @@ def test_scores_and_differences_are_those_of_the_runs():
         comparison = arm.comparisons["accuracy"]
         assert comparison.difference == pytest.approx((accuracy[arm.name] - accuracy["bn"]).mean())
         wrong = [[WRONG[name][seed] for seed in range(3)] for name in (arm.name, "bn")]
-        floor = max(intervals.chance_variance(wrong[0], COUNT, wrong[1]), 1 / 6 / COUNT**2)
+        floor = max(new_images.chance_variance(wrong[0], COUNT, wrong[1]), 1 / 6 / COUNT**2)
         assert comparison.floor == pytest.approx(floor)
         spread = (accuracy[arm.name] - accuracy["bn"]).var(ddof=1)
         p[arm.name] = 2 * scipy_stats.t.sf(abs(comparison.difference) / np.sqrt(max(spread, floor) / 3), 2)

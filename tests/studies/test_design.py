@@ -4,10 +4,10 @@ import pytest
 
 from kernorm.errors import UsageError
 from kernorm.stats import anytime
-from kernorm.studies import definition
+from kernorm.studies import choices, definition
 from kernorm.studies.design import DESIGN, Design, Look, read_design, settled, write_design
 from kernorm.studies.loading import load_study
-from kernorm.studies.summary import METRICS
+from kernorm.studies.metrics import METRICS
 from kernorm.study import PROG, StudyConfig, command, main
 from kernorm.system import cli
 
@@ -17,7 +17,7 @@ FIXED, UNTIL = Design(), Design(until_resolved=True)
 def test_what_light_modules_repeat_is_the_same():
     """The command's module imports neither SciPy nor the metrics."""
     assert definition.LEAST == anytime.FIRST
-    assert tuple(METRICS) == definition.PRIMARY
+    assert tuple(METRICS) == choices.PRIMARY
 
 
 def test_a_design_is_kept_in_a_file(tmp_path):
@@ -109,6 +109,8 @@ def test_what_may_change():
             "--until-resolved --seeds 5",
             "A number of seeds is fixed, or found by rounds. Received: --seeds 5 and --unt",
         ),
+        ("--margin 2", "--margin is a difference above 0 and below 1, or in points, or auto. Received: '2'. Give for"),
+        ("--targets all", "--targets takes accuracies in percent, or auto. Received: 'all'. Give for example 90,95."),
         ("--metric loss", "A primary metric is a known one. Received: 'loss' as --metric. "),
     ],
 )
@@ -124,8 +126,9 @@ def test_refuses_in_one_line(words, message, tmp_path, capsys, monkeypatch):
 def test_a_study_files_primary_metric(tmp_path):
     path = tmp_path / "mine.py"
     text = '"""Which?"""\nfrom kernorm.config import TrainConfig\nARMS = {"bn": TrainConfig()}\n'
-    path.write_text(text + 'PRIMARY = "cross_entropy"\n')
-    assert load_study(str(path)).metric == "cross_entropy"
+    path.write_text(text + 'PRIMARY = "cross_entropy"\nMARGIN = 0.01\nTARGETS = "90"\n')
+    found = load_study(str(path))
+    assert (found.metric, found.margin, found.targets) == ("cross_entropy", 0.01, (0.9,))
     path.write_text(text + "PRIMARY = 3\n")
     with pytest.raises(
         UsageError, match=r"A primary metric is a known one\. Received: 3 as PRIMARY of .*mine\.py\. Known"
@@ -134,9 +137,12 @@ def test_a_study_files_primary_metric(tmp_path):
 
 
 def test_the_command_line_that_goes_on():
-    config = StudyConfig(study="eva6", until_resolved=True, time_budget="2h", max_seeds=50, metric="ece")
+    config = StudyConfig(
+        study="eva6", until_resolved=True, time_budget="2h", max_seeds=50, metric="ece", margin="1pp", targets="90,95"
+    )
     assert command(config) == (
-        "python -m kernorm.study eva6 --until-resolved --time-budget 2h --max-seeds 50 --metric ece"
+        "python -m kernorm.study eva6 --until-resolved --time-budget 2h --max-seeds 50 --metric ece --margin 1pp "
+        "--targets 90,95"
     )
     until = config.until()
     assert (until.seconds, until.most) == (7200, 50)

@@ -21,7 +21,7 @@ ARMS = {
 
 
 def judged(values=VALUES):
-    return {arm: Judged(values=dict(enumerate(row)), wrong={}, count=0) for arm, row in values.items()}
+    return {arm: Judged(values=dict(enumerate(row)), wrong={}) for arm, row in values.items()}
 
 
 def test_main_effects_are_differences_of_means_over_the_arms():

@@ -43,7 +43,7 @@ def elsewhere(tmp_path, seeds=50, better=0.3):
 
 @pytest.fixture
 def study(boxes_cache):
-    return a_study(ARMS, baselines=dict.fromkeys(ARMS, "base"))
+    return a_study(ARMS, baselines=dict.fromkeys(ARMS, "base"), metric="accuracy")
 
 
 @pytest.fixture(autouse=True)

@@ -336,7 +336,7 @@ def test_an_old_page_is_written_again_from_its_old_records(tmp_path, boxes_cache
     assert f"4 runs of revision 1; today it is {REVISION}" in page
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, capsys):
+def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, capsys, boxes_cache):
     path = write(tmp_path)
     assert run(path, "--seeds=5", "--dry-run", "--workers=2") == 0
     told = capsys.readouterr().out

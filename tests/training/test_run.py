@@ -188,6 +188,20 @@ def test_summary_says_what_counts(finished):
     assert f"{100 * record.test.accuracy:.2f} % of 64" in text
     assert str(folder / "report.html") in text
     assert record.export.path in text
+    confusion = np.array(record.test.confusion)
+    recalls = confusion.diagonal() / confusion.sum(axis=1)
+    worst = record.data.labels[recalls.argmin()]
+    assert f"classes  balanced accuracy {100 * recalls.mean():.2f} %, macro F1 " in text
+    assert f"worst recall {100 * recalls.min():.2f} % ({worst})" in text
+    missing = [label for label, images in zip(record.data.labels, confusion.sum(axis=0), strict=True) if not images]
+    assert ("caution  " in text) == bool(missing)
+    never = np.zeros_like(confusion)
+    never[:, 0] = confusion.sum(axis=1)
+    dull = replace(record, test=replace(record.test, confusion=tuple(map(tuple, never.tolist()))))
+    assert (
+        f"caution  {len(never) - 1} of {len(never)} classes were never predicted: {', '.join(record.data.labels[1:])}"
+        in summary(dull, config)
+    )
 
 
 def test_same_seed_gives_the_same_weights_and_retrain_keeps_the_first(uninterrupted, boxes_cache):

@@ -14,10 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from kernorm.reporting.figures import PALETTE, Panel, plain
 from kernorm.stats.intervals import Interval
+from kernorm.studies.metrics import METRICS
 from kernorm.studies.report import curves
 from kernorm.studies.report.arms import Arm, readable
 from kernorm.studies.report.batch_sizes import batch_sizes
-from kernorm.studies.summary import METRICS
 
 # Verdicts by colour and marker; what is not resolved, or not for new images, is hollow.
 MARKS = {
@@ -32,9 +32,13 @@ MARKS = {
 }
 # Scores that are drawn, the factor and the name of their unit, and how bad a value is.
 UNITS: dict[str, tuple[float, str, Callable[[float], float]]] = {
-    "accuracy": (100, "pp", lambda accuracy: 1 - accuracy),
+    **{name: (100, "pp", lambda share: 1 - share) for name, metric in METRICS.items() if metric.in_percent},
     "cross_entropy": (1, "nats", lambda loss: loss),
+    "brier": (1, "", lambda loss: loss),
+    "ece": (1, "", lambda error: error),
 }
+# Scores that are always drawn, next to the primary one.
+DRAWN = ("accuracy", "cross_entropy")
 
 
 def charts(arms: Sequence[Arm], primary: str = "accuracy") -> dict[str, tuple[Panel, ...]]:
@@ -47,7 +51,7 @@ def charts(arms: Sequence[Arm], primary: str = "accuracy") -> dict[str, tuple[Pa
         return {}
     found = {
         "differences": differences(finished, primary),
-        "seeds": tuple(seeds(finished, metric) for metric in UNITS),
+        "seeds": tuple(seeds(finished, metric) for metric in drawn_metrics(primary)),
         "batch_size": batch_sizes(finished),
         "curves": curves.overlays(finished),
         "accuracy": curves.multiples(finished, "accuracy"),
@@ -59,9 +63,14 @@ def charts(arms: Sequence[Arm], primary: str = "accuracy") -> dict[str, tuple[Pa
     return {name: panels for name, panels in found.items() if panels}
 
 
+def drawn_metrics(primary: str) -> list[str]:
+    """Returns the scores that are drawn, the primary one first."""
+    return list(dict.fromkeys((primary, *DRAWN)))
+
+
 def differences(arms: Sequence[Arm], primary: str = "accuracy") -> tuple[Panel, ...]:
     """Forest plots: each arm's difference to its baseline, with the interval over seeds and the one on new images."""
-    return tuple(panel for metric in UNITS if (panel := _forest(arms, metric, primary)))
+    return tuple(panel for metric in drawn_metrics(primary) if (panel := _forest(arms, metric, primary)))
 
 
 def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
@@ -69,11 +78,13 @@ def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
     if not rows:
         return None
     factor, unit, _ = UNITS[metric]
-    margin, higher = METRICS[metric].margin, METRICS[metric].higher_is_better
+    margin, higher = rows[0].summary.comparisons[metric].margin, METRICS[metric].higher_is_better
+    # The interval for new images is of the primary metric, or of the accuracy where that is no mean over images.
+    told = metric == (primary if METRICS[primary].mean_over else "accuracy")
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
-        low, high = (factor * end for end in _reach([_ends(arm, metric) for arm in rows], margin or 0.0))
+        low, high = (factor * end for end in _reach([_ends(arm, metric, told) for arm in rows], margin or 0.0))
         if margin:
             axes.axvspan(-factor * margin, factor * margin, color=PALETTE["grid"], linewidth=0)
         axes.axvline(0, color=PALETTE["muted"], linewidth=1)
@@ -82,7 +93,7 @@ def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
             # Other metrics than the primary one have no verdict.
             outcome = verdict.name if verdict and metric == primary else "no verdict"
             colour, marker = MARKS[outcome]
-            new = arm.summary.generalization_difference if metric == "accuracy" else None
+            new = arm.summary.generalization_difference if told else None
             for ends, below, width, ink, name in (
                 (new, 0.22, 1.2, "muted", "new images"),
                 (comparison.interval, 0, 3.0, colour, "interval"),
@@ -111,7 +122,7 @@ def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
                     markerfacecolor=PALETTE[face],
                     markeredgewidth=1.4,
                 )
-        axes.set(xlim=(low, high), xlabel=f"difference to the baseline, {unit}")
+        axes.set(xlim=(low, high), xlabel=f"difference to the baseline, {unit}".rstrip(", "))
         better, worse = ("better →", "← worse") if higher else ("worse →", "← better")
         axes.set_title(worse, loc="left", fontsize=9, color=PALETTE["muted"])
         axes.set_title(better, loc="right", fontsize=9, color=PALETTE["muted"])
@@ -119,13 +130,14 @@ def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
 
     listed = "; ".join(f"{arm.name} {factor * (_difference(arm, metric) or 0):+.3g}" for arm in rows[:20])
     title = f"Differences in {METRICS[metric].label}"
-    return Panel(f"difference-{metric.replace('_', '-')}", title, f"In {unit}: {listed}.", _tall(len(rows)), draw)
+    words = f"{f'In {unit}' if unit else 'Differences'}: {listed}."
+    return Panel(f"difference-{metric.replace('_', '-')}", title, words, _tall(len(rows)), draw)
 
 
 def seeds(arms: Sequence[Arm], metric: str) -> Panel:
     """The score of every run as a point, and each arm's mean with its interval."""
     factor, unit, error = UNITS[metric]
-    unit = "%" if metric == "accuracy" else unit
+    unit = "%" if METRICS[metric].in_percent else unit
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
@@ -139,7 +151,7 @@ def seeds(arms: Sequence[Arm], metric: str) -> Panel:
                 for end in arm.summary.scores[metric].interval or ()
                 if min(ends) - span / 2 <= factor * end <= max(ends) + span / 2
             ]
-        margin = 0.06 * (max(ends) - min(ends)) or 0.01 * max(ends)
+        margin = 0.06 * (max(ends) - min(ends)) or 0.01 * max(ends) or 0.01
         low, high = min(ends) - margin, max(ends) + margin
         for row, arm in enumerate(arms):
             score = arm.summary.scores[metric]
@@ -170,22 +182,28 @@ def seeds(arms: Sequence[Arm], metric: str) -> Panel:
             axes.plot(
                 [factor * score.mean] * 2, [row - 0.32, row + 0.32], color=PALETTE["ink"], linewidth=1.6, label="mean"
             )
-        axes.set(xlim=(low, high), xlabel=f"{METRICS[metric].label}, {unit}")
+        axes.set(xlim=(low, high), xlabel=f"{METRICS[metric].label}, {unit}".rstrip(", "))
         _rows(axes, arms)
 
     means = "; ".join(f"{arm.name} {factor * arm.summary.scores[metric].mean:.4g}" for arm in arms[:20])
     title = f"{METRICS[metric].label[:1].upper()}{METRICS[metric].label[1:]} of every seed"
-    return Panel(f"seeds-{metric.replace('_', '-')}", title, f"Means in {unit}: {means}.", _tall(len(arms)), draw)
+    return Panel(
+        f"seeds-{metric.replace('_', '-')}",
+        title,
+        f"Means{f' in {unit}' if unit else ''}: {means}.",
+        _tall(len(arms)),
+        draw,
+    )
 
 
 def _difference(arm: Arm, metric: str) -> float | None:
     return arm.summary.comparisons[metric].difference
 
 
-def _ends(arm: Arm, metric: str) -> list[float]:
+def _ends(arm: Arm, metric: str, told: bool) -> list[float]:
     """Returns what an arm's row of the forest has to hold."""
     ends = [_difference(arm, metric) or 0.0, *(arm.summary.comparisons[metric].interval or ())]
-    return ends + list(arm.summary.generalization_difference or ()) if metric == "accuracy" else ends
+    return ends + list(arm.summary.generalization_difference or ()) if told else ends
 
 
 def _reach(rows: Sequence[Sequence[float]], margin: float) -> Interval:

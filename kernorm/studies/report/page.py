@@ -14,15 +14,18 @@ from pydantic import TypeAdapter
 from kernorm.config import TrainConfig
 from kernorm.reporting.figures import Panel, concise, to_png, to_svg
 from kernorm.reporting.page import page_renderer
+from kernorm.stats.scores import BY_CLASS
+from kernorm.stats.verdict import percentage_points
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
+from kernorm.studies.metrics import MARGIN, METRICS
 from kernorm.studies.report.arms import Arm, arms_of, compared_groups
 from kernorm.studies.report.charts import charts
 from kernorm.studies.report.curves import apart, watched_split
 from kernorm.studies.report.mistakes import GRIDS, Grid, grids_of
 from kernorm.studies.report.tables import tables_csv
 from kernorm.studies.report.words import answers, broken_claims, cautions, sentence, twin
-from kernorm.studies.summary import METRICS, StudySummary
+from kernorm.studies.summary import StudySummary
 from kernorm.studies.wording import (
     compared,
     decided_interval,
@@ -108,6 +111,9 @@ def _page(
         broken=broken_claims,
         twin=lambda arm: twin(study, arm),
         metrics=METRICS,
+        new_images=summary.metric if METRICS[summary.metric].mean_over else "accuracy",
+        accuracy_margin=percentage_points(_accuracy_margin(summary)),
+        by_class=BY_CLASS,
         baselines=baselines,
         groups_of=_groups,
         looked=sum(arm.config.select == "test" for arm in summary.arms),
@@ -134,6 +140,12 @@ def _page(
         runs=study.runs(),
         results=ledger.results,
     )
+
+
+def _accuracy_margin(summary: StudySummary) -> float:
+    """Returns what counts as no difference of accuracies."""
+    found = (arm.comparisons["accuracy"].margin for arm in summary.arms if arm.comparisons)
+    return next(found, None) or MARGIN
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernorm.studies.metrics import METRICS
+from kernorm.studies.primary import primary_metric
 from kernorm.studies.report.arms import MEASURES, Arm
-from kernorm.studies.summary import METRICS, StudySummary
+from kernorm.studies.summary import StudySummary
 
 
 class Row(NamedTuple):
@@ -48,6 +50,7 @@ def _of_study(summary: StudySummary) -> Iterator[Row]:
     for name in ("finished", "missing", "openings", "seconds", "cpu_seconds"):
         yield Row("", None, None, "study", name, getattr(summary, name))
     yield Row("", None, None, "study", "primary", None, summary.metric)
+    yield Row("", None, None, "study", "margin", primary_metric(summary.design).margin)
     yield Row("", None, None, "study", "looks", len(summary.design.looks))
     for factor in summary.factors:
         for level in factor.levels:
@@ -87,11 +90,13 @@ def _of_arm(summary: StudySummary, arm: Arm) -> Iterator[Row]:
         for name, value in (("", last.score), ("difference_", last.compared), ("verdict_", last.verdict)):
             yield from rows("last epoch", _flat(value, name) if value else ())
     yield from rows("failures", _flat(found.failures))
+    if found.unpredicted:
+        yield from rows("failures", [("never_predicted", found.unpredicted)])
     new = {
         "generalization_interval": found.generalization_interval,
         "generalization_difference": found.generalization_difference,
     }
-    yield from rows("accuracy", _flat(new))
+    yield from rows(summary.metric if METRICS[summary.metric].mean_over else "accuracy", _flat(new))
     if found.mcnemar:
         yield from rows("mcnemar", _flat(found.mcnemar))
     for name, time in found.times.items():

@@ -11,8 +11,10 @@ from kernorm.reporting.run_report import Notice, duplicates_notice
 from kernorm.stats.comparison import ALPHA
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
+from kernorm.studies.metrics import METRICS
+from kernorm.studies.primary import primary_metric
 from kernorm.studies.sources import not_used, taken
-from kernorm.studies.summary import METRICS, ArmSummary, Claim, StudySummary, counted
+from kernorm.studies.summary import ArmSummary, Claim, StudySummary, counted
 from kernorm.studies.wording import LISTED, compared, decided_interval, failure_rate, listed, score, unit
 
 _ANSWERS = {
@@ -89,6 +91,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_claims(study, summary),
         *_looks(summary),
         *_failures(summary),
+        *_unpredicted(summary),
         *_exhausted(summary),
         *_spread(summary),
         *_selection(summary),
@@ -212,7 +215,7 @@ def _rule(summary: StudySummary) -> Notice:
     families = Counter(arm.baseline for arm in summary.arms if arm.baseline)
     if not families:
         return Notice("note", "Nothing is compared", "The study has no arm but its baseline.")
-    first = METRICS[summary.metric]
+    first = primary_metric(summary.design)
     margin = first.margin and (
         f" Equivalent: within ±{first.show(first.margin)} by two one-sided tests, corrected as well."
     )
@@ -224,16 +227,21 @@ def _rule(summary: StudySummary) -> Notice:
         test = "Welch's t-test of arms that are not paired, since seeds hardly correlate"
     new = (
         " and the interval for new test images excludes 0; else it is better on these images alone."
-        if first.by_image
-        else ". That is of these images, since this metric is not kept image by image."
+        if first.mean_over
+        else f". That is of these images alone: nothing is claimed of new ones, since {first.why_not}."
+    )
+    chance = (
+        "The spread of a difference is taken to be at least what chance over the images implies. "
+        if first.mean_over
+        else ""
     )
     return Notice(
         "note",
         "How a verdict is found",
         f"By {first.label}, the primary metric; others are described. Better or worse: p ≤ {ALPHA:g} by {test}, after "
         f"Holm's correction over {counted(max(families.values()), 'arm')} with the same baseline,{new}{margin or ''} "
-        "Else not resolved, which is never evidence of no difference. The spread of a difference is taken to be at "
-        "least what chance over the images implies. Runs that failed count as the worst value.",
+        f"Else not resolved, which is never evidence of no difference. {chance}Runs that failed count as the worst "
+        "value.",
     )
 
 
@@ -267,7 +275,16 @@ def _failures(summary: StudySummary) -> Iterable[Notice]:
         yield Notice("bad", title, f"{text} Collapsed: an accuracy of chance, or below half of the arm's median.")
 
 
+def _unpredicted(summary: StudySummary) -> Iterable[Notice]:
+    if arms := [arm for arm in summary.arms if arm.unpredicted]:
+        text = " ".join(f"`{arm.name}`: {arm.unpredicted}." for arm in arms[:LISTED])
+        more = f" And {len(arms) - LISTED} more." if len(arms) > LISTED else ""
+        yield Notice("bad", f"{counted(len(arms), 'arm')} with classes that were never predicted", text + more)
+
+
 def _exhausted(summary: StudySummary) -> Iterable[Notice]:
+    if METRICS[summary.metric].mean_over is None:
+        return
     if arms := [arm.name for arm in summary.arms if arm.exhausted and arm.decided and "images" in arm.decided.name]:
         text = f"In {listed(arms)} the choice of test images leaves more open than that of seeds."
         yield Notice("note", "More seeds cannot help, more images would", text)
@@ -286,7 +303,7 @@ def _spread(summary: StudySummary) -> Iterable[Notice]:
             f"{counted(len(told), 'difference')} that {'varies' if len(told) == 1 else 'vary'} less than chance does"
         )
         text = "The runs agree more than independent errors over the images would; verdicts take what chance implies."
-        unit_of = " In percentage points." if summary.metric == "accuracy" else ""
+        unit_of = " In percentage points." if METRICS[summary.metric].in_percent else ""
         yield Notice("note", title, f"{text} {' '.join(told[:LISTED])}{more}{unit_of}")
 
 

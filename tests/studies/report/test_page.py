@@ -17,21 +17,21 @@ from kernorm.errors import UsageError
 from kernorm.records.data import Duplicates
 from kernorm.studies.analysis import analyse
 from kernorm.studies.ledger import Ledger
+from kernorm.studies.metrics import METRICS
 from kernorm.studies.published import Published, Statement
 from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.report.tables import tables_csv
 from kernorm.studies.report.words import answers, cautions, sentence
-from kernorm.studies.summary import METRICS
 from kernorm.studies.wording import (
     decided_interval,
     half,
     listed,
     p_value,
-    points,
     score,
     signed,
+    unit,
 )
 from tests.builders import COUNT, Page, a_study, arm_named, arms_from, make_record, some_results
 
@@ -361,11 +361,11 @@ def test_the_answer_is_told_first(page, summary):
     assert "Which one?" in page.text
     assert page.text.index("Worse than none : l1_l2") < page.text.index("Protocol What to know")
     arm = summary.arms[2]
-    low, high = (points(end) for end in arm.last.verdict.interval)
-    difference = points(arm.last.compared.difference)
+    low, high = (unit(end) for end in arm.last.verdict.interval)
+    difference = unit(arm.last.compared.difference)
     level = 100 * (1 - arm.last.verdict.alpha)
     assert sentence(arm) == (
-        f"last epoch {score(arm.last.score.mean)}, selecting on test added {points(2 / COUNT)}; "
+        f"last epoch {score(arm.last.score.mean)}, selecting on test added {unit(2 / COUNT)}; "
         f"{difference} against `none`, {level:.4g} % interval for new images {low} to {high}"
     )
     assert sentence(summary.arms[0]) == "mean of 3 seeds"
@@ -613,7 +613,7 @@ def test_words_and_numbers():
     assert signed(-0.00123, "brier") == "−0.0012"
     assert (score(None), score(0.99444), score(0.0123456, "ece")) == ("–", "99.44", "0.0123")
     assert (half(None), half((0.993, 0.9942)), half((0.1, 0.2), "brier")) == ("", "± 0.06", "± 0.0500")
-    assert points(-0.0005) == "−0.05 pp"
+    assert unit(-0.0005) == "−0.05 pp"
     assert listed("abcde") == "a, b, c, d, e"
     assert listed("abcdef") == "a, b, c, d and 2 more"
 
