@@ -18,6 +18,7 @@ COMMANDS = {
     "push": "kernorm.push",
     "predict": "kernorm.predict",
     "data": "kernorm.data",
+    "net": "kernorm.net",
 }
 
 

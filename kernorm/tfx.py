@@ -70,7 +70,8 @@ def settings_of(fn_args: Any) -> dict[str, Any]:
     given = dict(fn_args.custom_config or {})
     for name in ("labels", "search"):
         given.pop(name, None)
-    known = {field.name for field in fields(TrainConfig)} - {"dataset", "reports_dir", "saved_models_dir", "export"}
+    held = {"dataset", "reports_dir", "saved_models_dir", "export", "net_source"}
+    known = {field.name for field in fields(TrainConfig)} - held
     for name in given:
         if name not in known:
             raise UsageError(

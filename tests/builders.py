@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import textwrap
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
@@ -15,6 +16,7 @@ import numpy as np
 
 from kernorm.config import TrainConfig
 from kernorm.datasets.cache import prepared_sha256
+from kernorm.nets.source import trust
 from kernorm.records.data import Data
 from kernorm.records.record import REVISION, THRESHOLDS, Environment, Epoch, Layer, Opening, Pruned, Record, Watched
 from kernorm.saved_model.card import FOLDER
@@ -357,3 +359,28 @@ def search_words(folder, *more):
 
 def search_folder(folder, name="search"):
     return folder / "reports" / "searches" / name
+
+
+def own_net(text, net="net", **settings):
+    """The config of a user's own net, whose file has this text and was named by its user."""
+    text = textwrap.dedent(text)
+    trust(text)
+    return TrainConfig(**{"net": net, "net_source": text, **settings})
+
+
+# A residual net with a stage as a nested model, and losses of its own.
+RESIDUAL_NET = """
+import keras
+from keras import layers
+
+
+def net(image_shape, num_classes, conv):
+    image = keras.Input(image_shape)
+    x = conv(image, 4, strides=2)
+    inside = keras.Input(x.shape[1:])
+    stage = keras.Model(inside, conv(inside, 4), name="stage")
+    x = layers.ReLU()(layers.Add()([conv(x, 4, size=1, activation=False), stage(x)]))
+    x = layers.Dense(6, "relu", kernel_regularizer=keras.regularizers.L1(1e-3), name="hidden")(layers.Flatten()(x))
+    x = layers.Dropout(0.1)(layers.ActivityRegularization(l2=1e-4)(x))
+    return keras.Model(image, layers.Dense(num_classes, name="head")(x))
+"""

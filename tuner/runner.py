@@ -176,6 +176,13 @@ def _check_same(config: SearchConfig, data: str | None) -> None:
     now = _settings(config, data)
     if config.report_only:  # trains nothing, so that an old search is reported as it was
         del now["revision"], now["data"]
+    for name in ("net_source", "net"):
+        if before["train"].get(name) != now["train"][name]:
+            raise UsageError(
+                "A resumed search keeps its net.",
+                f"--net {config.train.net}, of another text than in {config.folder}",
+                "Give the same file, or another --name.",
+            )
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         name = changed[0]

@@ -14,6 +14,7 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load, load_test_split
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
+from kernorm.nets.source import allow_code
 from kernorm.recipes import recipe
 from kernorm.records.history import flat_rows
 from kernorm.records.record import RECORD, SHOWN, WEIGHTS, Evaluation, Record, read_record, write_record
@@ -85,15 +86,20 @@ class Run:
         """The run's page, report.html."""
         return self.folder / "report.html"
 
-    def load_model(self) -> "keras.Model":
+    def load_model(self, *, net: str | None = None, trust_code: bool = False) -> "keras.Model":
         """Builds the net with the selected epoch's weights, on the backend that Keras runs on.
+
+        Args:
+            net: of a run on an own net from elsewhere, the file that it was trained with, "FILE.py:FUNCTION".
+            trust_code: or let the Python run that lies in the run's folder, net.py.
 
         Returns:
             A functional model from uint8 images (N, H, W, C) to logits (N, K).
 
         Raises:
-            UsageError: the weights are missing, damaged or of another net.
+            UsageError: the weights are missing, damaged or of another net, or the net's Python may not run.
         """
+        allow_code(self.config, net, trust_code=trust_code)
         choose_backend()
         from kernorm.nets.weights import load_model  # Keras, after its backend is chosen
 
@@ -124,19 +130,24 @@ class Run:
             raise UsageError("A run has a validation split.", f"{self.run_id} without", "Train with validation_size.")
         return split.images, split.labels
 
-    def export(self, saved_models_dir: str | Path | None = None) -> Exported:
+    def export(
+        self, saved_models_dir: str | Path | None = None, *, net: str | None = None, trust_code: bool = False
+    ) -> Exported:
         """Exports the run as a SavedModel for TF Serving, or returns its export, if it is there.
 
         Args:
             saved_models_dir: where <run id>/<version>/ is written; None: where the run's settings say.
+            net: as in `load_model`.
+            trust_code: as in `load_model`.
 
         Raises:
-            UsageError: the run is not finished, has no weights, or TensorFlow is missing.
+            UsageError: the run is not finished, has no weights, the net's Python may not run, or TensorFlow is missing.
             RuntimeError: the SavedModel does not answer as the model does.
         """
         there = self.record.export and self.record.export.path
         if saved_models_dir is None and there and Path(there).exists():
             return Exported(Path(there))
+        allow_code(self.config, net, trust_code=trust_code)
         choose_backend()
         export = export_run(self.folder, expanded(saved_models_dir) if saved_models_dir else None)
         self.record = read_record(self.folder / RECORD)

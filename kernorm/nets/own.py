@@ -23,6 +23,8 @@ from kernorm.nets.layers import Fusible
 from kernorm.nets.source import failed, load_function
 from kernorm.nets.swap import SWAPPED, swap_norm
 
+# Name of the user's model in the model that scales pixels for it.
+INNER = "net"
 # Settings of the convolutions that `conv` makes.
 _OF_CONV = ("norm_at", "standardize_kernels", "dropout", "initializer")
 _FORM = "def net(image_shape, num_classes, conv)"
@@ -58,6 +60,7 @@ def build_own(
             _refuse_settings_of_conv(config)
             model = _swapped(config, _model(config, function, (image_shape, num_classes), None))
     _check_ends(config, model, image_shape, num_classes)
+    model.name = INNER
     model._clear_losses()  # of symbolic calls
     for layer in model._flatten_layers():
         if isinstance(layer, Fusible):

@@ -81,7 +81,8 @@ class Layer:
     """One row of the per-layer table: a layer with weights.
 
     `norm` and `axes` are empty for a convolution, `l1` to `near_zero` are None for a layer without kernel.
-    `near_zero` holds the share of |w| below each of THRESHOLDS; `kernel_norm` is ‖w‖₂.
+    `near_zero` holds the share of |w| below each of THRESHOLDS; `kernel_norm` is ‖w‖₂. `note` says of a layer of an own
+    net which norm stood in its place, or which regularizer it has by itself.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Layer:
     l2: float | None = None
     kernel_norm: float | None = None
     near_zero: tuple[float, ...] | None = None
+    note: str = ""
 
 
 @strict

@@ -48,6 +48,7 @@ def curves(record: Record) -> tuple[Panel, ...]:
                 values += _line(axes, rows, field, colour, label)
             else:
                 off.append(label)
+        values += _line(axes, rows, "own_losses", "gold", "the net’s own losses")
         if values:
             axes.set_ylim(0, 1.06 * max(values))
             logarithmic(axes, values, over=30)

@@ -17,7 +17,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from kernorm.by_layer import layer_settings
 from kernorm.config import TrainConfig
+from kernorm.nets.source import NET_FILE
 from kernorm.recipes import recipe
 from kernorm.records.data import Duplicates
 from kernorm.records.record import SHOWN, THRESHOLDS, Evaluation, Record
@@ -73,8 +75,14 @@ def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> P
     return path
 
 
-def command(config: TrainConfig, backend: str = "tensorflow") -> str:
-    """Returns the command line that trains this config: its recipe, and each flag that differs from the recipe's."""
+def command(config: TrainConfig, backend: str = "tensorflow", run_id: str | None = None) -> str:
+    """Returns the command line that trains this config: its recipe, and each flag that differs from the recipe's.
+
+    An own net is named by the file that its run keeps.
+    """
+    if config.net_source is not None:
+        file = config.reports_dir / "runs" / (run_id or config.run_id) / NET_FILE
+        config = dataclasses.replace(config, net=f"{file}:{config.net}", net_source=None)
     base = recipe(config.recipe)
     words = ["python", "-m", "kernorm.train"]
     if config.recipe != TrainConfig.recipe:
@@ -95,6 +103,7 @@ def notices(record: Record) -> list[Notice]:
         found.insert(0, _unfinished(record))
     if record.test:
         found += [_resolution(record.test), *_unpredicted(record.test, record.data.labels)]
+    found += _left_norms(record)
     if record.data.duplicates:
         found.append(duplicates_notice(record.data.name, record.data.duplicates))
     order = ("bad", "warning", "good", "note")
@@ -105,7 +114,9 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
     evaluation = record.test or record.validation
     splits = [split for split in (record.train, record.validation, record.test) if split]
     settings = [
-        (field.name, getattr(record.config, field.name), field.default) for field in dataclasses.fields(record.config)
+        (field.name, getattr(record.config, field.name), field.default)
+        for field in dataclasses.fields(record.config)
+        if field.name != "net_source"
     ]
     return {
         "record": record,
@@ -130,7 +141,7 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
         "grouped": any(layer.groups is not None for layer in record.layers),
         "settings": settings,
         "changed": [setting for setting in settings if setting[1] != setting[2]],
-        "command": command(record.config, record.environment.backend),
+        "command": command(record.config, record.environment.backend, record.run_id),
         **_serving(record),
         "sizes": {"train": record.data.train, "validation": record.data.validation, "test": record.data.test},
     }
@@ -239,12 +250,24 @@ def _unpredicted(test: Evaluation, labels: Sequence[str]) -> list[Notice]:
     return [Notice("bad", title, f"{names}. The balanced accuracy, the mean over classes, is {mean:.1f} %.")]
 
 
+def _left_norms(record: Record) -> list[Notice]:
+    """Names the norms of an own net that no setting has chosen."""
+    chosen = {record.config.norm, *layer_settings("norm_at", record.config.norm_at).values()}
+    left = [f"{layer.name} ({layer.norm})" for layer in record.layers if layer.norm and layer.norm not in chosen]
+    if not left or record.config.net_source is None:
+        return []
+    text = f"{', '.join(left)}: the net's own, which stay in every arm of a comparison. Let `conv` make them."
+    return [Notice("warning", "Some norms are not those of --norm", text)]
+
+
 def _penalty(record: Record) -> Notice:
     config, proof = record.config, record.penalty_proof
     on = any([config.l1, config.l2, *(layer.l1 or layer.l2 for layer in record.layers)])
     scope = "every kernel" if config.penalize == "kernels" else "every kernel and the norms' scales and offsets"
     where = f"λ1 = {config.l1:g}, λ2 = {config.l2:g} on {scope}"
     where += f", other values in single layers: {' '.join(config.penalty_at)}" if config.penalty_at else ""
+    if record.history and (own := record.history[0].own_losses):
+        where += f"; the net's own losses, {own:.6g} on a batch at the start, are apart from it"
     if proof is None:
         kind: Literal["warning", "note"] = "warning" if on else "note"
         return Notice(kind, f"The penalty is {'on, but unproven' if on else 'off'}", f"{where}. It was not measured.")

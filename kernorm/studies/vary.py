@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kernorm.studies.choices import AUTO
 from kernorm.studies.definition import SEEDS, Study, study_of
 from kernorm.system import cli
 from kernorm.system.files import write_atomically
+from kernorm.system.words import settings_of
 
 MOST_ARMS = 500
 # The file that a study of --vary stands for, in its folder.
@@ -63,7 +64,7 @@ def factors_of(varied: Sequence[str]) -> list[Factor]:
     Raises:
         UsageError: one is not of that form, names no setting that decides a result, has one value, or a value twice.
     """
-    known = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in NOT_IDENTITY]
+    known = sorted(settings_of(TrainConfig) - {*NOT_IDENTITY})
     found: list[Factor] = []
     for text in varied:
         name, equals, values = text.partition("=")
@@ -133,12 +134,16 @@ def varied_study(
 
 def write_study_file(study: Study, path: Path) -> None:
     """Writes the study file that a study stands for; `python -m kernorm.study PATH` runs the same arms."""
+    texts = dict.fromkeys(config.net_source for config in study.arms.values() if config.net_source is not None)
+    names = {text: f"NET_{number}" for number, text in enumerate(texts, 1)}
     arms = "".join(
-        f"    {json.dumps(arm, ensure_ascii=False)}: {_source(config)},\n" for arm, config in study.arms.items()
+        f"    {json.dumps(arm, ensure_ascii=False)}: {_source(config, names)},\n" for arm, config in study.arms.items()
     )
+    nets = [f"{name} = {json.dumps(text, ensure_ascii=False)}\n" for text, name in names.items()]
     lines = [
         f'"""{study.text.rstrip()}\n"""\n',
         "from kernorm import TrainConfig\n",
+        *nets,
         f"ARMS = {{\n{arms}}}",
         f"SEEDS = {len(study.seeds)}",
     ]
@@ -152,14 +157,20 @@ def write_study_file(study: Study, path: Path) -> None:
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
-def _source(config: TrainConfig) -> str:
-    """Returns a config as Python, without the folders of this machine and the threads, which a study sets."""
+def _source(config: TrainConfig, names: Mapping[str, str]) -> str:
+    """Returns a config as Python, without the folders of this machine and the threads, which a study sets.
+
+    The text of an own net's file is written by its name in `names`.
+    """
     left_out = (*NOT_IDENTITY, "threads")
     default: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(config) if field.name not in left_out
     }
     values = {name: getattr(config, name) for name in default}
-    given = ", ".join(f"{name}={_literal(value)}" for name, value in values.items() if value != default[name])
+    written = {name: _literal(value) for name, value in values.items() if value != default[name]}
+    if config.net_source is not None:
+        written["net_source"] = names[config.net_source]
+    given = ", ".join(f"{name}={value}" for name, value in written.items())
     return f"TrainConfig({given})"
 
 

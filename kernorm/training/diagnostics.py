@@ -31,6 +31,7 @@ def _row(
         "kind": type(layer).__name__,
         "output_shape": _output_shape(layer),
         "parameters": int(sum(np.prod(weight.shape) for weight in weights)),
+        "note": _note(layer, [weight for weight in weights if not by_weight[id(weight)].any()]),
     }
     own = [weight for weight in weights if is_kernel(weight)]
     if own:
@@ -47,6 +48,16 @@ def _row(
     values |= {"l1": config.l1, "l2": config.l2} if config.penalize == "all" else {}
     groups = layer.groups if norm == "gn" else None
     return Layer(**values, norm=norm, axes=NORMS[norm].axes if norm else "", groups=groups)
+
+
+def _note(layer: keras.layers.Layer, unpenalized: list) -> str:
+    """Says which norm stood in a layer's place, and which regularizers it has by itself."""
+    before = getattr(layer, "swapped_from", type(layer).__name__)
+    swapped = [f"was {before}"] if before != type(layer).__name__ else []
+    own = dict.fromkeys(type(weight.regularizer).__name__ for weight in unpenalized if weight.regularizer)
+    activity = [layer.activity_regularizer] if layer.activity_regularizer else []
+    own |= dict.fromkeys(f"{type(one).__name__} of its output" for one in activity)
+    return ", ".join([*swapped, *(f"own {name}" for name in own)])
 
 
 def _output_shape(layer: keras.layers.Layer) -> tuple[int, ...]:

@@ -39,7 +39,9 @@ def _mlflow(config: TrainConfig, run_id: str, folder: Path) -> Iterator[keras.ca
     try:
         mlflow.set_experiment("kernorm")
         with mlflow.start_run(run_name=run_id):
-            mlflow.log_params({name: value for name, value in to_json(config).items() if value is not None})
+            # Not the text of an own net, which may be longer than a parameter of MLflow's.
+            values = to_json(config) | {"net_source": None}
+            mlflow.log_params({name: value for name, value in values.items() if value is not None})
             yield MlflowCallback()
     finally:
         if own:  # MLflow has put it into the environment, where the next run would take it for the user's.
