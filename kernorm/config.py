@@ -56,6 +56,8 @@ ADDED: dict[str, Any] = READING | {
     "fill": "constant",
     "brightness": 0.0,
     "contrast": 0.0,
+    "ema": 0.0,
+    "label_smoothing": 0.0,
 }
 
 
@@ -83,7 +85,7 @@ class TrainConfig:
         ),
         "penalty": ("l1", "l2", "penalize", "penalty_at"),
         "recipe": ("recipe", "epochs", "batch_size", "select", "seed"),
-        "optimizer": ("optimizer", "learning_rate", "momentum", "nesterov", "clip_ratio"),
+        "optimizer": ("optimizer", "learning_rate", "momentum", "nesterov", "clip_ratio", "ema", "label_smoothing"),
         "schedule": (
             "schedule",
             "pct_start",
@@ -195,6 +197,14 @@ class TrainConfig:
     """Gradients whose norm over all weights is more than this share of all kernels' norm are scaled down to it (after
     Brock et al. 2021, arXiv:2102.06171). A strong L2 penalty shrinks kernels before a norm until their gradients
     explode; None: no clipping."""
+
+    ema: Annotated[float, Limit(0, 0.99999, "at least 0 and below 1")] = 0.0
+    """Momentum of a moving average of the weights over steps, a ← m·a + (1 − m)·w (use_ema of Keras' optimizers). The
+    averages are evaluated, selected and exported; moving statistics of norms are then averaged as long. 0: off."""
+
+    label_smoothing: Annotated[float, Limit(0, 0.9, "from 0 to 0.9")] = 0.0
+    """Share of each target that is spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567). It is in the
+    loss alone: cross-entropies are those of the plain targets."""
 
     schedule: Schedule = "onecycle"
     """The learning rate over steps: onecycle as PyTorch's OneCycleLR, step as its StepLR after --step-after epochs."""

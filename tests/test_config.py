@@ -41,6 +41,8 @@ REFUSED = [
     ({"dropout": 1.0}, "--dropout must be from 0 to 0.95"),
     ({"rotation": 200.0}, "--rotation must be from 0 to 180"),
     ({"shift": -0.1}, "--shift must be"),
+    ({"ema": 1.0}, "--ema must be at least 0 and below 1"),
+    ({"label_smoothing": 1.0}, "--label-smoothing must be from 0 to 0.9"),
     ({"flip": "left"}, r"--flip takes a known name.*Known: none, horizontal, vertical, both"),
     ({"fill": "wrap"}, "--fill takes a known name.*Known: constant, reflect, nearest"),
     ({"brightness": 1.5}, "--brightness must be from 0 to 1"),

@@ -86,7 +86,8 @@ def prove(model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], la
         labels: (N,).
 
     Returns:
-        The compiled loss minus its cross-entropy, and the penalty by formula, in nats.
+        The compiled loss minus the cross-entropy, of smoothed targets where these are, and the penalty by formula, in
+        nats.
 
     Raises:
         RuntimeError: the two differ, or a λ above 0 adds nothing.
@@ -94,6 +95,9 @@ def prove(model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], la
     logits = model(images, training=False)
     total = float(model.compute_loss(x=images, y=ops.convert_to_tensor(labels), y_pred=logits))
     cross_entropy = float(ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)))
+    if config.label_smoothing:
+        even = -float(ops.mean(ops.log_softmax(logits)))
+        cross_entropy += config.label_smoothing * (even - cross_entropy)
     return check_penalty(total, cross_entropy, measure(model, config), config, bool(lambdas(model, config).any()))
 
 

@@ -17,7 +17,9 @@ _ADAM_SHARE = 0.25
 
 def build_optimizer(config: TrainConfig, rates: Table, momenta: Table) -> keras.optimizers.Optimizer:
     """Returns the optimizer that a config names, with the rate and the momentum of every step, (steps,) each."""
-    return OPTIMIZERS[config.optimizer](rates, momenta, nesterov=config.nesterov, clip_ratio=config.clip_ratio)
+    return OPTIMIZERS[config.optimizer](
+        rates, momenta, nesterov=config.nesterov, clip_ratio=config.clip_ratio, ema=config.ema
+    )
 
 
 @keras.saving.register_keras_serializable(package="kernorm")
@@ -37,7 +39,7 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _Scheduled(keras.optimizers.Optimizer):
-    """What both optimizers share: a momentum that follows a table, and clipping.
+    """What both optimizers share: a momentum that follows a table, clipping, and averages of the weights.
 
     Gradients are scaled down together where their norm is more than `clip_ratio` of the norm of all kernels. As Brock
     et al. 2021 (arXiv:2102.06171, equation 3), but over the whole net and not unit by unit: a penalty that shrinks
@@ -71,13 +73,19 @@ class _Scheduled(keras.optimizers.Optimizer):
                 schedule.table = table
 
     def get_config(self) -> dict[str, Any]:
-        """Returns both tables, the form of the step and the clipping."""
+        """Returns both tables, the form of the step, the clipping and the averages' momentum."""
         return {
             "rates": self._learning_rate.table.tolist(),
             "momenta": self.momenta.table.tolist(),
             "nesterov": self.nesterov,
             "clip_ratio": self.clip_ratio,
+            "ema": self.ema_momentum if self.use_ema else 0.0,
         }
+
+
+def _averaging(ema: float) -> dict[str, Any]:
+    """Returns Keras' arguments for averages of the weights; none for a momentum of 0."""
+    return {"use_ema": True, "ema_momentum": ema} if ema else {}
 
 
 def _norm(tensors: list) -> Any:
@@ -94,9 +102,16 @@ class ScheduledSGD(_Scheduled, keras.optimizers.SGD):
     """
 
     def __init__(
-        self, rates: Table, momenta: Table, *, nesterov: bool = False, clip_ratio: float | None = None
+        self,
+        rates: Table,
+        momenta: Table,
+        *,
+        nesterov: bool = False,
+        clip_ratio: float | None = None,
+        ema: float = 0.0,
     ) -> None:
-        super().__init__(TableSchedule(rates), momentum=float(np.max(momenta)), nesterov=nesterov)
+        momentum = float(np.max(momenta))
+        super().__init__(TableSchedule(rates), momentum=momentum, nesterov=nesterov, **_averaging(ema))
         self.clip_ratio = clip_ratio
         self.momenta = TableSchedule(momenta)
 
@@ -122,7 +137,13 @@ class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
     """
 
     def __init__(
-        self, rates: Table, momenta: Table, *, nesterov: bool = False, clip_ratio: float | None = None
+        self,
+        rates: Table,
+        momenta: Table,
+        *,
+        nesterov: bool = False,
+        clip_ratio: float | None = None,
+        ema: float = 0.0,
     ) -> None:
         super().__init__(
             TableSchedule(rates),
@@ -130,6 +151,7 @@ class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
             adam_lr_ratio=_ADAM_SHARE,
             weight_decay=None,
             adam_weight_decay=None,
+            **_averaging(ema),
         )
         self.clip_ratio = clip_ratio
         self.momenta = TableSchedule(momenta)

@@ -59,6 +59,8 @@ def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
         "nesterov": False,
         "interpolation": "nearest",
         "fill": "reflect",
+        "ema": 0.9,
+        "label_smoothing": 0.1,
         "elastic": 30.0,
         "contrast": 0.2,
         "groups": 2,

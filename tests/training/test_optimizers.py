@@ -136,6 +136,19 @@ def test_muon_moves_scales_and_offsets_by_adam(rng):
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [ScheduledSGD, ScheduledMuon])
+def test_averages_follow_the_weights_by_keras_formula(rng, kind):
+    weight = keras.Variable(rng.normal(size=(3, 2)).astype(np.float32))
+    optimizer = kind(RATES, MOMENTA, ema=0.8)
+    optimizer.build([weight])
+    expected = None
+    for gradient in rng.normal(size=(6, 3, 2)).astype(np.float32):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+        expected = weight.numpy() if expected is None else 0.8 * expected + 0.2 * weight.numpy()
+    optimizer.finalize_variable_values([weight])
+    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-5)
+
+
 def test_table_gives_each_step_and_holds_its_last_value():
     schedule = TableSchedule(RATES)
     values = [float(schedule(keras.ops.convert_to_tensor(step))) for step in (0, 3, 5, 100)]
@@ -144,7 +157,8 @@ def test_table_gives_each_step_and_holds_its_last_value():
 
 @pytest.mark.parametrize("kind", [ScheduledSGD, ScheduledMuon])
 def test_config_round_trips(kind):
-    config = kind(RATES, MOMENTA, nesterov=True, clip_ratio=2.0).get_config()
+    config = kind(RATES, MOMENTA, nesterov=True, clip_ratio=2.0, ema=0.75).get_config()
     again = kind.from_config(config)
     np.testing.assert_array_equal(again.momenta.table, MOMENTA)
     assert again.get_config() == config
+    assert (again.use_ema, again.ema_momentum) == (True, 0.75)
