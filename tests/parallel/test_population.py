@@ -124,9 +124,10 @@ CASES = {
         **{"norm": "ln", "norm_at": OTHERS, "optimizer": "muon", "learning_rate": 0.01},
         **{"flip": "both", "fill": "reflect", "elastic": 20.0, "brightness": 0.2, "contrast": 0.3},
     },
-    "eva4, standardized, averaged": {
+    "eva4, standardized, averaged by adamw": {
         **{"net": "eva4", "standardize_kernels": True, "interpolation": "nearest", "clip_ratio": None},
         **{"ema": 0.7, "label_smoothing": 0.1, "select": "validation", "epochs": 2},
+        **{"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.2},
     },
 }
 
