@@ -17,12 +17,13 @@ import tyro
 from kernorm.by_layer import LAMBDA, check_layer_settings
 from kernorm.contradictions import check_contradictions, check_data, check_net
 from kernorm.limits import Limit, check_settings, is_path
+from kernorm.options import TRAIN_OPTIONS
 
 NetName = Literal["eva6", "eva4", "resnet8", "resnet20"]
 NormName = Literal["none", "bn", "gbn", "brn", "ln", "cln", "gn", "in", "rms", "frn"]
 Initializer = Literal["glorot_uniform", "he_normal", "torch"]
-Schedule = Literal["onecycle", "step", "constant"]
-OptimizerName = Literal["sgd", "muon"]
+Schedule = Literal["onecycle", "step", "cosine", "constant"]
+OptimizerName = Literal["sgd", "muon", "adamw"]
 Selection = Literal["last", "validation", "test"]
 FormatName = Literal["onnx", "openvino", "litert"]
 Tracker = Literal["none", "wandb", "mlflow"]
@@ -59,6 +60,10 @@ ADDED: dict[str, Any] = READING | {
     "fill": "constant",
     "brightness": 0.0,
     "contrast": 0.0,
+    "weight_decay": 0.0,
+    "ema": 0.0,
+    "label_smoothing": 0.0,
+    "warmup": 0.0,
 }
 
 
@@ -73,58 +78,7 @@ class TrainConfig:
     an interrupted run and never trains a finished one twice. KERAS_BACKEND=jax trains the same run with JAX.
     """
 
-    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "net and norm": (
-            "net",
-            "norm",
-            "groups",
-            "ghost_batch_size",
-            "standardize_kernels",
-            "norm_at",
-            "dropout",
-            "initializer",
-        ),
-        "penalty": ("l1", "l2", "penalize", "penalty_at"),
-        "recipe": ("recipe", "epochs", "batch_size", "select", "seed"),
-        "optimizer": ("optimizer", "learning_rate", "momentum", "nesterov", "clip_ratio"),
-        "schedule": (
-            "schedule",
-            "pct_start",
-            "div_factor",
-            "final_div_factor",
-            "anneal",
-            "base_momentum",
-            "step_size",
-            "step_gamma",
-            "step_after",
-        ),
-        "augmentation": (
-            "rotation",
-            "shift",
-            "zoom",
-            "shear",
-            "flip",
-            "elastic",
-            "elastic_sigma",
-            "interpolation",
-            "fill",
-            "brightness",
-            "contrast",
-        ),
-        "data": (
-            "dataset",
-            "manual_dir",
-            "data_dir",
-            "validation_size",
-            "train_size",
-            "image_size",
-            "resize",
-            "color",
-            "test_size",
-        ),
-        "results": ("reports_dir", "saved_models_dir", "report", "export", "format", "push", "track"),
-        "this command": ("stop_after", "retrain", "threads", "quiet", "verbose", "help"),
-    }
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = TRAIN_OPTIONS
 
     net: Annotated[str, tyro.conf.arg(metavar="NAME|FILE.py:FUNCTION")] = "eva4"
     """The architecture:
@@ -190,26 +144,41 @@ class TrainConfig:
     """Images a training step sees; the last step of an epoch takes what is left."""
 
     optimizer: OptimizerName = "sgd"
-    """sgd, or muon: steps of equal size in all directions of a kernel (Jordan et al. 2024), and Adam for the norms'
-    scales and offsets. Fewer epochs, but a penalty pulls less evenly than under SGD."""
+    """What moves the weights:
+    - sgd: with momentum
+    - muon: steps of equal size in all directions of a kernel (Jordan et al. 2024), and Adam for the norms' scales and
+      offsets; fewer epochs, but a penalty pulls less evenly than under SGD
+    - adamw: Adam with decoupled weight decay; divides a penalty's gradient as it does the rest"""
 
     learning_rate: Annotated[float | Literal["auto"], Limit(1e-12, 1e3, "above 0 and at most 1000")] = "auto"
     """Peak rate; of muon the step's root mean square is 0.2 of it. auto: 0.07 with a norm over the batch (bn, gbn,
-    brn), 0.03 with any other or none, which tolerate less."""
+    brn), 0.03 with any other or none, which tolerate less; of adamw 0.01."""
 
     momentum: Annotated[float, Limit(0, 0.9999, "at least 0 and below 1")] = 0.9
-    """Momentum, v ← μv + g, w ← w − lr·v as in PyTorch; with --base-momentum its highest value."""
+    """Momentum, v ← μv + g, w ← w − lr·v as in PyTorch; of adamw β1. With --base-momentum its highest value."""
 
     nesterov: bool = True
-    """Nesterov's form of the momentum step."""
+    """Nesterov's form of the momentum step; not of adamw."""
+
+    weight_decay: Annotated[float, Limit(0, 1e3, "at least 0 and at most 1000")] = 0.0
+    """adamw: λ of w ← w − lr·λ·w on every kernel, next to the step. It is not the L2 penalty and is in no loss."""
 
     clip_ratio: Annotated[float | None, Limit(1e-9, 1e9, "above 0")] = 0.2
     """Gradients whose norm over all weights is more than this share of all kernels' norm are scaled down to it (after
     Brock et al. 2021, arXiv:2102.06171). A strong L2 penalty shrinks kernels before a norm until their gradients
     explode; None: no clipping."""
 
+    ema: Annotated[float, Limit(0, 0.99999, "at least 0 and below 1")] = 0.0
+    """Momentum of a moving average of the weights over steps, a ← m·a + (1 − m)·w (use_ema of Keras' optimizers). The
+    averages are evaluated, selected and exported; moving statistics of norms are then averaged as long. 0: off."""
+
+    label_smoothing: Annotated[float, Limit(0, 0.9, "from 0 to 0.9")] = 0.0
+    """Share of each target that is spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567). It is in the
+    loss alone: cross-entropies are those of the plain targets."""
+
     schedule: Schedule = "onecycle"
-    """The learning rate over steps: onecycle as PyTorch's OneCycleLR, step as its StepLR after --step-after epochs."""
+    """The learning rate over steps: onecycle as PyTorch's OneCycleLR, step as its StepLR after --step-after epochs,
+    cosine as Keras' CosineDecay, from the peak to 0 after --warmup."""
 
     pct_start: Annotated[float, Limit(0.0, 1.0, "between 0 and 1")] = 0.3
     """onecycle: share of the steps in which the rate rises."""
@@ -234,6 +203,9 @@ class TrainConfig:
 
     step_after: Annotated[int, Limit(0, math.inf, "at least 0")] = 0
     """step: epochs before the first interval of --step-size begins."""
+
+    warmup: Annotated[float, Limit(0, 100_000, "at least 0")] = 0.0
+    """cosine: epochs, or below 1 a share of all steps, in which the rate rises from 0 to its peak on a line."""
 
     dropout: Annotated[float, Limit(0, 0.95, "from 0 to 0.95")] = 0.0
     """Share of activations dropped after each block."""
@@ -362,6 +334,8 @@ class TrainConfig:
     @property
     def peak_rate(self) -> float:
         """The learning rate as a number."""
+        if self.learning_rate == "auto" and self.optimizer == "adamw":
+            return _RATE_OF_ADAMW
         if self.learning_rate == "auto":
             return _RATE_OF_BATCH_NORMS if self.norm in _BATCH_NORMS else _RATE
         return self.learning_rate
@@ -414,7 +388,7 @@ def without_places(config: TrainConfig) -> TrainConfig:
 
 
 _BATCH_NORMS = ("bn", "gbn", "brn")
-_RATE_OF_BATCH_NORMS, _RATE = 0.07, 0.03
+_RATE_OF_BATCH_NORMS, _RATE, _RATE_OF_ADAMW = 0.07, 0.03, 0.01
 
 if __name__ == "__main__":
     raise SystemExit("This module is no command. See python -m kernorm for those that are.")

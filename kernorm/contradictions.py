@@ -24,7 +24,21 @@ def check_contradictions(config: Any) -> None:
         raise UsageError(
             "--base-momentum belongs to --schedule onecycle.", f"schedule={config.schedule!r}", "Remove it."
         )
-    if config.nesterov and config.momentum == 0:
+    if config.weight_decay and config.optimizer != "adamw":
+        raise UsageError(
+            "--weight-decay belongs to --optimizer adamw.",
+            f"optimizer={config.optimizer!r}",
+            f"Give --l2 {config.weight_decay / 2:g}, which is what PyTorch's SGD calls weight_decay.",
+        )
+    if config.warmup and config.schedule != "cosine":
+        raise UsageError("--warmup belongs to --schedule cosine.", f"schedule={config.schedule!r}", "Remove it.")
+    if config.warmup >= max(config.epochs, 1):
+        raise UsageError(
+            "--warmup ends before the last epoch.",
+            f"warmup={config.warmup:g} of {config.epochs} epochs",
+            "Give fewer epochs, or a share such as 0.05.",
+        )
+    if config.nesterov and config.momentum == 0 and config.optimizer != "adamw":
         raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
 
 

@@ -21,7 +21,15 @@ REFUSED = [
     ({"norm": "batchnorm"}, "--norm takes a known name"),
     ({"net": "eva5"}, "--net takes a known name.*Did you mean"),
     ({"penalize": "some"}, "--penalize takes a known name"),
-    ({"schedule": "cosine"}, "--schedule takes a known name"),
+    ({"schedule": "exponential"}, "--schedule takes a known name"),
+    ({"warmup": 2}, r"--warmup belongs to --schedule cosine\. Received: schedule='onecycle'\. Remove it\."),
+    ({"warmup": 8, "schedule": "cosine"}, r"--warmup ends before the last epoch\. Received: warmup=8 of 8 epochs\."),
+    ({"warmup": -1}, "--warmup must be at least 0"),
+    (
+        {"weight_decay": 0.01},
+        r"--weight-decay belongs to --optimizer adamw\. Received: optimizer='sgd'\. Give --l2 0\.005, which is what",
+    ),
+    ({"weight_decay": -1.0, "optimizer": "adamw"}, "--weight-decay must be at least 0"),
     ({"select": "best"}, r"--select takes a known name.*Did you mean 'test'"),
     ({"initializer": "he"}, "--initializer takes a known name"),
     ({"l1": -1e-9}, "--l1 must be a finite number of at least 0"),
@@ -41,6 +49,8 @@ REFUSED = [
     ({"dropout": 1.0}, "--dropout must be from 0 to 0.95"),
     ({"rotation": 200.0}, "--rotation must be from 0 to 180"),
     ({"shift": -0.1}, "--shift must be"),
+    ({"ema": 1.0}, "--ema must be at least 0 and below 1"),
+    ({"label_smoothing": 1.0}, "--label-smoothing must be from 0 to 0.9"),
     ({"flip": "left"}, r"--flip takes a known name.*Known: none, horizontal, vertical, both"),
     ({"fill": "wrap"}, "--fill takes a known name.*Known: constant, reflect, nearest"),
     ({"brightness": 1.5}, "--brightness must be from 0 to 1"),
@@ -192,6 +202,7 @@ def test_the_rate_goes_with_the_norm_unless_it_is_given():
         config = TrainConfig(norm=norm)
         assert (config.learning_rate, config.peak_rate) == ("auto", rate)
         assert config.run_id == TrainConfig(norm=norm, learning_rate=rate).run_id
+        assert TrainConfig(norm=norm, optimizer="adamw").peak_rate == 0.01
     assert TrainConfig(learning_rate=0.5).peak_rate == 0.5
 
 

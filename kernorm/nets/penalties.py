@@ -116,7 +116,8 @@ def prove(
         own: losses of the net's own for these images, in nats.
 
     Returns:
-        The compiled loss minus its cross-entropy and own losses, and the penalty by formula, in nats.
+        The compiled loss minus the net's own losses and its cross-entropy, with smoothed targets if configured, and the
+        penalty by formula; in nats.
 
     Raises:
         RuntimeError: the two differ, or a λ above 0 adds nothing.
@@ -125,6 +126,9 @@ def prove(
     logits = model(images, training=False)
     total = float(model.compute_loss(x=images, y=ops.convert_to_tensor(labels), y_pred=logits))
     cross_entropy = float(ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)))
+    if config.label_smoothing:
+        even = -float(ops.mean(ops.log_softmax(logits)))
+        cross_entropy += config.label_smoothing * (even - cross_entropy)
     model._clear_losses()
     asked = bool(lambdas(model, config).any())
     return check_penalty(total, cross_entropy, measure(model, config), config, asked, own)
@@ -141,4 +145,6 @@ def check_penalty(
             f"A penalty must be in the loss as configured. Received: {found:.6g} in the loss, {expected:.6g} by "
             f"formula (l1={config.l1:g}, l2={config.l2:g}). The run stops, since its result would be mislabelled."
         )
-    return found if asked or not own else 0.0, expected
+    # Between two ways to sum smoothed targets, or a net's own losses, there is rounding, which is no penalty.
+    rounded = not asked and (own or config.label_smoothing)
+    return 0.0 if rounded else found, expected

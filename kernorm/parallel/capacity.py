@@ -106,6 +106,7 @@ class Placement:
                 first.watch,
                 *self.data.train,
                 augmentation=self.augmentation,
+                smoothing=first.config.label_smoothing,
                 width=self.width,
                 lowering=lowering,
                 devices=self.devices,

@@ -27,6 +27,7 @@ DYNAMIC = (
     "step_size",
     "step_gamma",
     "step_after",
+    "warmup",
     "rotation",
     "shift",
     "zoom",

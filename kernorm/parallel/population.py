@@ -6,7 +6,7 @@ its history, checkpoint and record, is written by its own Trainer.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.datasets.batches import EVALUATION_BATCH
-from kernorm.datasets.dataset import Split
 from kernorm.nets.penalties import check_penalty, lambdas, penalty_of
 from kernorm.parallel.capacity import Placement
 from kernorm.parallel.lowering import Lowering
+from kernorm.parallel.measurement import measure_members
 from kernorm.parallel.members import (
     Failed,
     equal_batches,
@@ -28,15 +28,12 @@ from kernorm.parallel.members import (
     passing_errors,
     raise_error,
     set_state,
-    state_of,
 )
 from kernorm.parallel.vmap import State, Steps, stack
 from kernorm.records.history import write_history
-from kernorm.records.record import THRESHOLDS, Epoch, Record
-from kernorm.training.answers import Logits
+from kernorm.records.record import Epoch, Record
 from kernorm.training.callbacks import Diverged
-from kernorm.training.diagnostics import pruned
-from kernorm.training.run import fail, finish
+from kernorm.training.run import fail
 from kernorm.training.trainer import Trainer
 
 # Steps a dispatch on an accelerator.
@@ -106,7 +103,7 @@ class Population(Placement):
         size = self.runs[0].config.batch_size
         probe = self.programs.shared((self.data.train.images[:size], np.asarray(self.data.train.labels[:size])))
         totals, entropies = (np.asarray(part).tolist() for part in self.programs.parts(self.state, self.hyper, probe))
-        weights, own = self._weights(), self.programs.own(self.state)
+        weights, own = _fetched(self.state), self.programs.own(self.state)
         for place, run in enumerate(self.runs):
             self.ended[place] = None
             by_weight = lambdas(run.model, run.config)
@@ -115,9 +112,6 @@ class Population(Placement):
             with passing_errors(self.failed, run.config):
                 check_penalty(totals[place], entropies[place], penalty, run.config, asked, losses)
                 del self.ended[place]
-
-    def _weights(self) -> list[NDArray[np.float32]]:
-        return [np.asarray(values) for values in self.state.trainable]
 
     def train(self) -> dict[str, Record]:
         """Trains the epochs that are left and measures; returns the records by run id, of those without an error."""
@@ -152,14 +146,17 @@ class Population(Placement):
         )
         sizes = np.array([len(self.runs[0].batches.chosen(index)) for index in range(steps.loss.shape[1])])
         self._end_diverged(epoch, steps.loss)
-        scores = self._scores(self.monitored) if self.monitored else None
-        percentiles, weights, losses = self.programs.watch(self.state), self._weights(), self.programs.own(self.state)
+        evaluated = self.programs.averaged(self.state)
+        scores = self._scores(evaluated, self.monitored) if self.monitored else None
+        percentiles, weights = self.programs.watch(evaluated), _fetched(self.state)
+        seen = weights if evaluated is self.state else _fetched(evaluated)
+        losses = self.programs.own(self.state)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         alive = self._alive
         better = np.zeros(self.width, bool)
         for place, run in alive:
-            own = [values[place] for values in weights]
-            penalty = penalty_of(own, lambdas(run.model, run.config))
+            penalty = penalty_of([values[place] for values in weights], lambdas(run.model, run.config))
+            kernels = [seen[index][place] for index in kernel_places(run)]
             last_step = (epoch + 1) * len(sizes) - 1
             row = Epoch(
                 epoch=epoch + 1,
@@ -176,11 +173,11 @@ class Population(Placement):
                 # Its share: the members of a population cost together what the clock shows.
                 seconds=seconds / len(alive),
                 cpu_seconds=cpu / len(alive),
-                watched=run.watch.describe([own[index] for index in kernel_places(run)], percentiles[place]),
+                watched=run.watch.describe(kernels, percentiles[place]),
             )
             better[place] = run.reached.add(row, run.config.select)
         if self.best is not None:
-            self.best = self.programs.choose(self.programs.members(better), self.state, self.best)
+            self.best = self.programs.choose(self.programs.members(better), evaluated, self.best)
         best = max((run.reached.history[-1].val_accuracy or 0 for _, run in alive), default=0.0)
         _LOG.info(
             f"epoch {epoch + 1}/{self.last}  {self.count} members ({self.width} wide), {seconds:.1f} s, "
@@ -224,11 +221,11 @@ class Population(Placement):
             if run.reached.selected:
                 run.reached.kept = in_order(run, best, place)
 
-    def _scores(self, split: Sequence[NDArray]) -> tuple[list[float], list[float]]:
+    def _scores(self, state: State, split: Sequence[NDArray]) -> tuple[list[float], list[float]]:
         """Returns the members' cross-entropy in nats and accuracy on a split, in inference mode."""
         sums = []
         for images, labels in equal_batches(split[0], split[1], EVALUATION_BATCH):
-            sums.append(self.programs.scores(self.state, self.programs.shared(images), self.programs.shared(labels)))
+            sums.append(self.programs.scores(state, self.programs.shared(images), self.programs.shared(labels)))
         entropy, right = (np.sum([np.asarray(value, np.float64) for value in part], axis=0) for part in zip(*sums))  # noqa: B905
         return (entropy / len(split[1])).tolist(), (right / len(split[1])).tolist()
 
@@ -239,62 +236,9 @@ class Population(Placement):
         alive = dict(self._alive)
         if not alive:
             return
-        looks: dict[int, Split] = {}
-        last: dict[int, State] = {}
-        for place, run in alive.items():
-            self.ended[place] = None
-            with passing_errors(self.failed, run.config), on_the_host():
-                look = run.final_look()
-                if run.selects_on_test:
-                    last[place] = state_of(run)
-                run.keep_selected()
-                looks[place] = look
-        if not looks:
-            return
-        chosen = {place: state_of(alive[place]) for place in looks}
-        stacked = self._stacked(chosen)
-        kernels = kernel_places(self.runs[0])
-        split = self.runs[0].probe[1]
-        cut = [
-            [
-                pruned(values, threshold) if index in kernels else values
-                for index, values in enumerate(stacked.trainable)
-            ]
-            for threshold in THRESHOLDS
-        ]
-        train, validation, test = self.data.train, self.data.validation, next(iter(looks.values()))
-        answers = Logits(
-            train=self._logits(stacked, train),
-            validation=self._logits(stacked, validation) if validation else None,
-            test=self._logits(stacked, test),
-            test_last=self._logits(self._stacked({place: last[place] for place in looks}), test) if last else None,
-            pruned=[self._logits(stacked._replace(trainable=trainable), split) for trainable in cut],
-        )
-        for place in looks:
-            run = self.runs[place]
-            own = Logits(
-                train=answers.train[place],
-                validation=None if answers.validation is None else answers.validation[place],
-                test=answers.test[place],
-                test_last=None if answers.test_last is None else answers.test_last[place],
-                pruned=[logits[place] for logits in answers.pruned],
-            )
-            # Logits may be infinite where the loss was not: the others are to be measured all the same.
-            with passing_errors(self.failed, run.config), on_the_host():
-                self.ended[place] = finish(run, *run.scored(own, looks[place]))
+        self.ended |= measure_members(self.programs, self.data, alive, self.failed)
 
-    def _stacked(self, states: Mapping[int, State]) -> State:
-        """Stacks states by place; places without one get any of them, which nothing reads."""
-        filler = next(iter(states.values()))
-        return stack([states.get(place, filler) for place in range(self.width)])
 
-    def _logits(self, stacked: State, split: Split) -> NDArray[np.float32]:
-        """Returns what the members answer to a split's images, (P, N, K)."""
-        state = self.programs.members(stacked)
-        found = np.empty((self.width, len(split.labels), len(self.data.info.labels)), np.float32)
-        for start, (images, _) in zip(
-            range(0, len(split.labels), EVALUATION_BATCH), equal_batches(*split, EVALUATION_BATCH), strict=True
-        ):
-            part = found[:, start : start + EVALUATION_BATCH]
-            part[:] = np.asarray(self.programs.logits(state, self.programs.shared(images)))[:, : part.shape[1]]
-        return found
+def _fetched(state: State) -> list[NDArray[np.float32]]:
+    """Returns the members' trainable variables, (P, …) each, from the devices."""
+    return [np.asarray(values) for values in state.trainable]

@@ -76,6 +76,7 @@ class Programs:
         watch: of that model.
         images: the training split's, uint8 (N, H, W, C).
         labels: (N,).
+        smoothing: of targets, as `kernorm.training.losses` says.
         augmentation: of images; its kinds count, not its sizes, which may differ between members.
         width: members side by side, P; a multiple of the number of devices.
         lowering: of the members' convolutions: grouped ones, which is what vmap makes of them, or patches.
@@ -90,6 +91,7 @@ class Programs:
         labels: NDArray,
         *,
         augmentation: Augmentation,
+        smoothing: float = 0.0,
         width: int,
         lowering: Lowering = "grouped",
         devices: list[Any] | None = None,
@@ -99,6 +101,7 @@ class Programs:
             raise ValueError(f"Members are spread evenly. Received: width={width} over {len(self.devices)} devices.")
         self.mesh = Mesh(np.array(self.devices), ("members",))
         self.model, self.width, self.lowering, self.augmentation = model, width, lowering, augmentation
+        self.smoothing = smoothing
         self.images, self.labels = self._put(images, _SHARED), self._put(np.asarray(labels, np.int32), _SHARED)
         # A sub-model's variables are some of the model's, in an order of its own.
         self._watched = [_places(group, model) for group in _groups(watch.activations)]
@@ -136,25 +139,39 @@ class Programs:
         """Puts arrays that all members read on every device."""
         return self._put(value, _SHARED)
 
+    def averaged(self, state: State) -> State:
+        """Returns the state with the averages of the weights in place of these, where the optimizer keeps them."""
+        optimizer = self.model.optimizer
+        if not optimizer.use_ema:
+            return state
+        places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
+        averages = optimizer._model_variables_moving_average
+        return state._replace(trainable=[state.optimizer[places[id(average)]] for average in averages])
+
     def _call(self, state: State, images: Any, training: bool) -> tuple[Any, list[Any]]:
         return self.model.stateless_call(state.trainable, state.fixed, images, training=training)
 
     def _objective(self, trainable: list, state: State, hyper: Hyper, images: Any, labels: Any, training: bool) -> Any:
-        """Returns the loss that is minimized, and what was found on the way: cross-entropy, images right, fixed."""
+        """Returns the loss that is minimized, and what was found on the way.
+
+        That is its part without penalties, the cross-entropy, images right, and the variables that are not trained.
+        """
         now = state._replace(trainable=trainable)
         own: Any = 0.0
         if self._own.exist:
             logits, fixed, own = self._call_with_losses(now, images, training)
         else:
             logits, fixed = self._call(now, images, training)
-        cross_entropy = jnp.mean(_cross_entropies(logits, labels))
+        data = cross_entropy = jnp.mean(_cross_entropies(logits, labels))
+        if self.smoothing:
+            data -= self.smoothing * (cross_entropy + jnp.mean(jax.nn.log_softmax(logits)))
         # Not by Keras' regularizers, which take no traced λ.
         penalty = sum(
             hyper.lambdas[index, 0] * jnp.sum(jnp.abs(weight)) + hyper.lambdas[index, 1] * jnp.sum(jnp.square(weight))
             for index, weight in enumerate(trainable)
         )
         penalty = penalty + own if self._own.exist else penalty
-        return cross_entropy + penalty, (cross_entropy, _right(logits, labels), fixed)
+        return data + penalty, (data, cross_entropy, _right(logits, labels), fixed)
 
     def _call_with_losses(self, state: State, images: Any, training: bool) -> tuple[Any, list[Any], Any]:
         """Returns the sum of the net's own losses as well."""
@@ -171,7 +188,7 @@ class Programs:
         images, labels = data[0][fed.chosen], data[1][fed.chosen]
         images = augment(images, fed.maps, fed.tones, fed.displaced, self.augmentation)
         find = jax.value_and_grad(self._objective, has_aux=True)
-        (loss, (cross_entropy, right, fixed)), gradients = find(state.trainable, state, hyper, images, labels, True)
+        (loss, (_, cross_entropy, right, fixed)), gradients = find(state.trainable, state, hyper, images, labels, True)
         optimizer = self.model.optimizer
         with optimizer.following(hyper.rates, hyper.momenta):
             trainable, slots = optimizer.stateless_apply(state.optimizer, gradients, state.trainable)
@@ -194,9 +211,9 @@ class Programs:
         return lax.scan(step, state, (jnp.arange(len(feed.chosen)), feed))
 
     def _parts(self, state: State, hyper: Hyper, batch: tuple[Any, Any]) -> tuple[Any, Any]:
-        """Returns the loss that is minimized and its cross-entropy on one batch, in inference mode."""
-        loss, (cross_entropy, _, _) = self._objective(state.trainable, state, hyper, *batch, False)
-        return loss, cross_entropy
+        """Returns the loss that is minimized and its part without penalties on one batch, in inference mode."""
+        loss, (data, *_) = self._objective(state.trainable, state, hyper, *batch, False)
+        return loss, data
 
     def _scores(self, state: State, images: Any, labels: Any) -> tuple[Any, Any]:
         """Returns Σ cross-entropy and images right over one batch, whose padding has the label −1."""

@@ -105,12 +105,12 @@ class _Bar:
 
 
 class RunProgress(_Bar):
-    """Shows where a run stands."""
+    """Shows where a run stands; `rest` names what is in the loss next to the cross-entropy."""
 
-    def __init__(self, *, epochs: int, steps_per_epoch: int, done: int) -> None:
+    def __init__(self, *, epochs: int, steps_per_epoch: int, done: int, rest: str = "penalties") -> None:
         remaining = (TextColumn("ETA"), TimeRemainingColumn(table_column=Column(no_wrap=True)))
         super().__init__(total=epochs * steps_per_epoch, done=done * steps_per_epoch, remaining=remaining)
-        self.epochs, self.steps, self.first = epochs, steps_per_epoch, done
+        self.epochs, self.steps, self.first, self.rest = epochs, steps_per_epoch, done, rest
 
     def step(self, epoch: int, step: int, values: str) -> None:
         """Moves the bar to a step of an epoch, both from 0."""
@@ -118,7 +118,7 @@ class RunProgress(_Bar):
 
     def epoch(self, row: Epoch, monitored: str) -> None:
         """Prints the line of a finished epoch."""
-        self.line(describe(row, self.epochs, monitored) + self._remaining(row.epoch))
+        self.line(describe(row, self.epochs, monitored, self.rest) + self._remaining(row.epoch))
 
     def _remaining(self, epoch: int) -> str:
         left = (time.monotonic() - self.begun) / max(epoch - self.first, 1) * (self.epochs - epoch)
@@ -153,15 +153,15 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def describe(row: Epoch, epochs: int, monitored: str) -> str:
+def describe(row: Epoch, epochs: int, monitored: str, rest: str = "penalties") -> str:
     """Puts an epoch's row into words: the loss split into its parts, accuracies in percent, the rate, the time."""
-    text = f"epoch {row.epoch}/{epochs}  {split_loss(row.loss or 0, row.cross_entropy or 0)}"
+    text = f"epoch {row.epoch}/{epochs}  {split_loss(row.loss or 0, row.cross_entropy or 0, rest)}"
     text += f" (l1 {row.l1_penalty:.4f}, l2 {row.l2_penalty:.4f})  accuracy {100 * (row.accuracy or 0):.2f} %"
     if row.val_accuracy is not None and row.val_cross_entropy is not None:
         text += f"  {monitored}: cross-entropy {row.val_cross_entropy:.4f}, accuracy {100 * row.val_accuracy:.2f} %"
     return text + f"  lr {row.learning_rate:.4g}  {row.seconds:.0f} s"
 
 
-def split_loss(loss: float, cross_entropy: float) -> str:
-    """Writes a loss as its cross-entropy and what penalties add."""
-    return f"loss {loss:.4f} = cross-entropy {cross_entropy:.4f} + penalties {max(loss - cross_entropy, 0):.4f}"
+def split_loss(loss: float, cross_entropy: float, rest: str = "penalties") -> str:
+    """Writes a loss as its cross-entropy and the rest."""
+    return f"loss {loss:.4f} = cross-entropy {cross_entropy:.4f} + {rest} {max(loss - cross_entropy, 0):.4f}"

@@ -147,7 +147,7 @@ def with_overrides(
     Args:
         study: as it was read.
         seeds: how many, from 0.
-        epochs: of every arm; step schedules keep their shape, rounded to whole epochs.
+        epochs: of every arm; schedules keep their shape, those by steps rounded to whole epochs.
         only: names of arms or patterns such as `ln-*`; their baselines stay in any case.
         metric: the primary one; None: the study's own.
         margin: what counts as no difference, as `margin_of` takes it; None: the study's own.
@@ -189,9 +189,11 @@ def _arms_of(statement: Statement) -> set[str]:
 
 
 def shortened(config: TrainConfig, epochs: int | None) -> dict[str, Any]:
-    """Returns the fields that give a config another number of epochs; a step schedule shrinks or grows with it."""
+    """Returns the fields that give a config another number of epochs; its schedule shrinks or grows with it."""
     if epochs is None:
         return {}
+    if config.schedule == "cosine" and config.warmup >= 1:
+        return {"epochs": epochs, "warmup": config.warmup / config.epochs}
     if config.schedule != "step" or whole_number(epochs) is None:
         return {"epochs": epochs}
     share = epochs / config.epochs

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from kernorm.config import TrainConfig
 from kernorm.nets.model import build_model_for
 from kernorm.records.data import Data
+from kernorm.training.averages import average_statistics
+from kernorm.training.losses import build_loss
 from kernorm.training.optimizers import build_optimizer
 from kernorm.training.schedules import Table
 
@@ -38,9 +40,10 @@ def fusing_pays(config: TrainConfig, images: int) -> bool:
 def compiled_model(config: TrainConfig, data: Data, tables: tuple[Table, Table]) -> keras.Model:
     """Builds and compiles the net of a run, with its learning rate and momentum by step."""
     model = build_model_for(config, data, fused=fusing_pays(config, data.train))
+    average_statistics(model, config)
     model.compile(
         optimizer=build_optimizer(config, *tables),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=build_loss(config),
         metrics=[
             keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),

@@ -1,5 +1,6 @@
 """Follows a fit: data order by epoch, the history, the stop on a diverged loss, and the state after every epoch."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from kernorm.records.history import write_history
 from kernorm.records.record import Epoch
 from kernorm.reporting.progress import RunProgress, split_loss
 from kernorm.training import checkpoint
+from kernorm.training.averages import averaged
 from kernorm.training.schedules import Table
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class RunLog(keras.callbacks.Callback):
         self.config, self.reached, self.batches, self.tables = config, reached, batches, tables
         self.folder, self.monitored, self.watch = folder, monitored, watch
         self.save, self.progress = save, progress
+        self._evaluated = contextlib.ExitStack()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the data order and starts the clocks."""
@@ -100,13 +103,24 @@ class RunLog(keras.callbacks.Callback):
         step = self.epoch * self.batches.num_batches + batch
         if not math.isfinite(values["loss"]):
             raise Diverged.at(step, self.epoch, batch, values["loss"])
-        shown = f"{split_loss(values['loss'], values['cross_entropy'])}  accuracy {100 * values['accuracy']:.2f} %"
+        loss = split_loss(values["loss"], values["cross_entropy"], self.progress.rest)
+        shown = f"{loss}  accuracy {100 * values['accuracy']:.2f} %"
         self.progress.step(self.epoch, batch, f"{shown}  lr {self.tables[0][step]:.4g}")
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Evaluates the averages of the weights, where there are any."""
+        self._evaluated.enter_context(averaged(self.model))
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Goes on with the weights themselves."""
+        self._evaluated.close()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the epoch's row, selects, and writes history.csv and the checkpoint."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         penalty = measure(self.model, self.config)
+        with averaged(self.model):
+            watched, variables = self.watch.measure(), checkpoint.variables_of(self.model)
         last_step = (epoch + 1) * self.batches.num_batches - 1
         row = Epoch(
             epoch=epoch + 1,
@@ -122,10 +136,10 @@ class RunLog(keras.callbacks.Callback):
             momentum=float(self.tables[1][last_step]),
             seconds=time.perf_counter() - self.begun,
             cpu_seconds=time.process_time() - self.cpu_begun,
-            watched=self.watch.measure(),
+            watched=watched,
         )
         if self.reached.add(row, self.config.select):
-            self.reached.kept = checkpoint.variables_of(self.model)
+            self.reached.kept = variables
         write_history(self.reached.history, self.folder / "history.csv")
         self.save(self.model)
         self.progress.epoch(row, self.monitored)

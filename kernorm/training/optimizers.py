@@ -1,7 +1,7 @@
-"""SGD, in PyTorch's form of the momentum step, and Muon; rate and momentum follow tables."""
+"""SGD, in PyTorch's form of the momentum step, Muon and AdamW; rate and momentum follow tables."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -17,7 +17,9 @@ _ADAM_SHARE = 0.25
 
 def build_optimizer(config: TrainConfig, rates: Table, momenta: Table) -> keras.optimizers.Optimizer:
     """Returns the optimizer that a config names, with the rate and the momentum of every step, (steps,) each."""
-    return OPTIMIZERS[config.optimizer](rates, momenta, nesterov=config.nesterov, clip_ratio=config.clip_ratio)
+    adamw = config.optimizer == "adamw"
+    own: dict[str, Any] = {"weight_decay": config.weight_decay} if adamw else {"nesterov": config.nesterov}
+    return OPTIMIZERS[config.optimizer](rates, momenta, clip_ratio=config.clip_ratio, ema=config.ema, **own)
 
 
 @keras.saving.register_keras_serializable(package="kernorm")
@@ -37,7 +39,7 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _Scheduled(keras.optimizers.Optimizer):
-    """What both optimizers share: a momentum that follows a table, and clipping.
+    """What all optimizers share: a momentum that follows a table, clipping, and averages of the weights.
 
     Gradients are scaled down together where their norm is more than `clip_ratio` of the norm of all kernels. As Brock
     et al. 2021 (arXiv:2102.06171, equation 3), but over the whole net and not unit by unit: a penalty that shrinks
@@ -45,7 +47,6 @@ class _Scheduled(keras.optimizers.Optimizer):
     """
 
     momenta: TableSchedule
-    nesterov: bool
     clip_ratio: float | None = None
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
@@ -71,13 +72,18 @@ class _Scheduled(keras.optimizers.Optimizer):
                 schedule.table = table
 
     def get_config(self) -> dict[str, Any]:
-        """Returns both tables, the form of the step and the clipping."""
+        """Returns both tables, the clipping and the averages' momentum."""
         return {
             "rates": self._learning_rate.table.tolist(),
             "momenta": self.momenta.table.tolist(),
-            "nesterov": self.nesterov,
             "clip_ratio": self.clip_ratio,
+            "ema": self.ema_momentum if self.use_ema else 0.0,
         }
+
+
+def _averaging(ema: float) -> dict[str, Any]:
+    """Returns Keras' arguments for averages of the weights; none for a momentum of 0."""
+    return {"use_ema": True, "ema_momentum": ema} if ema else {}
 
 
 def _norm(tensors: list) -> Any:
@@ -94,9 +100,16 @@ class ScheduledSGD(_Scheduled, keras.optimizers.SGD):
     """
 
     def __init__(
-        self, rates: Table, momenta: Table, *, nesterov: bool = False, clip_ratio: float | None = None
+        self,
+        rates: Table,
+        momenta: Table,
+        *,
+        nesterov: bool = False,
+        clip_ratio: float | None = None,
+        ema: float = 0.0,
     ) -> None:
-        super().__init__(TableSchedule(rates), momentum=float(np.max(momenta)), nesterov=nesterov)
+        momentum = float(np.max(momenta))
+        super().__init__(TableSchedule(rates), momentum=momentum, nesterov=nesterov, **_averaging(ema))
         self.clip_ratio = clip_ratio
         self.momenta = TableSchedule(momenta)
 
@@ -111,6 +124,10 @@ class ScheduledSGD(_Scheduled, keras.optimizers.SGD):
         self.assign(velocity, moved)
         self.assign_sub(variable, learning_rate * (gradient + momentum * moved if self.nesterov else moved))
 
+    def get_config(self) -> dict[str, Any]:
+        """Adds the form of the step."""
+        return {**super().get_config(), "nesterov": self.nesterov}
+
 
 @keras.saving.register_keras_serializable(package="kernorm")
 class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
@@ -122,7 +139,13 @@ class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
     """
 
     def __init__(
-        self, rates: Table, momenta: Table, *, nesterov: bool = False, clip_ratio: float | None = None
+        self,
+        rates: Table,
+        momenta: Table,
+        *,
+        nesterov: bool = False,
+        clip_ratio: float | None = None,
+        ema: float = 0.0,
     ) -> None:
         super().__init__(
             TableSchedule(rates),
@@ -130,6 +153,7 @@ class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
             adam_lr_ratio=_ADAM_SHARE,
             weight_decay=None,
             adam_weight_decay=None,
+            **_averaging(ema),
         )
         self.clip_ratio = clip_ratio
         self.momenta = TableSchedule(momenta)
@@ -147,5 +171,52 @@ class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
         step = self.lr_adjust(self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
         self.assign_sub(variable, lr * ops.reshape(step, variable.shape))
 
+    def get_config(self) -> dict[str, Any]:
+        """Adds the form of the step."""
+        return {**super().get_config(), "nesterov": self.nesterov}
 
-OPTIMIZERS = {"sgd": ScheduledSGD, "muon": ScheduledMuon}
+
+@keras.saving.register_keras_serializable(package="kernorm")
+class ScheduledAdamW(_Scheduled, keras.optimizers.AdamW):
+    """Adam with decoupled weight decay of kernels (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2).
+
+    w ← w − lr·λ·w, then w ← w − lr·m̂/(√v̂ + ε); Keras adds ε before the correction of v. The momentum is β1, which
+    follows a table as under PyTorch's OneCycleLR.
+    """
+
+    def __init__(
+        self,
+        rates: Table,
+        momenta: Table,
+        *,
+        weight_decay: float = 0.0,
+        clip_ratio: float | None = None,
+        ema: float = 0.0,
+    ) -> None:
+        super().__init__(TableSchedule(rates), weight_decay=weight_decay, **_averaging(ema))
+        self.clip_ratio = clip_ratio
+        self.momenta = TableSchedule(momenta)
+
+    def _use_weight_decay(self, variable: Any) -> bool:
+        """Keras' own takes scales and offsets too."""
+        return len(variable.shape) > 1
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Moves one variable by Adam; both have the variable's shape. Keras' own has a constant β1."""
+        index, step = self._get_variable_index(variable), ops.cast(self.iterations + 1, "float32")
+        mean, square, momentum = self._momentums[index], self._velocities[index], self.momenta(self.iterations)
+        self.assign_add(mean, (gradient - mean) * (1 - momentum))
+        self.assign_add(square, (ops.square(gradient) - square) * (1 - self.beta_2))
+        size = learning_rate * ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(momentum, step))
+        self.assign_sub(variable, size * mean / (ops.sqrt(square) + self.epsilon))
+
+    def get_config(self) -> dict[str, Any]:
+        """Adds the weight decay."""
+        return {**super().get_config(), "weight_decay": self.weight_decay}
+
+
+OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "sgd": ScheduledSGD,
+    "muon": ScheduledMuon,
+    "adamw": ScheduledAdamW,
+}

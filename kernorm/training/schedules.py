@@ -1,4 +1,4 @@
-"""Learning rate and momentum over the steps of a run, as PyTorch computes them, in one table each.
+"""Learning rate and momentum over the steps of a run, as PyTorch or Keras computes them, in one table each.
 
 A table is a plain array with a value a step, so it can be plotted, compared with PyTorch's digits, and read on the
 device by a single gather.
@@ -49,8 +49,17 @@ def _step(config: TrainConfig, steps: int, steps_per_epoch: int) -> tuple[np.nda
     return config.peak_rate * config.step_gamma**drops, np.full(steps, config.momentum)
 
 
+def _cosine(config: TrainConfig, steps: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Follows keras.optimizers.schedules.CosineDecay with a warm-up from 0 (Loshchilov & Hutter 2017, equation 5)."""
+    warmup = round(config.warmup * (steps if config.warmup < 1 else steps_per_epoch))
+    step = np.arange(steps, dtype=np.float64)
+    fall = np.maximum(step - warmup, 0) / max(steps - warmup, 1)
+    rates = np.where(step < warmup, step / max(warmup, 1), _EASE["cos"](1.0, 0.0, fall))
+    return config.peak_rate * rates, np.full(steps, config.momentum)
+
+
 _EASE: dict[str, Callable[[float, float, np.ndarray], np.ndarray]] = {
     "cos": lambda begin, end, part: end + (begin - end) / 2 * (1 + np.cos(np.pi * part)),
     "linear": lambda begin, end, part: begin + (end - begin) * part,
 }
-SCHEDULES = {"onecycle": _onecycle, "step": _step, "constant": _constant}
+SCHEDULES = {"onecycle": _onecycle, "step": _step, "cosine": _cosine, "constant": _constant}

@@ -24,6 +24,7 @@ from kernorm.system.backend import prepare_backend
 from kernorm.system.machine import peak_memory
 from kernorm.training import checkpoint
 from kernorm.training.answers import Logits, compiled_model, count_parameters
+from kernorm.training.averages import require_forgetting, use_averages
 from kernorm.training.callbacks import Diverged, RunLog, TrainingState
 from kernorm.training.diagnostics import Watch, layer_table, prune_table, pruned_logits
 from kernorm.training.environment import describe_environment
@@ -56,6 +57,7 @@ class Trainer:
         self.data = data or load(config)
         self.batches = Batches(self.data.train.images, self.data.train.labels, config)
         self.tables = schedule_tables(config, self.batches.num_batches)
+        require_forgetting(config, len(self.tables[0]))
         self.model = compiled_model(config, self.data.info, self.tables)
         self.monitored = "test" if config.select == "test" else "validation" if self.data.validation else "none"
         probe = self.batches[0]
@@ -132,7 +134,9 @@ class Trainer:
 
     def fit(self, done: int) -> None:
         """Trains the epochs that are left, up to `stop_after`; a diverged loss raises Diverged."""
-        with RunProgress(epochs=self.config.epochs, steps_per_epoch=self.batches.num_batches, done=done) as progress:
+        rest = "penalties and label smoothing" if self.config.label_smoothing else "penalties"
+        steps = self.batches.num_batches
+        with RunProgress(epochs=self.config.epochs, steps_per_epoch=steps, done=done, rest=rest) as progress:
             progress.line(self.announce() + (f"\nresumed after epoch {done}" if done else ""))
             if done >= self.last:
                 return
@@ -256,12 +260,16 @@ class Trainer:
         return self.config.select == "test"
 
     def final_look(self) -> Split:
-        """Opens the test split for the evaluation of the selected epoch, and of the last one if test selected."""
+        """Opens the test split for the evaluation of the selected epoch, and of the last one if test selected.
+
+        From here on the model has the averages of its weights, where there are any.
+        """
         if self.selects_on_test:
             self._open_test("evaluation of the last epoch", self.reached.history[-1].epoch)
         test = self._open_test("final evaluation", self.reached.selected)
         # Logged before it is used, so that a run killed from here on shows this opening as well.
         self.save(self.model)
+        use_averages(self.model)
         return test
 
     def keep_selected(self) -> None:

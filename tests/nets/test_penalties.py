@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
@@ -6,11 +5,12 @@ from keras.ops import convert_to_numpy as to_numpy
 from kernorm.config import TrainConfig
 from kernorm.nets.model import build_model_for
 from kernorm.nets.penalties import layer_penalties, measure, prove, regularizer
+from kernorm.training.losses import build_loss
 
 
 def compiled(config, info):
     model = build_model_for(config, info)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("sgd", build_loss(config))
     return model
 
 
@@ -63,6 +63,16 @@ def test_a_penalty_that_is_not_in_the_loss_stops_the_run(mnist_info, rng, wrong)
     built = TrainConfig(net="eva6", l1=0.0 if wrong == "missing" else 5e-3)
     with pytest.raises(RuntimeError, match=r"must be in the loss as configured.*by formula \(l1=0.0005"):
         prove(compiled(built, mnist_info), TrainConfig(net="eva6", l1=5e-4), *batch(rng))
+
+
+def test_smoothed_targets_are_no_penalty_and_hide_none(mnist_info, rng):
+    smoothed = TrainConfig(net="eva6", l2=1e-3, label_smoothing=0.2)
+    found, expected = prove(compiled(smoothed, mnist_info), smoothed, *batch(rng))
+    assert found == pytest.approx(expected, rel=1e-4)
+    plain = TrainConfig(net="eva6", label_smoothing=0.2)
+    assert prove(compiled(plain, mnist_info), plain, *batch(rng)) == (0, 0)
+    with pytest.raises(RuntimeError, match="must be in the loss as configured"):
+        prove(compiled(plain, mnist_info), smoothed, *batch(rng))
 
 
 def test_a_penalty_that_measures_zero_stops_the_run(mnist_info, rng):

@@ -59,6 +59,9 @@ def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
         "nesterov": False,
         "interpolation": "nearest",
         "fill": "reflect",
+        "ema": 0.9,
+        "label_smoothing": 0.1,
+        "optimizer": "adamw",
         "elastic": 30.0,
         "contrast": 0.2,
         "groups": 2,
@@ -68,6 +71,7 @@ def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
     for name, value in other.items():
         assert static_key(TrainConfig(**{name: value})) != static_key(base), name
     assert set(same) <= set(DYNAMIC)
+    assert static_key(TrainConfig(schedule="cosine", warmup=1)) == static_key(base)
     # Other programs: one without any map, one without momentum.
     assert static_key(TrainConfig(rotation=0.0, shift=0.0)) != static_key(base)
     assert static_key(TrainConfig(rotation=0.0, shift=0.0, flip="both")) == static_key(base)

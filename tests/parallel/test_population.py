@@ -18,7 +18,7 @@ import jax
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.nets.weights import load_model
-from kernorm.parallel import capacity, grouping, groups, population
+from kernorm.parallel import capacity, grouping, groups, measurement, population
 from kernorm.parallel.capacity import SHARE_OF_MEMORY
 from kernorm.parallel.groups import train_population
 from kernorm.parallel.jobs import Members, train_members
@@ -49,7 +49,8 @@ class Job:
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(population, "EVALUATION_BATCH", 64)  # the size of every split but the training one
+    for module in (population, measurement):  # the size of every split but the training one
+        monkeypatch.setattr(module, "EVALUATION_BATCH", 64)
 
     def of(name="reports", **settings):
         values = {
@@ -123,7 +124,11 @@ CASES = {
         **{"norm": "ln", "norm_at": OTHERS, "optimizer": "muon", "learning_rate": 0.01},
         **{"flip": "both", "fill": "reflect", "elastic": 20.0, "brightness": 0.2, "contrast": 0.3},
     },
-    "eva4, standardized": {"net": "eva4", "standardize_kernels": True, "interpolation": "nearest", "clip_ratio": None},
+    "eva4, standardized, averaged by adamw": {
+        **{"net": "eva4", "standardize_kernels": True, "interpolation": "nearest", "clip_ratio": None},
+        **{"ema": 0.7, "label_smoothing": 0.1, "select": "validation", "epochs": 2},
+        **{"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.2},
+    },
 }
 
 

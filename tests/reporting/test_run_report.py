@@ -275,9 +275,9 @@ def test_diverged_run_says_so_and_draws_what_there_is(tmp_path):
 
 
 def test_running_and_empty_records_give_a_page(tmp_path):
-    text = write(
-        make_record(status="running", selected_epoch=None, **NOTHING | {"history": make_history(3)}), tmp_path
-    ).text
+    values = NOTHING | {"history": make_history(3), "config": TrainConfig(ema=0.99, label_smoothing=0.1)}
+    text = write(make_record(status="running", selected_epoch=None, **values), tmp_path).text
+    assert "in inference mode, with the moving average of its weights. The loss is of smoothed targets;" in text
     assert "The run is not finished After 3 of 8 epochs" in text
     text = write(make_record(status="failed", selected_epoch=None, **NOTHING), tmp_path).text
     assert "The run failed After 0 of 8 epochs: no message was left." in text

@@ -6,7 +6,7 @@ import pytest
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.recipes import RECIPES
-from kernorm.studies.definition import with_overrides
+from kernorm.studies.definition import study_of, with_overrides
 from kernorm.studies.loading import load_study, packaged
 from kernorm.studies.published import Published
 from kernorm.training.schedules import schedule_tables
@@ -96,6 +96,13 @@ def test_a_shortened_step_schedule_keeps_its_shape():
     assert (config.epochs, config.step_after, config.step_size) == (5, 2, 1)
     rates = schedule_tables(config, 1)[0] / config.peak_rate
     np.testing.assert_allclose(rates, [1, 1, 1, 0.09, 0.09**2], rtol=1e-5)
+
+
+def test_a_shortened_cosine_warms_up_for_the_same_share():
+    study = study_of("s", {"a": TrainConfig(schedule="cosine", epochs=20, warmup=5)}, text="Which?")
+    short = with_overrides(study, epochs=4).arms["a"]
+    assert (short.epochs, short.warmup) == (4, 0.25)
+    assert schedule_tables(short, 8)[0].argmax() == 8
 
 
 @pytest.mark.parametrize(

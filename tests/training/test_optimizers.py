@@ -2,7 +2,15 @@ import keras
 import numpy as np
 import pytest
 
-from kernorm.training.optimizers import ScheduledMuon, ScheduledSGD, TableSchedule
+from kernorm.config import TrainConfig
+from kernorm.training.optimizers import (
+    OPTIMIZERS,
+    ScheduledAdamW,
+    ScheduledMuon,
+    ScheduledSGD,
+    TableSchedule,
+    build_optimizer,
+)
 
 RATES = np.linspace(0.1, 0.01, 6).astype(np.float32)
 MOMENTA = np.linspace(0.95, 0.85, 6).astype(np.float32)
@@ -136,15 +144,74 @@ def test_muon_moves_scales_and_offsets_by_adam(rng):
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("shape", "decay"), [((4, 3), 0.3), ((5,), 0.0)])
+def test_adamw_equals_pytorch_while_rate_and_beta_change(rng, shape, decay):
+    """PyTorch's OneCycleLR cycles β1. Scales and offsets are not decayed, whatever is asked for."""
+    torch = pytest.importorskip("torch")
+    begin = rng.normal(size=shape).astype(np.float32)
+    theirs, ours = torch.nn.Parameter(torch.from_numpy(begin.copy())), keras.Variable(begin)
+    adamw = torch.optim.AdamW([theirs], lr=0.1, eps=1e-7, weight_decay=decay)
+    optimizer = ScheduledAdamW(RATES, MOMENTA, weight_decay=0.3)
+    optimizer.build([ours])
+    for gradient, rate, momentum in zip(rng.normal(size=(6, *shape)).astype(np.float32), RATES, MOMENTA, strict=True):
+        adamw.param_groups[0] |= {"lr": float(rate), "betas": (float(momentum), 0.999)}
+        theirs.grad = torch.from_numpy(gradient)
+        adamw.step()
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [ours])
+    # Keras adds ε to √v before the correction of its bias, PyTorch after.
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), atol=3e-5)
+    assert np.abs(ours.numpy() - begin).max() > 0.1
+
+
+def test_adamw_without_decay_is_keras_own_adam(rng):
+    ours, theirs = (keras.Variable(np.ones((3, 2), np.float32)) for _ in range(2))
+    optimizer = build_optimizer(TrainConfig(optimizer="adamw"), RATES, np.full(6, 0.9, np.float32))
+    adam = keras.optimizers.Adam(TableSchedule(RATES), beta_1=0.9, global_clipnorm=None)
+    optimizer.clip_ratio = None
+    optimizer.build([ours])
+    adam.build([theirs])
+    for gradient in rng.normal(size=(6, 3, 2)).astype(np.float32):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [ours])
+        adam.apply([keras.ops.convert_to_tensor(gradient)], [theirs])
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
+
+
+def test_adamw_steps_by_clipped_gradients(rng):
+    """Adam divides by what it has seen: only a second, smaller gradient shows whether the first was clipped."""
+    gradients = [np.full((2, 2), 30, np.float32), np.full((2, 2), 0.1, np.float32)]
+    clipped, scaled = (keras.Variable(np.ones((2, 2), np.float32)) for _ in range(2))
+    for weight, ratio, first in ((clipped, 0.2, gradients[0]), (scaled, None, gradients[0] / 150)):
+        optimizer = ScheduledAdamW(RATES, np.full(6, 0.9, np.float32), clip_ratio=ratio)
+        optimizer.build([weight])
+        for gradient in (first, gradients[1]):
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+    np.testing.assert_allclose(clipped.numpy(), scaled.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+def test_averages_follow_the_weights_by_keras_formula(rng, kind):
+    weight = keras.Variable(rng.normal(size=(3, 2)).astype(np.float32))
+    optimizer = kind(RATES, MOMENTA, ema=0.8)
+    optimizer.build([weight])
+    expected = None
+    for gradient in rng.normal(size=(6, 3, 2)).astype(np.float32):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+        expected = weight.numpy() if expected is None else 0.8 * expected + 0.2 * weight.numpy()
+    optimizer.finalize_variable_values([weight])
+    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-5)
+
+
 def test_table_gives_each_step_and_holds_its_last_value():
     schedule = TableSchedule(RATES)
     values = [float(schedule(keras.ops.convert_to_tensor(step))) for step in (0, 3, 5, 100)]
     np.testing.assert_allclose(values, [RATES[0], RATES[3], RATES[5], RATES[5]])
 
 
-@pytest.mark.parametrize("kind", [ScheduledSGD, ScheduledMuon])
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
 def test_config_round_trips(kind):
-    config = kind(RATES, MOMENTA, nesterov=True, clip_ratio=2.0).get_config()
+    own = {"weight_decay": 0.1} if kind is ScheduledAdamW else {"nesterov": True}
+    config = kind(RATES, MOMENTA, clip_ratio=2.0, ema=0.75, **own).get_config()
     again = kind.from_config(config)
     np.testing.assert_array_equal(again.momenta.table, MOMENTA)
     assert again.get_config() == config
+    assert (again.use_ema, again.ema_momentum) == (True, 0.75)

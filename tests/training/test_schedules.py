@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from keras.optimizers.schedules import CosineDecay
 
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe
@@ -30,6 +31,19 @@ def test_step_drops_after_the_delay_as_published_for_eva6():
     np.testing.assert_allclose(by_epoch[:22], expected, rtol=3e-3)
     assert by_epoch[22:].max() < 2.5e-7
     np.testing.assert_allclose(momenta, 0.9, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 0), (2, 24), (0.25, 15)])
+def test_cosine_equals_keras_at_every_step(warmup, steps):
+    rates, momenta = schedule_tables(
+        TrainConfig(schedule="cosine", epochs=5, learning_rate=0.3, warmup=warmup, momentum=0.8), 12
+    )
+    assert len(rates) == 60
+    keras_own = CosineDecay(0.0, 60 - steps, warmup_target=0.3, warmup_steps=steps) if steps else CosineDecay(0.3, 60)
+    np.testing.assert_allclose(rates, [float(keras_own(step)) for step in range(60)], rtol=1e-4, atol=1e-7)
+    assert rates.argmax() == steps
+    assert rates.max() == pytest.approx(0.3)
+    np.testing.assert_allclose(momenta, 0.8, rtol=1e-6)
 
 
 def test_constant_stays():

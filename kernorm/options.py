@@ -1,0 +1,67 @@
+"""The options of `python -m kernorm.train` by group, in the order in which --help shows them."""
+
+TRAIN_OPTIONS: dict[str, tuple[str, ...]] = {
+    "net and norm": (
+        "net",
+        "norm",
+        "groups",
+        "ghost_batch_size",
+        "standardize_kernels",
+        "norm_at",
+        "dropout",
+        "initializer",
+    ),
+    "penalty": ("l1", "l2", "penalize", "penalty_at"),
+    "recipe": ("recipe", "epochs", "batch_size", "select", "seed"),
+    "optimizer": (
+        "optimizer",
+        "learning_rate",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "clip_ratio",
+        "ema",
+        "label_smoothing",
+    ),
+    "schedule": (
+        "schedule",
+        "pct_start",
+        "div_factor",
+        "final_div_factor",
+        "anneal",
+        "base_momentum",
+        "step_size",
+        "step_gamma",
+        "step_after",
+        "warmup",
+    ),
+    "augmentation": (
+        "rotation",
+        "shift",
+        "zoom",
+        "shear",
+        "flip",
+        "elastic",
+        "elastic_sigma",
+        "interpolation",
+        "fill",
+        "brightness",
+        "contrast",
+    ),
+    "data": (
+        "dataset",
+        "manual_dir",
+        "data_dir",
+        "validation_size",
+        "train_size",
+        "image_size",
+        "resize",
+        "color",
+        "test_size",
+    ),
+    "results": ("reports_dir", "saved_models_dir", "report", "export", "format", "push", "track"),
+    "this command": ("stop_after", "retrain", "threads", "quiet", "verbose", "help"),
+}
+
+if __name__ == "__main__":
+    raise SystemExit("This module is no command. See python -m kernorm for those that are.")
