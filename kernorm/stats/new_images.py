@@ -134,7 +134,9 @@ def chance_variances(wrong: Wrong, images: int | Strata, baseline: Wrong) -> tup
         rows = differences.sum(axis=1) / part.size
         squares = np.cumsum(np.square(differences).sum(axis=1))
         columns = np.square(np.cumsum(differences, axis=0)).sum(axis=1)
-        left = squares - columns / runs + part.size * (np.cumsum(rows) ** 2 / runs - np.cumsum(rows * rows))
+        left = squares - columns / runs
+        if part.size > 1:  # of a single image the runs explain nothing
+            left -= part.size * (np.cumsum(rows * rows) - np.cumsum(rows) ** 2 / runs)
         found[1:] += part.share * (np.maximum(0.0, left) / np.maximum(runs - 1, 1) / max(part.size - 1, 1))[1:]
     return tuple(found.tolist())
 

@@ -60,7 +60,8 @@ def try_nets(jobs: Sequence[tuple[TrainConfig, Data]], *, timed: int = 0) -> lis
     """
     with tempfile.TemporaryDirectory(prefix="kernorm-") as folder:
         asked, answers = Path(folder, "asked.json"), Path(folder, "answers.jsonl")
-        asked.write_text(json.dumps([(to_json(config), _DATA.dump_python(data, mode="json")) for config, data in jobs]))
+        text = json.dumps([(to_json(config), _DATA.dump_python(data, mode="json")) for config, data in jobs])
+        asked.write_text(text, encoding="utf-8")
         kills = out_of_memory_kills()
         child = subprocess.run(
             [sys.executable, "-m", __name__, str(asked), str(answers), str(timed)],
@@ -70,7 +71,7 @@ def try_nets(jobs: Sequence[tuple[TrainConfig, Data]], *, timed: int = 0) -> lis
             errors="replace",
             check=False,
         )
-        lines = answers.read_text().splitlines() if answers.exists() else []
+        lines = answers.read_text(encoding="utf-8").splitlines() if answers.exists() else []
     found = [json.loads(line) for line in lines]
     if found and "refused" in found[-1]:
         raise UsageError(*found[-1]["refused"])

@@ -26,7 +26,7 @@ def run(words, main=lambda config: None):
         ("--l2 much", "--l2 could not be read. Received: 'much'."),
         ("--epochs 1.5", "--epochs could not be read. Received: '1.5'."),
         ("--l2", "Missing value for argument '--l2'."),
-        ("--net eva7", "--net takes a known name. Received: 'eva7'. Did you mean 'eva6'? Known: eva6, eva4."),
+        ("--net eva7", "--net takes a known name, or FILE.py:FUNCTION. Received: 'eva7'. Did you mean 'eva6'?"),
         ("--select first", "--select takes a known name. Received: 'first'."),
         ("--norm lnn", "--norm takes a known name. Received: 'lnn'. Did you mean 'ln'?"),
         ("--groups some", "--groups could not be read. Received: 'some'."),

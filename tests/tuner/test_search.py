@@ -243,7 +243,7 @@ def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, boxes_
     [
         (["--epoch=3"], "An option must be a known one. Received: --epoch=3. Did you mean --epochs?"),
         (["--batch-size=64"], "A search sets --batch-size itself. Received: --batch-size=64. See --batch-sizes."),
-        (["--net=eva7"], "--net takes a known name. Received: 'eva7'. Did you mean 'eva"),
+        (["--net=eva7"], "--net takes a known name, or FILE.py:FUNCTION. Received: 'eva7'. Did you mean 'eva"),
         (["--oracle=tpe"], "--oracle takes a known name. Received: 'tpe'."),
         (["--enqueue=nothing.json"], "--enqueue takes 'published' or a file. Received: nothing.json: No such file"),
         (["--report-only"], "--report-only needs a search. Received: "),
