@@ -85,6 +85,7 @@ def test_penalties_are_those_of_the_weights_that_are_trained_and_proven_next_to_
     assert expected == record.history[0].l2_penalty > 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_averages(trained, boxes_cache, tmp_path):
     _, config, _ = trained
     parts = replace(config, reports_dir=tmp_path)

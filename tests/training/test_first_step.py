@@ -47,6 +47,7 @@ def small(text, **settings):
     return own_net(text, **{"norm": "ln", "batch_size": 8, "epochs": 1, "threads": None, **settings})
 
 
+@pytest.mark.slow
 def test_a_net_that_works_is_described_and_one_that_crashes_is_told(capfd):
     works = small(RESIDUAL_NET + "print('noise')\n", penalty_at=("hidden=0,0",))
     with pytest.raises(UsageError) as crashed:
