@@ -84,11 +84,12 @@ class TrainConfig:
     """The architecture:
     - eva4: 9,962 parameters, Conv-Norm-ReLU-Dropout
     - eva6: 7,288, Conv-ReLU-Norm-Dropout, half the time a step, about 0.1 percentage points less accurate
-    - resnet8, resnet20: residual nets of 3 stages (He et al. 2016), 0.1 and 0.3 million, for images of any size
-    - your own, a function in a file: def net(image_shape, num_classes, conv), which returns a keras.Model from
+    - resnet8, resnet20: residual nets (He et al. 2016), 0.08 and 0.27 million parameters, three times eva4's time a
+      step and more
+    - FILE.py:FUNCTION: your own, def net(image_shape, num_classes, conv), which returns a keras.Model from
       keras.Input(image_shape), scaled pixels, to logits. conv(x, filters, size=3, strides=1, activation=True) is a
       convolution with norm and ReLU as set here. Without the argument conv, the norms of the model are swapped.
-    The file's text is part of the run, and is kept with it and with what it exports. See python -m kernorm.net."""
+    The file's text is part of the run, kept with it and with what it exports. See python -m kernorm.net."""
 
     net_source: Annotated[str | None, tyro.conf.Suppress] = None
     """The text of an own net's file, of which `net` is the function; filled where a command or call begins."""

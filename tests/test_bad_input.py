@@ -304,6 +304,15 @@ NET = [
         "pooling of eva6. Use larger images.",
     ),
     Case("--dataset wide --net eva4", "An image must be large enough for the net. Received: a map of 2x40 at conv1"),
+    Case(
+        "--net nowhere.py:net", "--net takes FILE.py:FUNCTION. Received: nowhere.py, which is not there. Give another"
+    ),
+    Case("--net nets.py", "Received: 'nets.py'. Give FILE.py:FUNCTION, the function that makes the net."),
+    Case(
+        "--net nets.py:net",
+        "A net is a function of its file. Received: nets.py, which has no net. Did you mean 'nett'? Known: nett.",
+        lambda: Path("nets.py").write_text("def nett(image_shape, num_classes): ..."),
+    ),
     Case("--threads 63", "The number of threads is fixed at the first operation of a process. Received: threads=63"),
 ]
 
@@ -467,6 +476,36 @@ def test_a_mistake_is_one_line_and_changes_nothing(case, place, monkeypatch, cap
     said = case.said.replace("{id}", config_of([]).run_id) if "{id}" in case.said else case.said
     assert said.replace("{here}", str(place)) in lines[0]
     assert len(lines[0]) < 700
+    assert tree(place) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import torchvision_", "Received: net, line 1: ModuleNotFoundError: No module named 'torchvision_'. Fix it."),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGABRT)",
+            "whose process crashed with SIGABRT in native code.",
+        ),
+        ("", "A net with the argument conv calls it. Received: net, which never does."),
+    ],
+)
+def test_an_own_net_that_fails_in_its_child_changes_nothing(text, said, place, capfd):
+    function = """
+def net(image_shape, num_classes, conv):
+    import keras
+    image = keras.Input(image_shape)
+    return keras.layers.Dense(num_classes)(keras.layers.Flatten()(image))
+"""
+    Path("nets.py").write_text(text + function)
+    before = tree(place)
+    assert run([*SMALL, "--net", "nets.py:net"]) == 2
+    printed = capfd.readouterr()
+    (line,) = printed.err.splitlines()
+    assert FORM.fullmatch(line), line
+    assert said in line
+    assert printed.out == ""
     assert tree(place) == before
 
 

@@ -28,6 +28,7 @@ from kernorm.records.record import CHECKPOINT, RECORD, WEIGHTS, read_record
 from kernorm.training import checkpoint
 from kernorm.training.run import start_or_resume, train
 from kernorm.training.trainer import LOOKS, Trainer
+from tests.builders import RESIDUAL_NET, own_net
 
 pytestmark = pytest.mark.usefixtures("boxes_cache")
 # One program of each shows most of what there is; six norms in one net take one compilation.
@@ -147,6 +148,28 @@ def test_a_member_is_the_same_run_alone(config, case):
         assert_same_scores(record, train(alone))
         assert_close(member, alone)
         assert read_record(folder(member) / RECORD) == record
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lowering", ["grouped", "patches"])
+def test_a_member_on_an_own_net_is_the_same_run_alone(config, lowering):
+    """Strides, a nested stage, Dense layers, and losses of the net's own, of weights and of activations."""
+    own = own_net(RESIDUAL_NET)
+    shared = {"net": own.net, "net_source": own.net_source, "clip_ratio": None, "learning_rate": 0.02}
+    members = [
+        config(seed=1, l1=1e-4, penalty_at=("hidden=0,0",), **shared),
+        config(seed=0, l2=1e-2, penalty_at=("hidden=0,0", "conv2=1e-3,0"), **shared),
+    ]
+    records = train_population(members, width=2, lowering=lowering)
+    assert [record.environment.population for record in records] == [2, 2]
+    for member, record in zip(members, records, strict=True):
+        alone = train(elsewhere(member, "alone"), tried=True)
+        assert_same_scores(record, alone)
+        assert [row.own_losses for row in record.history] == pytest.approx(
+            [row.own_losses for row in alone.history], rel=1e-4
+        )
+        assert record.history[0].own_losses > 0
+        assert_close(member, elsewhere(member, "alone"), 1e-4)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from kernorm import study as command
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.recipes import recipe
+from kernorm.studies.definition import with_overrides
 from kernorm.studies.loading import load_study
 from kernorm.studies.vary import FILE, varied_study, write_study_file
 from kernorm.system import cli
@@ -45,6 +46,24 @@ def test_the_file_that_it_stands_for_has_the_same_arms(tmp_path):
     assert again.arms == study.arms
     assert (again.seeds, again.baselines, again.question) == (study.seeds, study.baselines, study.question)
     assert "python -m kernorm.study --vary norm=bn,gn --vary l2=0,1e-4" in again.text
+
+
+def test_own_nets_are_arms_and_the_file_holds_their_texts(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(f'def net(image_shape, num_classes):\n    """Of {name}."""\n')
+    monkeypatch.chdir(tmp_path)
+    study = with_overrides(varied_study(["net=a.py:net,b.py:net,eva6", "l2=0,1e-3"], ["--norm", "none"]))
+    assert list(study.arms)[::2] == ["a.py:net-l2_0", "b.py:net-l2_0", "eva6-l2_0"]
+    assert len({config.run_id for config in study.arms.values()}) == 6
+    write_study_file(study, tmp_path / FILE)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").unlink()
+    monkeypatch.setattr("kernorm.nets.source._TRUSTED", set())
+    again = with_overrides(load_study(str(tmp_path / FILE)))
+    assert {arm: config.identity for arm, config in again.arms.items()} == {
+        arm: config.identity for arm, config in study.arms.items()
+    }
+    assert (tmp_path / FILE).read_text().count("Of a.") == 1
 
 
 def test_flags_go_to_the_study_or_to_every_arm():
@@ -90,6 +109,9 @@ def test_flags_go_to_the_study_or_to_every_arm():
         (["--vary", "data_dir=a,b"], r"^--vary takes a setting that decides a result\. Received: 'data_dir'"),
         (["--vary", "norm_at=a,b"], r"^--vary takes one value at a time\. Received: 'norm_at', which holds several\."),
         (["--vary", "penalty_at=a,b"], r"^--vary takes one value at a time\."),
+        (["--vary", "net_source=a,b"], r"^--vary takes a setting of kernorm\.train\. Received: 'net_source'\."),
+        (["--vary", "net=eva4,eva5"], r"^--net takes a known name, or FILE\.py:FUNCTION\. Received: 'eva5'\."),
+        (["--vary", "net=eva4,no.py:net"], r"^--net takes FILE\.py:FUNCTION\. Received: no\.py, which is not there\."),
         (["--vary", "seed=1,2"], r"^A study sets --seed itself\. Received: 'seed=1,2'\. See --seeds\."),
         (["--vary"], r"^--vary takes NAME=VALUE,VALUE\. Received: no value\."),
         (["--vary", "norm=bn,gn", "--seed", "3"], r"^A study sets --seed itself\. Received: --seed\. See --seeds\."),

@@ -23,7 +23,7 @@ from kernorm.parallel.factory import open_engine
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import REVISION, read_record
 from kernorm.training.run import train
-from tests.builders import search_folder, search_words
+from tests.builders import own_net, search_folder, search_words
 from tests.processes import Processes
 from tuner import runner
 from tuner.config import SearchConfig
@@ -243,7 +243,7 @@ def test_trials_that_all_fail_end_the_search_with_their_message(tmp_path, boxes_
     [
         (["--epoch=3"], "An option must be a known one. Received: --epoch=3. Did you mean --epochs?"),
         (["--batch-size=64"], "A search sets --batch-size itself. Received: --batch-size=64. See --batch-sizes."),
-        (["--net=eva7"], "--net takes a known name, or FILE.py:FUNCTION. Received: 'eva7'. Did you mean 'eva"),
+        (["--net=eva7"], "--net takes a known name, or FILE.py:FUNCTION. Received: 'eva7'. Did you mean 'eva6"),
         (["--oracle=tpe"], "--oracle takes a known name. Received: 'tpe'."),
         (["--enqueue=nothing.json"], "--enqueue takes 'published' or a file. Received: nothing.json: No such file"),
         (["--report-only"], "--report-only needs a search. Received: "),
@@ -303,6 +303,11 @@ def test_a_search_begun_before_a_setting_existed_goes_on_and_one_of_another_revi
         runner._check_same(config, "0" * 64)
     monkeypatch.setattr(config_module, "ADDED", {"shear": 0.0})
     runner._check_same(config, "0" * 64)
+    own = replace(config, train=own_net("x = 1\n", "net"))
+    with pytest.raises(
+        UsageError, match=r"^A resumed search keeps its net\. Received: --net net, of another text than"
+    ):
+        runner._check_same(own, "0" * 64)
     begun_with()
     with pytest.raises(UsageError, match=r"Received: data=f+, begun with 0+ in "):  # the set has changed
         runner._check_same(config, "f" * 64)
