@@ -112,7 +112,7 @@ class RunLog(keras.callbacks.Callback):
         self._evaluated.enter_context(averaged(self.model))
 
     def on_test_end(self, logs: dict | None = None) -> None:
-        """Goes on with the weights themselves."""
+        """Restores the weights themselves."""
         self._evaluated.close()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
