@@ -200,8 +200,7 @@ def _decide_family(
 def _images_decide(mine: Judged, base: Judged, common: Sequence[int]) -> bool:
     """Tells whether the variance over seeds is so small against that over images that more seeds cannot help.
 
-    Nor can they where nothing is known of new images: the metric is no mean over them, or a class has a single
-    one.
+    Nor can they where nothing is known of new images: the metric is no mean over them, or a class has a single one.
     """
     if mine.strata is None or min(mine.strata.sizes) < 2:
         return True

@@ -32,12 +32,12 @@ def elsewhere(tmp_path, seeds=50, better=0.3):
     template = replace(template, data=replace(template.data, name="boxes", sha256=prepared_sha256("boxes")))
     ledger = Ledger(tmp_path / "studies" / "other")
     ledger.path.parent.mkdir(parents=True)
-    lines = []
+    lines, form = [], JsonLines(Result)  # which takes long to make
     for run in a_study(ARMS, seeds=seeds).runs():
         test = simulation.evaluation(template, world.wrong(run.arm))
         record = replace(template, run_id=run.config.run_id, config=run.config, test=test)
         result = Result(arm="theirs", seed=run.seed, run_id=record.run_id, status="finished", record=record)
-        lines.append(JsonLines(Result).line(result))
+        lines.append(form.line(result))
     ledger.path.write_bytes(b"".join(lines))
 
 
