@@ -46,6 +46,7 @@ def test_settings_are_brought_into_form():
         ({"rate": float("nan")}, r"--rate must be from 0 to 1\. Received: rate=nan\."),
         ({"rate": True}, r"--rate must be from 0 to 1\. Received: rate=True \(bool\)\."),
         ({"most_steps": 10}, r"--most-steps must be from 1 to 9\. Received: most_steps=10\."),
+        ({"most_steps": 10**400}, r"--most-steps must be from 1 to 9\. Received: most_steps=10000"),
         ({"most_steps": 2.5}, r"--most-steps must be a whole number, from 1 to 9\. Received: .*=2\.5 \(float\)\."),
         ({"most_steps": 2.0}, r"must be a whole number, from 1 to 9\. Received: most_steps=2\.0 \(float\)\."),
         ({"most_steps": np.float64(2)}, r"must be a whole number, .* \(float64\)\."),
