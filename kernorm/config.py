@@ -54,6 +54,7 @@ NOT_IDENTITY = (
 READING: dict[str, Any] = {"image_size": None, "resize": "stretch", "color": None, "test_size": 0.2}
 ADDED: dict[str, Any] = READING | {
     "net_source": None,
+    "net_weights": None,
     "flip": "none",
     "elastic": 0.0,
     "elastic_sigma": 4.0,
@@ -90,6 +91,9 @@ class TrainConfig:
       keras.Input(image_shape), scaled pixels, to logits. conv(x, filters, size=3, strides=1, activation=True) is a
       convolution with norm and ReLU as set here. Without the argument conv, the norms of the model are swapped.
     The file's text is part of the run, kept with it and with what it exports. See python -m kernorm.net."""
+
+    net_weights: Annotated[str | None, tyro.conf.Suppress] = None
+    """The sha256 of the initial weights of a model that was brought from Python; `net_source` is its get_config()."""
 
     net_source: Annotated[str | None, tyro.conf.Suppress] = None
     """The text of an own net's file, of which `net` is the function; filled where a command or call begins."""

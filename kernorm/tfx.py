@@ -70,7 +70,7 @@ def settings_of(fn_args: Any) -> dict[str, Any]:
     given = dict(fn_args.custom_config or {})
     for name in ("labels", "search"):
         given.pop(name, None)
-    held = {"dataset", "reports_dir", "saved_models_dir", "export", "net_source"}
+    held = {"dataset", "reports_dir", "saved_models_dir", "export", "net_source", "net_weights"}
     known = {field.name for field in fields(TrainConfig)} - held
     for name in given:
         if name not in known:

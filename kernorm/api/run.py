@@ -189,21 +189,31 @@ class Run:
         )
 
 
-def train_model(config: TrainConfig | None = None, **settings: Any) -> Run:
+def train_model(config: TrainConfig | None = None, *, model: "keras.Model | None" = None, **settings: Any) -> Run:
     """Trains, measures, reports and exports one run, or what is left of it; never trains a finished one twice.
 
     Args:
         config: all settings at once; else those of the recipe that is named, or the default one.
+        model: a Keras model of your own in the place of a net, of the functional or the sequential API, from pixels (0
+            to 255) to logits, of layers of Keras alone. It stays as it is: what is trained begins with its weights, its
+            norms swapped to `norm` (none: it has none). The run is known by its get_config() and its weights.
         settings: fields of TrainConfig, which override the config's or the recipe's.
 
     Returns:
         The run.
 
     Raises:
-        UsageError: a setting, or what lies in the run's folder, is wrong.
+        UsageError: a setting, the model, or what lies in the run's folder, is wrong.
         RuntimeError: a penalty is not in the loss as configured.
     """
     given = config_of(config, settings)
+    if model is not None:
+        if "net" in settings:
+            raise UsageError("A run is on a net or on a model.", f"net={given.net!r} and model", "Give one of them.")
+        choose_backend()
+        from kernorm.nets.brought import with_model  # Keras, after its backend is chosen
+
+        given = with_model(given, model)
     record = train(given)
     return Run(given.reports_dir / "runs" / record.run_id, record)
 

@@ -45,17 +45,27 @@ def build_model(
     image_shape, num_classes = _checked_shape(image_shape, num_classes)
     _check_scaling(image_shape, mean, std)
     image = keras.Input(image_shape, dtype="uint8", name="image")
-    scale, offset = _scaling(mean, std)
-    scaled = keras.layers.Rescaling(scale, offset, name="scale")(image)
-    if config.net_source is None:
-        conv = Convolutions(config, fused=fused)
-        logits = NETS[config.net](scaled, num_classes, conv)
-        conv.require_known()
+    if config.net_weights is not None:  # which scales by itself
+        net = build_own(config, image_shape, num_classes, fused=fused)
+        takes_bytes = net.inputs[0].dtype == "uint8"
+        logits = net(image if takes_bytes else keras.layers.Rescaling(1.0, name="scale")(image))
     else:
-        logits = build_own(config, image_shape, num_classes, fused=fused)(scaled)
+        scale, offset = _scaling(mean, std)
+        scaled = keras.layers.Rescaling(scale, offset, name="scale")(image)
+        logits = _logits(config, scaled, num_classes, fused)
     model = keras.Model(image, logits, name=f"{config.net}_{config.norm}")
     set_penalties(model, config)
     return model
+
+
+def _logits(config: TrainConfig, scaled: keras.KerasTensor, num_classes: int, fused: bool) -> keras.KerasTensor:
+    """Applies a net of kernorm's, or of a file, to scaled images (N, H, W, C)."""
+    if config.net_source is not None:
+        return build_own(config, tuple(scaled.shape[1:]), num_classes, fused=fused)(scaled)
+    conv = Convolutions(config, fused=fused)
+    logits = NETS[config.net](scaled, num_classes, conv)
+    conv.require_known()
+    return logits
 
 
 def build_model_for(config: TrainConfig, data: Data, *, fused: bool = False) -> keras.Model:

@@ -17,6 +17,7 @@ import numpy as np
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
+from kernorm.nets.brought import rebuilt
 from kernorm.nets.contents import is_graph
 from kernorm.nets.convolution import Convolutions
 from kernorm.nets.layers import Fusible
@@ -36,7 +37,7 @@ _SHAPING = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Identity, k
 def build_own(
     config: TrainConfig, image_shape: tuple[int, int, int], num_classes: int, *, fused: bool = False
 ) -> keras.Model:
-    """Builds the net of a config with `net_source`.
+    """Builds the net of a config with `net_source`: by its function, or from what its get_config() gave.
 
     Args:
         config: names the function, norms and penalties.
@@ -45,14 +46,18 @@ def build_own(
         fused: as in `build_model`.
 
     Returns:
-        A model from scaled pixels (N, H, W, C) to logits (N, K), without penalties of kernorm's.
+        A model from scaled pixels (N, H, W, C) to logits (N, K), without penalties of kernorm's; a model that was
+        brought from Python takes pixels from 0 to 255.
 
     Raises:
         UsageError: the file or function raises, does not return such a model, or the settings do not fit it.
     """
     with _names_and_seeds_of_its_own(config.seed):
-        function = load_function(config)
-        if "conv" in _parameters(config, function):
+        function = load_function(config) if config.net_weights is None else None
+        if function is None:
+            _refuse_settings_of_conv(config)
+            model = _swapped(config, rebuilt(config))
+        elif "conv" in _parameters(config, function):
             conv = Convolutions(config, fused=fused)
             model = _model(config, function, (image_shape, num_classes), conv)
             _check_made(config, model, conv)
@@ -180,7 +185,8 @@ def _check_ends(config: TrainConfig, model: keras.Model, image_shape: tuple[int,
             "Return a model of one input and one output.",
         )
     image, logits = model.inputs[0], model.outputs[0]
-    if tuple(image.shape[1:]) != image_shape or not keras.backend.is_float_dtype(image.dtype):
+    fits = keras.backend.is_float_dtype(image.dtype) or (config.net_weights is not None and image.dtype == "uint8")
+    if tuple(image.shape[1:]) != image_shape or not fits:
         raise UsageError(
             "A net's Input has the shape of the images, in floats.",
             f"{config.net} with {image.dtype} {_shape(image.shape)}, images are {_shape((None, *image_shape))}",

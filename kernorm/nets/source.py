@@ -19,13 +19,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from numpy.typing import NDArray
+
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded, file_and_function
 
-# The file in a run's folder, and in an exported model.
-NET_FILE = "net.py"
 _TRUSTED: set[str] = set()
+# The initial weights of models that were brought from Python, by their sha256.
+_WEIGHTS: dict[str, list[NDArray]] = {}
 
 _LOG = logging.getLogger("kernorm")
 
@@ -37,6 +39,12 @@ def with_net(config: TrainConfig) -> TrainConfig:
         UsageError: the file cannot be read, is no Python, needs a neighbour or has no such function; or the text came
             from a stored run and its user has not said that it may run.
     """
+    if config.net_weights is not None and given_weights(config) is None:
+        raise UsageError(
+            "A model that was brought from Python is given once more to be trained.",
+            f"{config.net}, whose initial weights are not there",
+            "Call kernorm.train_model(model=…) with it.",
+        )
     if config.net_source is not None:
         require_trusted(config)
         return config
@@ -48,6 +56,21 @@ def with_net(config: TrainConfig) -> TrainConfig:
     return replace(config, net=named[1], net_source=text)
 
 
+def net_file(config: TrainConfig) -> str:
+    """Returns the name of the file in a run's folder, and in an exported model, that holds `net_source`."""
+    return "net.json" if config.net_weights is not None else "net.py"
+
+
+def give_weights(digest: str, weights: list[NDArray]) -> None:
+    """Gives this process the initial weights of a model that was brought from Python."""
+    _WEIGHTS[digest] = weights
+
+
+def given_weights(config: TrainConfig) -> list[NDArray] | None:
+    """Returns the initial weights of a config's model; None where there are none in this process."""
+    return _WEIGHTS.get(config.net_weights or "")
+
+
 def trust(text: str | None) -> None:
     """Lets a text run in this process: its user has named the file, or has said that it may."""
     if text is not None:
@@ -55,8 +78,8 @@ def trust(text: str | None) -> None:
 
 
 def is_trusted(config: TrainConfig) -> bool:
-    """Tells whether the net of a config may be built here: kernorm's own, or one whose text its user has named."""
-    return config.net_source is None or _digest(config.net_source) in _TRUSTED
+    """Tells whether the net of a config may be built here: one whose Python its user has named, or that has none."""
+    return config.net_source is None or config.net_weights is not None or _digest(config.net_source) in _TRUSTED
 
 
 def require_trusted(config: TrainConfig) -> None:
@@ -69,7 +92,7 @@ def require_trusted(config: TrainConfig) -> None:
         raise UsageError(
             "The Python of a stored net runs only if its user says so.",
             f"{config.net} of a stored run",
-            f"Read its {NET_FILE}, then give --trust-code (in Python trust_code=True), or name the same file by --net.",
+            "Read its net.py, then give --trust-code (in Python trust_code=True), or name the same file by --net.",
         )
 
 
@@ -84,7 +107,7 @@ def allow_code(config: TrainConfig, net: str | None = None, *, trust_code: bool 
     Raises:
         UsageError: the file cannot be read, holds another text or function, or neither was said.
     """
-    if config.net_source is None:
+    if config.net_source is None or config.net_weights is not None:
         return
     if net is not None:
         _require_same_text(config, net)
@@ -102,7 +125,7 @@ def _require_same_text(config: TrainConfig, net: str) -> None:
         raise UsageError(
             "--net names the file that the run was trained with.",
             f"{net}, which is not {config.net} with the same text",
-            f"Give the run's {NET_FILE}:{config.net}.",
+            f"Give the run's net.py:{config.net}.",
         )
 
 

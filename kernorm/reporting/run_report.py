@@ -18,12 +18,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from kernorm.by_layer import layer_settings
-from kernorm.config import TrainConfig
-from kernorm.nets.source import NET_FILE
-from kernorm.recipes import recipe
 from kernorm.records.data import Duplicates
 from kernorm.records.record import SHOWN, THRESHOLDS, Evaluation, Record
 from kernorm.reporting.charts import FEW, TINY, charts
+from kernorm.reporting.command import command
 from kernorm.reporting.figures import to_png, to_svg
 from kernorm.reporting.format import moment, name_of, points, unpredicted, worst_class
 from kernorm.reporting.page import mistakes_as_uris, page_renderer
@@ -75,25 +73,6 @@ def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> P
     return path
 
 
-def command(config: TrainConfig, backend: str = "tensorflow", run_id: str | None = None) -> str:
-    """Returns the command line that trains this config: its recipe, and each flag that differs from the recipe's.
-
-    An own net is named by the file that its run keeps.
-    """
-    if config.net_source is not None:
-        file = config.reports_dir / "runs" / (run_id or config.run_id) / NET_FILE
-        config = dataclasses.replace(config, net=f"{file}:{config.net}", net_source=None)
-    base = recipe(config.recipe)
-    words = ["python", "-m", "kernorm.train"]
-    if config.recipe != TrainConfig.recipe:
-        words += ["--recipe", config.recipe]
-    for field in dataclasses.fields(config):
-        if getattr(config, field.name) != getattr(base, field.name):
-            words += _flag(field.name, getattr(config, field.name))
-    prefix = "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
-    return prefix + shlex.join(words)
-
-
 def notices(record: Record) -> list[Notice]:
     """Says in plain words what a reader must know before believing the numbers, most serious first."""
     found = [_openings(record), _penalty(record)]
@@ -116,7 +95,7 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
     settings = [
         (field.name, getattr(record.config, field.name), field.default)
         for field in dataclasses.fields(record.config)
-        if field.name != "net_source"
+        if field.name not in ("net_source", "net_weights")
     ]
     return {
         "record": record,
@@ -292,10 +271,3 @@ def _resolution(test: Evaluation) -> Notice:
         f"On {test.count:,} images another single run must differ by more than {least} to be distinguishable "
         "from this one. Another seed (`--seed 1`) moves the result too.",
     )
-
-
-def _flag(name: str, value: object) -> list[str]:
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kernorm.nets.source import NET_FILE
+from kernorm.config import TrainConfig
+from kernorm.nets.source import net_file
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.parity import BATCHES, Logits
 from kernorm.system.files import write_atomically
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _ANSWERS = FOLDER / "answers.npy"
 
 
-def write_own_net(model: "keras.Model", source: str, folder: Path) -> None:
+def write_own_net(model: "keras.Model", config: TrainConfig, folder: Path) -> None:
     """Writes the net's text, and its answers to the images of the warm-up file, into the SavedModel in `folder`."""
     import tensorflow as tf
 
@@ -28,7 +29,7 @@ def write_own_net(model: "keras.Model", source: str, folder: Path) -> None:
     with tf.device("CPU:0"):
         answers = np.asarray(model(recorded_images(folder, max(BATCHES)), training=False), np.float32)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / FOLDER / NET_FILE, source.encode())
+    write_atomically(folder / FOLDER / net_file(config), (config.net_source or "").encode())
     np.save(folder / _ANSWERS, answers)
 
 

@@ -167,7 +167,7 @@ def _fill(version: Version, model: "keras.Model", record: Record, samples: NDArr
     check_answers(model, signatures, record.data.labels, samples)
     write_warmup(version.folder, record.run_id, samples, signatures)
     if record.config.net_source is not None:
-        write_own_net(model, record.config.net_source, version.folder)
+        write_own_net(model, record.config, version.folder)
     versions = dict.fromkeys(_PACKAGES, "not installed as a package") | installed_versions(_PACKAGES)
     write_card(make_card(record, version.number, describe_signatures(signatures), versions), version.folder)
     digest = tree_sha256(version.folder)

@@ -19,7 +19,7 @@ from kernorm.config import TrainConfig, to_json
 from kernorm.datasets.dataset import Dataset, load, prepared_sha256
 from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError
-from kernorm.nets.source import NET_FILE, with_net
+from kernorm.nets.source import net_file, with_net
 from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, Export, Record, read_record, write_record
 from kernorm.saved_model.export import export_in_subprocess, export_run
 from kernorm.saved_model.formats import require_format
@@ -197,7 +197,7 @@ def start_or_resume(config: TrainConfig, folder: Path, data: Dataset | None = No
     done = trainer.resume()
     write_json(folder / "config.json", to_json(config))
     if config.net_source is not None:
-        write_atomically(folder / NET_FILE, config.net_source.encode())
+        write_atomically(folder / net_file(config), config.net_source.encode())
     return trainer, done
 
 

@@ -1,14 +1,24 @@
-"""Ten models that others would bring: their norms swapped and their penalties proven, or a refusal that says why."""
+"""Models that others would bring: ten of them swapped and proven or refused, and what a run on one is known by."""
+
+import json
 
 import keras
 import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
 
+import kernorm
+from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
+from kernorm.nets import source
+from kernorm.nets.brought import with_model
 from kernorm.nets.contents import is_kernel
+from kernorm.nets.model import build_model
 from kernorm.nets.proof import prove_penalty
+from kernorm.nets.source import allow_code, with_net
 from kernorm.nets.swap import SWAPPED, add_penalties, swap_norm
+from kernorm.saved_model.inference import load_in_batches
+from kernorm.training.diagnostics import layer_table
 
 R = keras.regularizers
 CLASSES = 4
@@ -154,3 +164,157 @@ def test_a_model_that_somebody_brings(build):
     for old, new in zip(model.weights, swap_norm(swapped, "bn").weights, strict=True):
         assert old.path.split("/")[-2:] == new.path.split("/")[-2:]
         np.testing.assert_array_equal(old, new)
+
+
+def brought(seed=0, **words):
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((8, 8, 3))
+    x = block(L.Rescaling(1 / 255)(image), 4, **words)
+    return keras.Model(image, L.Dense(CLASSES, name="top")(L.GlobalAveragePooling2D()(x)), name="my-model")
+
+
+def build(model, **settings):
+    config = with_model(TrainConfig(**{"norm": "bn", "batch_size": 4, **settings}), model)
+    return build_model(config, image_shape=(8, 8, 3), num_classes=CLASSES), config
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """The initial weights that this process was given."""
+    monkeypatch.setattr(source, "_WEIGHTS", {})
+    return source._WEIGHTS
+
+
+def test_a_run_begins_with_the_weights_of_the_model_and_takes_pixels_as_they_are(given, rng):
+    model = brought()
+    pixels = rng.integers(0, 256, (4, 8, 8, 3), np.uint8)
+    built, config = build(model, l2=1e-3)
+    np.testing.assert_allclose(built(pixels), model(pixels.astype(np.float32)), rtol=1e-5, atol=1e-5)
+    assert [row.l2 for row in layer_table(built, config) if row.kernel_norm] == [1e-3, 1e-3]
+    swapped, _ = build(model, norm="gn")
+    kinds = [type(layer).__name__ for layer in swapped._flatten_layers()]
+    assert "GroupNormalization" in kinds
+    assert "BatchNormalization" not in kinds
+    for mine, its in zip(model.weights[:1], swapped.weights[:1], strict=True):
+        np.testing.assert_array_equal(mine, its)
+    assert all(variable.regularizer is None for variable in model.weights)  # what was brought stays as it was
+
+
+def test_a_run_is_known_by_the_configuration_and_the_weights(given):
+    first = build(brought())[1]
+    assert (first.net, first.run_id.split("-")[0]) == ("my_model", "my_model")
+    model = brought()
+    model.compile("adam", "mse")
+    names = [layer.name for layer in model.layers]
+    same = keras.Model.from_config(brought().get_config())
+    same.set_weights(brought().get_weights())
+    again, other = with_model(TrainConfig(), same), with_model(TrainConfig(), same)
+    assert again.identity == other.identity
+    same.layers[-1].kernel.assign(2 * same.layers[-1].kernel)
+    changed = with_model(TrainConfig(), same)
+    assert changed.net_source == again.net_source
+    assert changed.run_id != again.run_id
+    assert len(names) == len(same.layers)
+    compiled = with_model(TrainConfig(), model)
+    model.compile("sgd", "mse")
+    assert with_model(TrainConfig(), model).run_id == compiled.run_id
+    model.layers[-1].trainable = False
+    assert with_model(TrainConfig(), model).run_id != compiled.run_id
+
+
+def test_its_weights_are_given_once_more_to_be_trained_but_not_to_be_loaded(given, rng):
+    built, config = build(brought())
+    given.clear()
+    with pytest.raises(
+        UsageError, match=r"^A model that was brought from Python is given once more .*: my_model, whose"
+    ):
+        with_net(config)
+    shapes = [variable.shape for variable in build_model(config, image_shape=(8, 8, 3), num_classes=CLASSES).weights]
+    assert shapes == [variable.shape for variable in built.weights]
+    allow_code(config)  # there is none
+
+
+def custom():
+    image = keras.Input((8, 8, 3))
+    return head(image, OwnLayer(name="own")(image))
+
+
+def with_function():
+    image = keras.Input((8, 8, 3))
+    return head(image, L.Conv2D(3, 3, activation=lambda x: x)(image))
+
+
+def with_lambda():
+    image = keras.Input((8, 8, 3))
+    return head(image, L.Lambda(lambda x: x)(image))
+
+
+def without_config():
+    model = own_model()
+    image = keras.Input((32, 32, 3))
+    return keras.Model(image, model(image))
+
+
+def set_later():
+    model = brought()
+    model.layers[-1].kernel.regularizer = R.L2(1e-3)
+    return model
+
+
+def penalized():
+    return brought(kernel_regularizer=R.L2(1e-3))
+
+
+def probabilities():
+    model = brought()
+    return keras.Model(model.input, L.Softmax()(model.output))
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (
+            own_model,
+            {},
+            r"^A model that is trained is built, .* Received: own_model, a OwnModel\. Build it so: a subcl",
+        ),
+        (lambda: 3, {}, r"Received: 3, a int\."),
+        (custom, {}, r"^A model that is trained is made of layers of Keras .* Received: OwnLayer in functional"),
+        (with_function, {}, r"Received: a lambda in functional.* Use one of Keras, or write the net in a file"),
+        (with_lambda, {}, r"Received: a lambda in functional"),
+        (without_config, {}, r"^A model that is trained (has a get_config|is made of)"),
+        (set_later, {}, r"^A model that is trained is what its get_config\(\) describes\. Received: top/kernel, whose"),
+        (penalized, {"l2": 1e-3}, r"^A weight has one penalty\. Received: conv2d.* of my_model with L2 of its own"),
+        (probabilities, {}, r"^A net ends in logits: .* which ends in softmax\."),
+        (brought, {"dropout": 0.1}, r"^--dropout belongs to nets whose function has the argument conv\."),
+        (lambda: keras.Model(*[keras.Input((9, 8, 3))] * 2), {"norm": "none"}, r"images are Nx8x8x3\."),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused_in_one_line(make, settings, message, given):
+    with pytest.raises(UsageError, match=message) as refused:
+        build(make(), **settings)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_model_leaves_what_any_run_leaves_and_needs_no_python(given, tmp_path, boxes_cache, rng):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((20, 20, 1), dtype="uint8")
+    x = L.Rescaling(1 / 255, dtype="float32")(image)
+    model = keras.Model(image, L.Dense(10)(L.GlobalAveragePooling2D()(block(x, 6, strides=2))), name="mine")
+    places = {"reports_dir": tmp_path / "reports", "saved_models_dir": tmp_path / "saved_models"}
+    settings = {"dataset": "boxes", "validation_size": 32, "batch_size": 40, "epochs": 1, "norm": "gn", "l2": 1e-3}
+    run = kernorm.train_model(model=model, **settings, **places)
+    assert run.run_id.startswith("boxes-mine-gn-l2_0.001-bs40-s0-")
+    assert json.loads((run.folder / "net.json").read_text())["class_name"] == "Functional"
+    assert "kernorm.train_model(model=mine, norm=&#39;gn&#39;, l2=0.001" in (run.folder / "report.html").read_text()
+    assert kernorm.train_model(model=model, **settings, **places).record == run.record
+    given.clear()
+    images, _ = run.load_validation()
+    wanted = kernorm.load_run(run.folder).load_model().predict(images, verbose=0)
+    exported = kernorm.load_run(run.folder).export(tmp_path / "again")
+    np.testing.assert_allclose(load_in_batches(exported.path)(images), wanted, atol=1e-5)
+    with pytest.raises(UsageError, match=r"^A model that was brought from Python is given once more"):
+        kernorm.train_model(run.config, seed=1)
+    with pytest.raises(UsageError, match=r"^A run is on a net or on a model\. Received: net='eva4' and model\."):
+        kernorm.train_model(model=model, net="eva4")

@@ -1,12 +1,22 @@
 """Residual nets of kernorm's: parameters by formula, and images of many sizes."""
 
+import os
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
+import kernorm
 from kernorm.config import TrainConfig
+from kernorm.datasets.arrays import Arrays, content_sha256
+from kernorm.datasets.cache import write
 from kernorm.errors import UsageError
 from kernorm.nets.model import build_model
+from kernorm.records.record import read_record
+from kernorm.saved_model.formats import FORMATS
+from kernorm.saved_model.inference import load_saved_model
 
 
 def build(net, shape=(32, 32, 3), classes=10, **settings):
@@ -59,3 +69,43 @@ def test_a_shortcut_that_halves_the_map_averages_it_first():
     strides = {layer.name: layer.strides for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
     assert {name for name, value in strides.items() if value == (2, 2)} == {"conv5", "conv8"}
     assert not hasattr(model.get_layer("conv1"), "bias") or model.get_layer("conv1").bias is None
+
+
+@pytest.fixture
+def noise(tmp_path, monkeypatch):
+    """A cache with 2,000 training images of noise, 32x32x3, and their labels by chance."""
+    generator = np.random.default_rng(0)
+    labels = tuple("0123456789")
+    values = {}
+    for part, count in (("train", 2000), ("test", 200)):
+        values[f"{part}_images"] = generator.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        values[f"{part}_labels"] = generator.permutation(np.arange(count, dtype=np.int32) % 10)
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(tmp_path / "cache"))
+    write(Arrays(name="noise", version="1.0.0", labels=labels, sha256=content_sha256(labels, values), **values))
+    monkeypatch.chdir(tmp_path)
+    return values["test_images"], values["test_labels"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_resnet8_trains_and_answers_alike_in_every_runtime(backend, noise, tmp_path, start):
+    words = ["--net", "resnet8", "--dataset", "noise", "--epochs", "3", "--batch-size", "100", "--no-report"]
+    process = start(
+        [sys.executable, "-m", "kernorm.train", *words, "--format", *FORMATS],
+        KERAS_BACKEND=backend,
+        KERNORM_CACHE_DIR=os.environ["KERNORM_CACHE_DIR"],
+        PYTHONPATH=str(Path(kernorm.__file__).parents[1]),
+    )
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    (path,) = tmp_path.glob("reports/runs/*/record.json")
+    record = read_record(path)
+    assert record.environment.backend == backend
+    assert record.history[-1].cross_entropy < record.history[1].cross_entropy  # noise can be learned by heart
+    exported = Path(record.export.path)
+    images, labels = noise
+    wanted = load_saved_model(exported)(images)
+    assert (wanted.argmax(-1) != labels).sum() == record.test.errors
+    for form in FORMATS.values():
+        found = form.load(exported.with_name(exported.name + form.suffixes[0]))(images)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * max(1, np.abs(wanted).max()))

@@ -13,9 +13,10 @@ from kernorm.config import TrainConfig
 from kernorm.recipes import recipe, recipe_of_words
 from kernorm.records.data import Duplicates
 from kernorm.records.record import Export, Opening, read_record, write_record
+from kernorm.reporting.command import command
 from kernorm.reporting.figures import PALETTE
 from kernorm.reporting.format import duration, moment, percent, points
-from kernorm.reporting.run_report import command, notices, write_report
+from kernorm.reporting.run_report import notices, write_report
 from kernorm.stats.intervals import wilson
 from kernorm.stats.scores import resolution
 from tests.builders import Page, make_evaluation, make_history, make_mistakes, make_record
@@ -460,7 +461,7 @@ def test_settings_that_differ_come_first(page):
     differing = [row for row in page.rows if len(row) == 3 and row[0] in ("norm", "l2", "epochs")]
     assert differing == [["norm", "ln", "bn"], ["l2", "0.01", "0.0"]]
     assert "Settings that differ from the defaults: 2" in page.text
-    settings = len(dataclasses.fields(TrainConfig)) - 1  # an own net's text has its own place
+    settings = len(dataclasses.fields(TrainConfig)) - 2  # an own net, whose text has its own place
     assert f"All {settings} settings" in page.text
 
 

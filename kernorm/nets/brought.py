@@ -1,0 +1,108 @@
+"""A Keras model that a user brings from Python: known by its get_config() and its initial weights.
+
+Unlike a file it runs none of its user's Python, here or elsewhere: it is made of layers of Keras or kernorm, and is
+rebuilt from its configuration. It takes pixels from 0 to 255, as `fit` would give them; what scales them is in it.
+"""
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kernorm.config import TrainConfig
+from kernorm.errors import UsageError, one_line
+from kernorm.nets.contents import is_graph
+from kernorm.nets.source import give_weights, given_weights
+
+# What serializing adds that is not the model: how it was compiled, and built.
+_LEFT_OUT = ("compile_config", "build_config")
+
+
+def with_model(config: TrainConfig, model: Any) -> TrainConfig:
+    """Returns the config of a run on a user's model, whose initial weights are given to this process.
+
+    Raises:
+        UsageError: it is not of the functional or sequential API, not built, not made of Keras' own layers alone, or
+            not what its get_config() describes.
+    """
+    if not is_graph(model) or not model.built:
+        raise UsageError(
+            "A model that is trained is built, by the functional or the sequential API.",
+            f"{getattr(model, 'name', model)!s}, a {type(model).__name__}",
+            "Build it so: a subclassed one has no get_config() from which it could be rebuilt.",
+        )
+    text = _form(model)
+    weights = [np.array(ops.convert_to_numpy(variable)) for variable in model.weights]
+    total = hashlib.sha256()
+    for values in weights:
+        total.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
+    name = re.sub(r"\W", "_", model.name, flags=re.ASCII)
+    config = replace(config, net=name, net_source=text, net_weights=total.hexdigest())
+    give_weights(total.hexdigest(), weights)
+    _require_same(model, rebuilt(config))
+    return config
+
+
+def rebuilt(config: TrainConfig) -> keras.Model:
+    """Builds the model of a config from its get_config(), with its initial weights where they were given."""
+    model = keras.saving.deserialize_keras_object(json.loads(config.net_source or ""))
+    weights = given_weights(config)
+    if weights is not None:
+        model.set_weights(weights)
+    return model
+
+
+def _form(model: keras.Model) -> str:
+    """Returns a model's get_config() as text; refuses what only its user's Python could make of it again."""
+    try:
+        with warnings.catch_warnings():  # of lambdas, which are refused below
+            warnings.simplefilter("ignore", UserWarning)
+            form = keras.saving.serialize_keras_object(model)
+        text = json.dumps({name: value for name, value in form.items() if name not in _LEFT_OUT}, sort_keys=True)
+    except Exception as error:  # whatever a user's get_config may raise
+        raise UsageError(
+            "A model that is trained has a get_config().", f"{model.name}, {one_line(error)}", "Give its layers one."
+        ) from None
+    if foreign := next(_foreign(json.loads(text)), None):
+        raise UsageError(
+            "A model that is trained is made of layers of Keras or kernorm alone, so that it is rebuilt anywhere.",
+            f"{foreign} in {model.name}",
+            "Use one of Keras, or write the net in a file: net='FILE.py:FUNCTION'.",
+        )
+    return text
+
+
+def _foreign(form: Any) -> Iterator[str]:
+    """Yields what in a serialized model is of a user's own Python."""
+    if isinstance(form, list):
+        for item in form:
+            yield from _foreign(item)
+    if not isinstance(form, dict):
+        return
+    registered, module = form.get("registered_name"), form.get("module") or ""
+    if set(form) == {"value"}:  # the code of a lambda, where Keras expects a function by name
+        yield "a lambda"
+    elif form.get("class_name") in ("__lambda__", "function", "Lambda"):
+        yield str(form["config"]) if form["class_name"] == "function" else "a lambda"
+    elif registered and not registered.startswith("kernorm>") and module.partition(".")[0] != "keras":
+        yield str(form["class_name"])
+    for value in form.values():
+        yield from _foreign(value)
+
+
+def _require_same(model: keras.Model, other: keras.Model) -> None:
+    """Refuses a model with regularizers or frozen weights that its get_config() does not tell of."""
+    for mine, its in zip(model.weights, other.weights, strict=True):
+        if (mine.trainable, bool(mine.regularizer)) != (its.trainable, bool(its.regularizer)):
+            raise UsageError(
+                "A model that is trained is what its get_config() describes.",
+                f"{mine.path}, whose regularizer, or whether it is trained, was set later",
+                "Set it by kernorm.add_penalties, or by layer.trainable.",
+            )
