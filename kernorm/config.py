@@ -29,6 +29,7 @@ FormatName = Literal["onnx", "openvino", "litert"]
 Tracker = Literal["none", "wandb", "mlflow"]
 Flip = Literal["none", "horizontal", "vertical", "both"]
 Fill = Literal["constant", "reflect", "nearest"]
+ClassWeight = Literal["none", "balanced"]
 Resize = Literal["stretch", "crop", "pad"]
 Color = Literal["rgb", "grayscale"]
 
@@ -64,6 +65,7 @@ ADDED: dict[str, Any] = READING | {
     "ema": 0.0,
     "label_smoothing": 0.0,
     "warmup": 0.0,
+    "class_weight": "none",
 }
 
 
@@ -143,6 +145,10 @@ class TrainConfig:
 
     batch_size: Annotated[int, Limit(1, math.inf, "at least 1")] = 64
     """Images a training step sees; the last step of an epoch takes what is left."""
+
+    class_weight: ClassWeight = "none"
+    """How much an image counts in the cross-entropy that is minimized. balanced: scikit-learn's N / (K·n_k), so that
+    each of K classes weighs alike, however few training images n_k it has."""
 
     optimizer: OptimizerName = "sgd"
     """What moves the weights:

@@ -28,6 +28,7 @@ from kernorm.training.averages import require_forgetting, use_averages
 from kernorm.training.callbacks import Diverged, RunLog, TrainingState
 from kernorm.training.diagnostics import Watch, layer_table, prune_table, pruned_logits
 from kernorm.training.environment import describe_environment
+from kernorm.training.losses import class_weights, rest_of
 from kernorm.training.schedules import schedule_tables
 from kernorm.training.trackers import trackers
 
@@ -58,11 +59,12 @@ class Trainer:
         self.batches = Batches(self.data.train.images, self.data.train.labels, config)
         self.tables = schedule_tables(config, self.batches.num_batches)
         require_forgetting(config, len(self.tables[0]))
-        self.model = compiled_model(config, self.data.info, self.tables)
+        self.class_weights = class_weights(config, self.data.train.labels, len(self.data.info.labels))
+        self.model = compiled_model(config, self.data.info, self.tables, self.class_weights)
         self.monitored = "test" if config.select == "test" else "validation" if self.data.validation else "none"
         probe = self.batches[0]
         self.watch = Watch(self.model, config, self.data.train.images)
-        proof = prove(self.model, config, *probe, own=self.watch.own.of(probe[0]))
+        proof = prove(self.model, config, *probe, self.watch.own.of(probe[0]), self.class_weights)
         penalty = measure(self.model, config)
         first = Epoch(
             epoch=0,
@@ -134,8 +136,7 @@ class Trainer:
 
     def fit(self, done: int) -> None:
         """Trains the epochs that are left, up to `stop_after`; a diverged loss raises Diverged."""
-        rest = "penalties and label smoothing" if self.config.label_smoothing else "penalties"
-        steps = self.batches.num_batches
+        rest, steps = rest_of(self.config), self.batches.num_batches
         with RunProgress(epochs=self.config.epochs, steps_per_epoch=steps, done=done, rest=rest) as progress:
             progress.line(self.announce() + (f"\nresumed after epoch {done}" if done else ""))
             if done >= self.last:
@@ -289,11 +290,9 @@ class Trainer:
         self.record = replace(
             self.so_far(),
             train=evaluate(logits.train, self.data.train.labels, "train", keep_mistakes=False),
-            validation=(
-                evaluate(logits.validation, validation.labels, "validation")
-                if validation and logits.validation is not None
-                else None
-            ),
+            validation=evaluate(logits.validation, validation.labels, "validation")
+            if validation and logits.validation is not None
+            else None,
             test=measured,
             test_last=None if logits.test_last is None else evaluate(logits.test_last, test.labels, "test"),
             layers=layer_table(self.model, self.config),
