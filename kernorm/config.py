@@ -45,6 +45,7 @@ NOT_IDENTITY = (
     "format",
     "push",
     "report",
+    "pictures",
     "retrain",
     "stop_after",
 )
@@ -312,11 +313,15 @@ class TrainConfig:
     what each needs."""
 
     push: bool = False
-    """Then evaluate it against MNIST's thresholds and the newest blessed version, validate it in the runtimes of this
-    machine, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
+    """Then evaluate it against the thresholds that come with its set (there are some for mnist) and the newest blessed
+    version, validate it in the runtimes of this machine, and publish it as saved_models/kernorm/<version>/. Exit code 1
+    if it is refused."""
 
     report: bool = True
     """Write report.html and its pictures; the same command again adds them to a run that was trained without."""
+
+    pictures: bool = True
+    """Show misclassified images in reports. --no-pictures: no image of the set on a page or in the reports folder."""
 
     track: Tracker = "none"
     """Also log to Weights & Biases or MLflow, offline unless they are configured otherwise (pip install wandb or
@@ -387,9 +392,14 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def without_places(config: TrainConfig) -> TrainConfig:
-    """Returns the config with the defaults of PLACES: the same run, without the folders of one machine."""
+    """Returns the config with the defaults of NOT_IDENTITY: the same run, without the folders of one machine.
+
+    That pages are to show no picture stays.
+    """
     defaults: dict[str, Any] = {
-        field.name: field.default for field in dataclasses.fields(config) if field.name in NOT_IDENTITY
+        field.name: field.default
+        for field in dataclasses.fields(config)
+        if field.name in NOT_IDENTITY and field.name != "pictures"
     }
     return dataclasses.replace(config, **defaults)
 

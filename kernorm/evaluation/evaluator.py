@@ -71,7 +71,7 @@ def evaluate_model(
             the data cannot be used.
     """
     card, digest = verify_integrity(path)
-    limits = read_thresholds(thresholds, card.data.labels) if thresholds else ()
+    limits = read_thresholds(thresholds, card.data.labels, card.data.name) if thresholds else ()
     before = _baseline_path(baseline, published)
     compared = {other: verify_integrity(other)[0] for other in (*others, *([before] if before else []))}
     for other, its_card in compared.items():

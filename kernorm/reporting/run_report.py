@@ -22,10 +22,11 @@ from kernorm.config import TrainConfig
 from kernorm.nets.source import NET_FILE
 from kernorm.recipes import recipe
 from kernorm.records.data import Duplicates
-from kernorm.records.record import SHOWN, THRESHOLDS, Evaluation, Record
+from kernorm.records.record import THRESHOLDS, Evaluation, Record
 from kernorm.reporting.charts import FEW, TINY, charts
 from kernorm.reporting.figures import to_png, to_svg
 from kernorm.reporting.format import moment, name_of, points, unpredicted, worst_class
+from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.page import mistakes_as_uris, page_renderer
 from kernorm.stats.scores import (
     BY_CLASS,
@@ -50,17 +51,18 @@ class Notice:
 def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> Path:
     """Writes report.html and the PNG files of its charts into `folder`, each atomically, and returns the page's path.
 
-    `mistakes` (M, H, W, C) are the images of the first mistakes of the test evaluation, up to 25, in its order.
+    `mistakes` (M, H, W, C) are the images of `drawn_mistakes` of the test evaluation, in their order; none where the
+    config wants no pictures.
 
     Raises:
         ValueError: there are more or fewer images than that.
         OSError: the disk is full or the folder cannot be written.
     """
-    expected = min(SHOWN, len(record.test.mistakes)) if record.test else 0
+    expected = len(drawn_mistakes(record.test)) if record.config.pictures else 0
     if len(mistakes) != expected:
         raise ValueError(
-            f"A report takes an image for each of the first {SHOWN} mistakes on the test split. Received: "
-            f"{len(mistakes)} images for {expected} mistakes. Give those of record.test."
+            "A report takes an image for each mistake that is drawn from the test split. Received: "
+            f"{len(mistakes)} images for {expected} mistakes. Give those of drawn_mistakes(record.test)."
         )
     drawn = charts(record, mistakes)
     for name, group in drawn.items():
@@ -113,8 +115,13 @@ def notices(record: Record) -> list[Notice]:
 def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
     evaluation = record.test or record.validation
     splits = [split for split in (record.train, record.validation, record.test) if split]
+    # The default set is no default for a run on another one.
     settings = [
-        (field.name, getattr(record.config, field.name), field.default)
+        (
+            field.name,
+            getattr(record.config, field.name),
+            record.config.dataset if field.name == "dataset" else field.default,
+        )
         for field in dataclasses.fields(record.config)
         if field.name != "net_source"
     ]
@@ -129,8 +136,7 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
         "uneven": record.test is not None and is_uneven(map(sum, record.test.confusion)),
         "worst_class": partial(worst_class, labels=record.data.labels),
         "name": partial(name_of, labels=record.data.labels),
-        "tiles": list(zip(mistakes_as_uris(mistakes), record.test.mistakes, strict=False)) if record.test else [],
-        "grey": mistakes.ndim == 4 and mistakes.shape[-1] != 3,
+        "tiles": list(zip(mistakes_as_uris(mistakes), drawn_mistakes(record.test), strict=False)),
         "class_accuracies": class_accuracies(evaluation.confusion) if evaluation else (),
         "confusions": frequent_confusions(record.test.confusion, 16) if record.test else [],
         "sure_mistakes": sum(mistake.confidence > 0.9 for mistake in record.test.mistakes) if record.test else 0,

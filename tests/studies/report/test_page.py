@@ -21,9 +21,10 @@ from kernorm.studies.metrics import METRICS
 from kernorm.studies.published import Published, Statement
 from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
+from kernorm.studies.report.cautions import cautions
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.report.tables import tables_csv
-from kernorm.studies.report.words import answers, cautions, sentence
+from kernorm.studies.report.words import answers, sentence
 from kernorm.studies.wording import (
     decided_interval,
     half,
