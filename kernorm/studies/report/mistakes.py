@@ -32,9 +32,9 @@ ACROSS, OWN, GRIDS = 25, 10, 12
 class Grid:
     """Images that the most runs got wrong, of one arm or of all arms on one data set (`arm` empty).
 
-    `every` counts how many were wrong in at least one run, `pictures` are the images by index, empty where the data set
-    is not available or its images are not to be shown. Of images that are wrong as often, those that a hash draws come
-    first, class by class.
+    `every` counts how many were wrong in at least one run. `pictures` are the images by index, empty where the data set
+    is not available, or where they are `hidden`. Of images that are wrong as often, those that a hash draws come first,
+    class by class.
     """
 
     arm: str
@@ -44,6 +44,7 @@ class Grid:
     every: tuple[HardImage, ...]
     runs: int
     pictures: dict[int, NDArray[np.uint8]]
+    hidden: bool = False
 
     @property
     def uris(self) -> list[str]:
@@ -91,11 +92,12 @@ def grids_of(arms: Sequence[Arm]) -> list[Grid]:
         for arm in group[:GRIDS]:
             mine = _drawn(arm.summary.hard)
             chosen.append((arm.name, mine, mine[:OWN]))
-        wanted = [image for _, _, shown in chosen for image in shown] if _shows_pictures(group) else []
+        hidden = not _shows_pictures(group)
+        wanted = [] if hidden else [image for _, _, shown in chosen for image in shown]
         pictures = _pictures(group[0].summary.config, data, wanted)
         for name, every, shown in chosen:
             of_these = {image.index: pictures[image.index] for image in shown if image.index in pictures}
-            grids.append(Grid(name, dataset, data, shown, every, every[0].runs, of_these))
+            grids.append(Grid(name, dataset, data, shown, every, every[0].runs, of_these, hidden))
     return sorted(grids, key=lambda grid: bool(grid.arm))
 
 

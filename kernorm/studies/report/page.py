@@ -102,7 +102,7 @@ def _page(
         drawn={name: [panel.name for panel in group] for name, group in drawn.items()},
         grids=grids,
         looks=looks,
-        hidden=not all(run.config.pictures for run in study.runs()),
+        hidden=any(grid.hidden for grid in grids),
         answers=answers(summary),
         cautions=cautions(study, summary, ledger, looks),
         sentence=lambda arm: sentence(arm, summary.metric),

@@ -512,6 +512,20 @@ def test_without_the_data_set_there_are_no_pictures(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("misclassified*"))
 
 
+@pytest.mark.parametrize("hiding", ["arm", "record"])
+def test_without_pictures_the_test_split_stays_closed(tmp_path, monkeypatch, hiding):
+    """As the study asks for it, or as its runs were asked for it when they were trained."""
+    monkeypatch.setattr(mistakes, "load_test_split", lambda *_, **__: pytest.fail("it was opened"))
+    monkeypatch.setattr(module, "charts", lambda *_: {})
+    hidden, open_ = (a_study({"bn": TrainConfig(epochs=2, pictures=pictures)}) for pictures in (False, True))
+    results = some_results(hidden if hiding == "record" else open_, {"bn": (3, 4)})
+    page = write(hidden if hiding == "arm" else open_, results, tmp_path)
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert not list(tmp_path.glob("misclassified*"))
+    assert "The test split was opened 2 times 2 times by 2 finished runs, once each, at its end." in page.text
+    assert "Without pictures ( --no-pictures )." in page.text
+
+
 def test_many_arms_are_told_by_those_that_differ(tmp_path, undrawn):
     study = a_study({f"arm {n}": TrainConfig(epochs=1, l1=n * 1e-6) for n in range(14)})
     errors = {f"arm {n}": (20 + n % 3, 22, 21) for n in range(14)} | {"arm 7": (90, 91, 92)}
