@@ -7,16 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kernorm.config import TrainConfig
 from kernorm.datasets.splits import stratified_order
 from kernorm.records.record import SHOWN, Evaluation, Mistake
 
 
-def drawn_mistakes(evaluation: Evaluation | None) -> list[Mistake]:
+def drawn_mistakes(evaluation: Evaluation | None, config: TrainConfig | None = None) -> list[Mistake]:
     """Returns up to SHOWN mistakes of an evaluation, class by class; they depend on the mistakes alone.
 
-    Each class has its share of them, and one at least, as far as there are no more classes.
+    Each class has its share of them, and one at least, as far as there are no more classes. None where the run's
+    config wants no pictures.
     """
-    mistakes = evaluation.mistakes if evaluation else ()
+    mistakes = evaluation.mistakes if evaluation and (config is None or config.pictures) else ()
     order = drawn_order([one.index for one in mistakes], [one.target for one in mistakes])
     return sorted((mistakes[place] for place in order[:SHOWN]), key=lambda one: (one.target, one.index))
 

@@ -28,14 +28,7 @@ from kernorm.reporting.figures import to_png, to_svg
 from kernorm.reporting.format import moment, name_of, points, unpredicted, worst_class
 from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.page import mistakes_as_uris, page_renderer
-from kernorm.stats.scores import (
-    BY_CLASS,
-    balanced_accuracy,
-    class_accuracies,
-    frequent_confusions,
-    is_uneven,
-    resolution,
-)
+from kernorm.stats.scores import BY_CLASS, class_accuracies, frequent_confusions, is_uneven, resolution
 from kernorm.system.files import write_atomically
 
 
@@ -58,7 +51,7 @@ def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> P
         ValueError: there are more or fewer images than that.
         OSError: the disk is full or the folder cannot be written.
     """
-    expected = len(drawn_mistakes(record.test)) if record.config.pictures else 0
+    expected = len(drawn_mistakes(record.test, record.config))
     if len(mistakes) != expected:
         raise ValueError(
             "A report takes an image for each mistake that is drawn from the test split. Received: "
@@ -115,13 +108,8 @@ def notices(record: Record) -> list[Notice]:
 def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
     evaluation = record.test or record.validation
     splits = [split for split in (record.train, record.validation, record.test) if split]
-    # The default set is no default for a run on another one.
     settings = [
-        (
-            field.name,
-            getattr(record.config, field.name),
-            record.config.dataset if field.name == "dataset" else field.default,
-        )
+        (field.name, getattr(record.config, field.name), field.default)
         for field in dataclasses.fields(record.config)
         if field.name != "net_source"
     ]
@@ -146,7 +134,7 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
         "tiny": TINY,
         "grouped": any(layer.groups is not None for layer in record.layers),
         "settings": settings,
-        "changed": [setting for setting in settings if setting[1] != setting[2]],
+        "changed": [setting for setting in settings if setting[1] != setting[2] and setting[0] != "dataset"],
         "command": command(record.config, record.environment.backend, record.run_id),
         **_serving(record),
         "sizes": {"train": record.data.train, "validation": record.data.validation, "test": record.data.test},
@@ -252,7 +240,7 @@ def _unpredicted(test: Evaluation, labels: Sequence[str]) -> list[Notice]:
     if found is None:
         return []
     title, names = found
-    mean = 100 * balanced_accuracy(test.confusion)
+    mean = 100 * BY_CLASS["balanced_accuracy"](test.confusion)
     return [Notice("bad", title, f"{names}. The balanced accuracy, the mean over classes, is {mean:.1f} %.")]
 
 

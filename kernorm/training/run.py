@@ -157,7 +157,7 @@ def _write_missing_report(record: Record, folder: Path) -> Record:
     images = data.train.images[:0]
     if record.test and record.config.pictures:
         test, _ = data.test.open(purpose="pictures for the report", epoch=record.selected_epoch or 0)
-        images = test[[mistake.index for mistake in drawn_mistakes(record.test)]]
+        images = test[[mistake.index for mistake in drawn_mistakes(record.test, record.config)]]
         record = replace(record, openings=(*record.openings, *data.test.openings))
         write_record(record, folder / RECORD)
     write_report(record, folder, images)
