@@ -29,6 +29,7 @@ FormatName = Literal["onnx", "openvino", "litert"]
 Tracker = Literal["none", "wandb", "mlflow"]
 Flip = Literal["none", "horizontal", "vertical", "both"]
 Fill = Literal["constant", "reflect", "nearest"]
+ClassWeight = Literal["none", "balanced"]
 Resize = Literal["stretch", "crop", "pad"]
 Color = Literal["rgb", "grayscale"]
 
@@ -44,6 +45,7 @@ NOT_IDENTITY = (
     "format",
     "push",
     "report",
+    "pictures",
     "retrain",
     "stop_after",
 )
@@ -65,6 +67,7 @@ ADDED: dict[str, Any] = READING | {
     "ema": 0.0,
     "label_smoothing": 0.0,
     "warmup": 0.0,
+    "class_weight": "none",
 }
 
 
@@ -147,6 +150,10 @@ class TrainConfig:
 
     batch_size: Annotated[int, Limit(1, math.inf, "at least 1")] = 64
     """Images a training step sees; the last step of an epoch takes what is left."""
+
+    class_weight: ClassWeight = "none"
+    """How much an image counts in the cross-entropy that is minimized. balanced: scikit-learn's N / (K·n_k), so that
+    each of K classes weighs alike, however few training images n_k it has."""
 
     optimizer: OptimizerName = "sgd"
     """What moves the weights:
@@ -310,11 +317,15 @@ class TrainConfig:
     what each needs."""
 
     push: bool = False
-    """Then evaluate it against MNIST's thresholds and the newest blessed version, validate it in the runtimes of this
-    machine, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
+    """Then evaluate it against the thresholds that come with its set (there are some for mnist) and the newest blessed
+    version, validate it in the runtimes of this machine, and publish it as saved_models/kernorm/<version>/. Exit code 1
+    if it is refused."""
 
     report: bool = True
     """Write report.html and its pictures; the same command again adds them to a run that was trained without."""
+
+    pictures: bool = True
+    """Show misclassified images in reports. --no-pictures: no image of the set on a page or in the reports folder."""
 
     track: Tracker = "none"
     """Also log to Weights & Biases or MLflow, offline unless they are configured otherwise (pip install wandb or
@@ -385,9 +396,14 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def without_places(config: TrainConfig) -> TrainConfig:
-    """Returns the config with the defaults of PLACES: the same run, without the folders of one machine."""
+    """Returns the config with the defaults of NOT_IDENTITY: the same run, without the folders of one machine.
+
+    That pages are to show no picture stays.
+    """
     defaults: dict[str, Any] = {
-        field.name: field.default for field in dataclasses.fields(config) if field.name in NOT_IDENTITY
+        field.name: field.default
+        for field in dataclasses.fields(config)
+        if field.name in NOT_IDENTITY and field.name != "pictures"
     }
     return dataclasses.replace(config, **defaults)
 

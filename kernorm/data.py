@@ -14,7 +14,7 @@ import tyro
 
 from kernorm.config import Color, Resize, TrainConfig
 from kernorm.errors import UsageError
-from kernorm.limits import Limit, check_settings, is_path, size_of
+from kernorm.limits import Limit, check_settings, expanded, is_path, size_of
 from kernorm.system import cli
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 PROG = "python -m kernorm.data"
 # Classes that are listed.
 _SHOWN = 40
-# Times the smallest class of the test split, from which its classes are uneven.
-_UNEVEN = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class DataConfig:
     Without network, from the official files in a folder:
         python -m kernorm.data fashion_mnist --manual-dir ~/fashion-mnist
 
-    Own images, with their classes, counts and pixel moments:
+    Own images, with their classes, counts and pixel moments, and a contact sheet:
         python -m kernorm.data ./photos --image-size 64
     - DIR/train/CLASS/* and DIR/test/CLASS/*, perhaps DIR/val/CLASS/*
     - DIR/CLASS/*, split by --test-size
@@ -66,6 +64,12 @@ class DataConfig:
     again: bool = False
     """Prepare the named sets anew, also those that are prepared."""
 
+    reports_dir: Path = TrainConfig.reports_dir
+    """Of own images: data/<name>.html is written here, a contact sheet with a few training images of each class."""
+
+    pictures: bool = TrainConfig.pictures
+    """--no-pictures: no image on the contact sheet."""
+
     def __post_init__(self) -> None:
         """Refuses values of another type, and --again without names."""
         check_settings(self)
@@ -85,26 +89,41 @@ def main(config: DataConfig) -> None:
     from kernorm.datasets.dataset import load_arrays
     from kernorm.datasets.folder import Reading
     from kernorm.datasets.own import prepared_name
+    from kernorm.system.files import require_folder
 
     size = size_of(config.image_size) if config.image_size else None
     reading = Reading(image_size=size, resize=config.resize, color=config.color, test_size=config.test_size)
-    names = []
+    if any(map(is_path, config.names)):
+        require_folder(config.reports_dir / "data", "--reports-dir")
+    names: dict[str, Path | None] = {}
     for name in config.names:
         if is_path(name):
-            names.append(prepared_name(name, reading, again=config.again))
+            names[prepared_name(name, reading, again=config.again)] = expanded(name)
         else:
             load_arrays(name, manual_dir=config.manual_dir, data_dir=config.data_dir, again=config.again)
-            names.append(name)
-    paths = [cache.cached_path(name) for name in names] if names else cache.cached_paths()
-    for path in paths:
-        if path is not None:
-            print(describe(path, in_full=bool(names)))
+            names[name] = None
+    paths = {cache.cached_path(name): own for name, own in names.items()}
+    for path, own in (paths or dict.fromkeys(cache.cached_paths())).items():
+        if path is None:
+            continue
+        print(describe(path, in_full=bool(names)))
+        if own:
+            print(f"  sheet    {_write_sheet(path, own, config)}")
     if not config.names:
         print(
             f"{'Others are' if paths else 'No set is prepared yet. Sets are'} prepared by "
             "python -m kernorm.data NAME: mnist (without network), fashion_mnist, kmnist, emnist/balanced, cifar10 "
             "and more (from the net, or with --manual-dir from a folder)."
         )
+
+
+def _write_sheet(path: Path, own: Path, config: DataConfig) -> Path:
+    """Writes the contact sheet of own images, prepared in `path` from the folder or file `own`."""
+    from kernorm.datasets import cache
+    from kernorm.datasets.counts import file_sizes
+    from kernorm.reporting.contact_sheet import write_contact_sheet
+
+    return write_contact_sheet(cache.read(path), config.reports_dir / "data", file_sizes(own), pictures=config.pictures)
 
 
 def describe(path: Path, *, in_full: bool = False) -> str:
@@ -134,6 +153,7 @@ def _counts(arrays: "Arrays") -> str:
     import numpy as np
 
     from kernorm.datasets.dataset import pixel_moments
+    from kernorm.stats.scores import is_uneven
 
     parts = {"training": arrays.train_labels, "test": arrays.test_labels}
     counts = {part: np.bincount(labels, minlength=len(arrays.labels)) for part, labels in parts.items()}
@@ -143,8 +163,8 @@ def _counts(arrays: "Arrays") -> str:
         lines.append(f"  {label}: {', '.join(shares)}")
     if len(arrays.labels) > _SHOWN:
         lines.append(f"  and {len(arrays.labels) - _SHOWN} more classes")
-    if max(counts["test"]) >= _UNEVEN * max(1, min(counts["test"])):
-        lines.append("  uneven classes: accuracy is mostly that of the largest ones")
+    if is_uneven(counts["test"]):
+        lines.append("  uneven classes: accuracy is mostly that of the largest; studies judge by balanced accuracy")
     if arrays.given_validation:
         lines.append(
             f"  the last {arrays.given_validation:,} training images are a validation split that came with the set"

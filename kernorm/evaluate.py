@@ -35,7 +35,7 @@ class EvaluateConfig:
     """A model to compare with, on the same images: a path, or 'latest', the newest published one that was blessed."""
 
     thresholds: str | None = None
-    """What must hold: 'mnist', or a file in the form of TFMA's EvalConfig. None: no blessing."""
+    """What must hold: 'mnist', for models of that set, or a file in TFMA's form of EvalConfig. None: no blessing."""
 
     model: str = PUBLISHED
     """Name under which models are published, for --baseline latest."""
@@ -44,7 +44,7 @@ class EvaluateConfig:
     """Other models whose robustness is shown for comparison, such as one of each norm. Nothing else is measured."""
 
     robustness: bool = True
-    """Measure accuracy on corrupted images too, in the manner of MNIST-C, on the first 2,000 of the split."""
+    """Measure accuracy on corrupted images too, twelve kinds in five strengths, on 2,000 images of the split."""
 
     saved_models_dir: Path = Path("saved_models")
     """Where <model>/<version>/ lie."""

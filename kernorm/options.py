@@ -12,7 +12,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, ...]] = {
         "initializer",
     ),
     "penalty": ("l1", "l2", "penalize", "penalty_at"),
-    "recipe": ("recipe", "epochs", "batch_size", "select", "seed"),
+    "recipe": ("recipe", "epochs", "batch_size", "class_weight", "select", "seed"),
     "optimizer": (
         "optimizer",
         "learning_rate",
@@ -59,7 +59,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, ...]] = {
         "color",
         "test_size",
     ),
-    "results": ("reports_dir", "saved_models_dir", "report", "export", "format", "push", "track"),
+    "results": ("reports_dir", "saved_models_dir", "report", "pictures", "export", "format", "push", "track"),
     "this command": ("stop_after", "retrain", "threads", "quiet", "verbose", "help"),
 }
 

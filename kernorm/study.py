@@ -48,7 +48,7 @@ class StudyConfig:
         "which runs": ("vary", "seeds", "until_resolved", "time_budget", "max_seeds", "epochs", "only"),
         "verdicts": ("metric", "margin", "targets"),
         **ENGINE_GROUP,
-        "results": ("name", "reports_dir", "saved_models_dir", "push"),
+        "results": ("name", "reports_dir", "saved_models_dir", "pictures", "push"),
         "this command": ("dry_run", "report_only", "quiet", "verbose", "help"),
     }
 
@@ -106,10 +106,13 @@ class StudyConfig:
     name: str | None = None
     """Folder under reports/studies. None: the study's name, and -e<epochs> with --epochs."""
 
+    pictures: bool = True
+    """Show misclassified images in the report. --no-pictures: no image of the set on the page or in its folder."""
+
     push: bool = False
-    """Then export the best run of the best arm, both by validation cross-entropy, evaluate it against MNIST's
-    thresholds and the newest blessed version, validate it in the runtimes of this machine, and publish it as
-    saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
+    """Then export the best run of the best arm, both by validation cross-entropy, evaluate it against the thresholds
+    that come with its set (there are some for mnist) and the newest blessed version, validate it in the runtimes of
+    this machine, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
 
     train_words: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
     """With --vary: what kernorm.train is given for every arm."""
@@ -177,6 +180,7 @@ def plan(config: StudyConfig) -> "Study":
         reports_dir=config.reports_dir,
         export=False,
         report=False,
+        **({} if config.pictures else {"pictures": False}),
     )
 
 
@@ -188,6 +192,11 @@ def main(config: StudyConfig) -> int:
 
     study = plan(config)
     require_folder(config.folder, "--reports-dir")
+    if config.push:
+        from kernorm.serving.publish import require_thresholds
+
+        for arm in study.arms.values():
+            require_thresholds(arm.dataset)
     if config.dry_run:
         show_plan(study, missing_runs(study, config.folder), config.engine.local_workers)
         if not config.until_resolved:
@@ -240,6 +249,8 @@ def command(config: StudyConfig) -> str:
     for name in ("seeds", "time_budget", "max_seeds", "metric", "margin", "targets", "epochs", "name"):
         if (value := getattr(config, name)) is not None:
             words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+    if not config.pictures:
+        words.append("--no-pictures")
     if config.only:
         words += ["--only", *map(shlex.quote, config.only)]
     return " ".join([*words, *map(shlex.quote, config.train_words)])
@@ -252,7 +263,7 @@ def default(words: list[str]) -> tuple[StudyConfig | None, list[str]]:
     from kernorm.config import TrainConfig
     from kernorm.studies.vary import HELD
 
-    theirs = settings_of(TrainConfig) - {"reports_dir", "saved_models_dir", "push", "threads"}
+    theirs = settings_of(TrainConfig) - {"reports_dir", "saved_models_dir", "push", "pictures", "threads"}
     own = settings_of(StudyConfig) - theirs
     held = {name: flag for name, flag in HELD.items() if name not in own}
     mine, left = split_words(words, own=own, theirs=theirs, held=held, holder="A study", prog=PROG)

@@ -69,6 +69,10 @@ def main(config: TrainConfig) -> int:
     """Trains, prints the result, and returns 1 if the run diverged, or was not published though it was to be."""
     from kernorm.training.run import train
 
+    if config.push:
+        from kernorm.serving.publish import require_thresholds
+
+        require_thresholds(config.dataset)
     record = train(config)
     print(summary(record, config))
     exported = Path(record.export.path) if record.export and record.export.path else None

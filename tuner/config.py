@@ -22,6 +22,8 @@ OracleName = Literal["best", "optuna", "random", "grid", "bayesian", "hyperband"
 
 # Trials are to be cheap: a fifth of MNIST's training split and half of the epochs.
 TRIAL = {"epochs": 4, "train_size": 10_000}
+# Own images are rarely so many: all of them.
+OWN_TRIAL = {"epochs": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,8 @@ class SearchConfig:
 
     A trial is a run of kernorm.train; its other flags set, under the same names, what is not searched, for example
     --net eva6 --epochs 5 --train-size 5000; see python -m kernorm.train --help. By default a trial trains 4 epochs on
-    10,000 images. The objective is the cross-entropy on the validation split after the last epoch; the test split
-    stays sealed until the best are confirmed.
+    10,000 images, or on all own images. The objective is the cross-entropy on the validation split after the last
+    epoch; the test split stays sealed until the best are confirmed.
 
     It writes reports/searches/<name>/report.html. Interrupted, the same command with --resume continues.
     """
@@ -106,8 +108,9 @@ class SearchConfig:
     seeds, and export the best of them by validation."""
 
     push: bool = False
-    """Then evaluate the exported model against MNIST's thresholds and the newest blessed version, validate it in the
-    runtimes of this machine, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
+    """Then evaluate the exported model against the thresholds that come with its set (there are some for mnist) and the
+    newest blessed version, validate it in the runtimes of this machine, and publish it as
+    saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
 
     keep_checkpoints: Annotated[int, Limit(0, math.inf, "at least 0")] = 10
     """Trials, the best ones, whose weights and optimizer state are kept."""
@@ -149,7 +152,7 @@ class SearchConfig:
         if self.train.select == "test":
             raise UsageError("A search keeps the test split sealed.", "select='test'", "Give --select last.")
         if self.train.validation_size == 0:
-            raise UsageError("A search needs a validation split.", "validation_size=0", "Give --validation-size 10000.")
+            raise UsageError("A search needs a validation split.", "validation_size=0", "Give --validation-size auto.")
         self.budget_seconds  # noqa: B018
         self.space  # noqa: B018
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from kernorm.config import TrainConfig
+from kernorm.limits import is_path
 from kernorm.recipes import recipe, recipe_named
 from kernorm.system import cli
 from kernorm.system import words as command_words
-from tuner.config import TRIAL, SearchConfig
+from tuner.config import OWN_TRIAL, TRIAL, SearchConfig
 from tuner.points import first_points
 from tuner.space import check_batches
 
@@ -27,11 +28,16 @@ def search(config: SearchConfig) -> int:
         UsageError: see `tuner.runner.find`.
         Refused: the model may not be published.
     """
+    from kernorm.datasets.own import with_prepared
     from tuner import distributed
     from tuner.runner import find, with_oracle
 
+    if config.push:
+        from kernorm.serving.publish import require_thresholds
+
+        require_thresholds(config.train.dataset)
     if config.dry_run:
-        config = with_oracle(config)
+        config = with_oracle(replace(config, train=with_prepared(config.train)))
         check_batches(config.train, config.space)
         first_points(config)
         _show_plan(config)
@@ -109,7 +115,10 @@ def default(words: list[str]) -> tuple[SearchConfig, list[str]]:
     own, theirs = split_words(words)
     named = recipe_named(theirs)
     first = recipe(named, **TRIAL) if named == TrainConfig.recipe else recipe(named)
-    return SearchConfig(train=cli.parse(TrainConfig, prog=PROG, argv=theirs, default=first)), own
+    found = cli.parse(TrainConfig, prog=PROG, argv=theirs, default=first)
+    if named == TrainConfig.recipe and (is_path(found.dataset) or "@" in found.dataset):
+        found = cli.parse(TrainConfig, prog=PROG, argv=theirs, default=recipe(named, **OWN_TRIAL))
+    return SearchConfig(train=found), own
 
 
 def main(argv: list[str] | None = None) -> int:

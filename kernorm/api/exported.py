@@ -95,7 +95,7 @@ class Exported:
         return convert(self.path, name)
 
     def push(self, saved_models_dir: str | Path = "saved_models") -> Path:
-        """Evaluates the model against MNIST's thresholds and the newest blessed version, and publishes it.
+        """Evaluates the model against its set's thresholds and the newest blessed version, and publishes it.
 
         Returns:
             The new version's folder, which TF Serving takes.

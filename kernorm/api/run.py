@@ -17,8 +17,9 @@ from kernorm.limits import expanded
 from kernorm.nets.source import allow_code
 from kernorm.recipes import recipe
 from kernorm.records.history import flat_rows
-from kernorm.records.record import RECORD, SHOWN, WEIGHTS, Evaluation, Record, read_record, write_record
+from kernorm.records.record import RECORD, WEIGHTS, Evaluation, Record, read_record, write_record
 from kernorm.reporting.charts import charts
+from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.saved_model.export import export_run
 from kernorm.stats.scores import BY_CLASS
 from kernorm.system.backend import choose_backend
@@ -159,7 +160,7 @@ class Run:
         return np.empty((0, *self.record.data.image_shape), np.uint8)
 
     def _mistakes(self, evaluation: Evaluation) -> NDArray[np.uint8]:
-        """Opens the test split for the pictures of the first mistakes, (M, H, W, C)."""
+        """Opens the test split for the pictures of the drawn mistakes, (M, H, W, C)."""
         record = self.record
         sealed = load_test_split(
             replace(record.data, name=record.config.dataset),
@@ -169,7 +170,7 @@ class Run:
         test = sealed.open(purpose="pictures in a notebook", epoch=record.selected_epoch or 0)
         self.record = replace(record, openings=(*record.openings, *sealed.openings))
         write_record(self.record, self.folder / RECORD)
-        return test.images[[mistake.index for mistake in evaluation.mistakes[:SHOWN]]]
+        return test.images[[mistake.index for mistake in drawn_mistakes(evaluation)]]
 
     def __repr__(self) -> str:
         return f"Run({self._headline()})"

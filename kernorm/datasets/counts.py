@@ -1,12 +1,15 @@
 """What a set holds, counted without reading its images: how many there are, of which size, how many of each class."""
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from kernorm.datasets import cache
 from kernorm.datasets.dataset import load_arrays
+from kernorm.datasets.decode import ORIENTATION
+from kernorm.datasets.folder import scan
 
 
 def count_test_classes(
@@ -44,6 +47,21 @@ def train_shape(name: str) -> tuple[int, ...] | None:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         return read(file)[0]
+
+
+def file_sizes(root: Path) -> Counter[tuple[int, int]]:
+    """Counts the image files of a folder of own images by height and width, as they are to be looked at.
+
+    Of their headers alone; an .npz file has none.
+    """
+    from PIL import Image  # as preparation, which has read them
+
+    found: Counter[tuple[int, int]] = Counter()
+    for path in scan(root).files() if root.is_dir() else ():
+        with Image.open(path) as image:
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            found[(image.width, image.height) if turned else (image.height, image.width)] += 1
+    return found
 
 
 def _counted(labels: np.ndarray, classes: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # The EXIF tag that says how a camera was held; 1 is upright.
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
 
 
 def decode_image(file: "tf.Tensor", shape: tuple[int, int, int], resize: Resize) -> "tf.Tensor":
@@ -61,7 +61,7 @@ def upright(file: bytes) -> bytes:
     from PIL import Image, ImageOps  # as a served model is asked without it
 
     with Image.open(io.BytesIO(file)) as image:
-        if image.getexif().get(_ORIENTATION, 1) == 1:
+        if image.getexif().get(ORIENTATION, 1) == 1:
             return file
         turned = io.BytesIO()
         ImageOps.exif_transpose(image).save(turned, "PNG")

@@ -18,7 +18,7 @@ import numpy as np
 
 from kernorm.config import Color, Resize
 from kernorm.datasets.arrays import Arrays
-from kernorm.datasets.decode import decode_image, upright
+from kernorm.datasets.decode import ORIENTATION, decode_image, upright
 from kernorm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def inspect(files: Sequence[Path], root: Path) -> dict[Path, tuple[int, int, boo
                     wrong[path] = problem
                     continue
                 image.load()
-                turned = image.getexif().get(0x0112, 1) >= 5
+                turned = image.getexif().get(ORIENTATION, 1) >= 5
                 height, width = (image.width, image.height) if turned else (image.height, image.width)
                 kinds[path] = height, width, image.mode in ("1", "L")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -56,15 +56,15 @@ def split_indices(
     return np.sort(train), np.sort(validation)
 
 
-def stratified_order(labels: np.ndarray, *, whole: bool = False) -> np.ndarray:
+def stratified_order(labels: np.ndarray, *, whole: bool = False, ids: np.ndarray | None = None) -> np.ndarray:
     """Returns an order of indices (N,) of which every beginning is stratified.
 
-    Within a class images come by a hash of their index. The k-th image (from 0) of a class of n gets the key
-    (2k + 1) / n; by these keys classes share each beginning as seats are shared by Sainte-Laguë's method: to within
-    about one image of their proportion, and without the paradoxes of largest remainders, whose shares may shrink when
-    the total grows. `whole` puts one image of each class in front.
+    Within a class images come by a hash of their `ids`, by default of their index. The k-th image (from 0) of a class
+    of n gets the key (2k + 1) / n; by these keys classes share each beginning as seats are shared by Sainte-Laguë's
+    method: to within about one image of their proportion, and without the paradoxes of largest remainders, whose shares
+    may shrink when the total grows. `whole` puts one image of each class in front.
     """
-    hashed = _hash(np.arange(len(labels), dtype=np.uint64))
+    hashed = _hash(np.arange(len(labels), dtype=np.uint64) if ids is None else ids)
     keys = np.empty(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.datasets.dataset import Split, load_test_split
+from kernorm.datasets.splits import stratified_order
 from kernorm.errors import UsageError
 from kernorm.evaluation.gate import decide, measure, scored
 from kernorm.evaluation.latency import read_latency
@@ -71,7 +72,7 @@ def evaluate_model(
             the data cannot be used.
     """
     card, digest = verify_integrity(path)
-    limits = read_thresholds(thresholds, card.data.labels) if thresholds else ()
+    limits = read_thresholds(thresholds, card.data.labels, card.data.name) if thresholds else ()
     before = _baseline_path(baseline, published)
     compared = {other: verify_integrity(other)[0] for other in (*others, *([before] if before else []))}
     for other, its_card in compared.items():
@@ -143,8 +144,10 @@ def _by_run(models: dict[Path, Card]) -> dict[Path, Card]:
 
 
 def _robustness(models: dict[Path, Card], test: Split) -> tuple[Robustness, ...]:
-    images: NDArray[np.uint8] = test.images[:ROBUSTNESS_IMAGES]
-    labels = test.labels[:ROBUSTNESS_IMAGES]
+    # The first ones would be of the first classes, where images stand class by class.
+    drawn = np.sort(stratified_order(test.labels)[:ROBUSTNESS_IMAGES])
+    images: NDArray[np.uint8] = test.images[drawn]
+    labels = test.labels[drawn]
     count, loaded = len(labels), {path: load_in_batches(path) for path in models}
     clean = {path: float((predict(images).argmax(-1) == labels).mean()) for path, predict in loaded.items()}
     right: dict[tuple[Path, str], list[int]] = {}

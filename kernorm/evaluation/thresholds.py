@@ -54,14 +54,26 @@ def packaged_thresholds() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "limits").glob("*.json"))}
 
 
-def read_thresholds(name: str | Path, labels: tuple[str, ...]) -> tuple[Threshold, ...]:
+def read_thresholds(name: str | Path, labels: tuple[str, ...], dataset: str | None = None) -> tuple[Threshold, ...]:
     """Reads thresholds: those of a data set that come with kernorm, by its name, or a file's.
 
+    Args:
+        name: of the set, or the file's path.
+        labels: of the model's classes.
+        dataset: the set of the model; None: any.
+
     Raises:
-        UsageError: the file cannot be read, is no such JSON, or names metrics, slices or fields that kernorm does not
-            know.
+        UsageError: the thresholds are of another set; the file cannot be read, is no such JSON, or names metrics,
+            slices or fields that kernorm does not know.
     """
-    path = packaged_thresholds().get(str(name)) or expanded(name)
+    packaged = packaged_thresholds().get(str(name))
+    if packaged and dataset not in (None, str(name)):
+        raise UsageError(
+            "Thresholds that come with a set are for its models.",
+            f"--thresholds {name} for a model of {dataset}",
+            "Give a file of your own, in the form of TFMA's EvalConfig.",
+        )
+    path = packaged or expanded(name)
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

@@ -104,7 +104,12 @@ def penalty_of(weights: list[NDArray[np.float32]], by_weight: NDArray[np.float64
 
 
 def prove(
-    model: keras.Model, config: TrainConfig, images: NDArray[np.uint8], labels: NDArray, own: float = 0.0
+    model: keras.Model,
+    config: TrainConfig,
+    images: NDArray[np.uint8],
+    labels: NDArray,
+    own: float = 0.0,
+    weights: NDArray[np.float32] | None = None,
 ) -> tuple[float, float]:
     """Proves on one batch that the penalty is in the loss that training minimizes.
 
@@ -114,10 +119,11 @@ def prove(
         images: (N, H, W, C).
         labels: (N,).
         own: losses of the net's own for these images, in nats.
+        weights: of the classes, (K,), where the loss has them.
 
     Returns:
-        The compiled loss minus the net's own losses and its cross-entropy, with smoothed targets if configured, and the
-        penalty by formula; in nats.
+        The compiled loss minus the net's own losses and its cross-entropy, with smoothed targets and weighted classes
+        if configured, and the penalty by formula; in nats.
 
     Raises:
         RuntimeError: the two differ, or a λ above 0 adds nothing.
@@ -125,9 +131,11 @@ def prove(
     model._clear_losses()
     logits = model(images, training=False)
     total = float(model.compute_loss(x=images, y=ops.convert_to_tensor(labels), y_pred=logits))
-    cross_entropy = float(ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)))
+    images_weigh = ops.ones(len(labels)) if weights is None else ops.convert_to_tensor(weights[np.asarray(labels)])
+    each = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    cross_entropy = float(ops.mean(images_weigh * each))
     if config.label_smoothing:
-        even = -float(ops.mean(ops.log_softmax(logits)))
+        even = -float(ops.mean(images_weigh[:, None] * ops.log_softmax(logits)))
         cross_entropy += config.label_smoothing * (even - cross_entropy)
     model._clear_losses()
     asked = bool(lambdas(model, config).any())

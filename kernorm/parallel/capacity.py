@@ -107,6 +107,7 @@ class Placement:
                 *self.data.train,
                 augmentation=self.augmentation,
                 smoothing=first.config.label_smoothing,
+                weights=first.class_weights,
                 width=self.width,
                 lowering=lowering,
                 devices=self.devices,

@@ -158,10 +158,12 @@ class Population(Placement):
             penalty = penalty_of([values[place] for values in weights], lambdas(run.model, run.config))
             kernels = [seen[index][place] for index in kernel_places(run)]
             last_step = (epoch + 1) * len(sizes) - 1
+            means = [float(np.average(part[place].astype(np.float64), weights=sizes)) for part in steps[:3]]
             row = Epoch(
                 epoch=epoch + 1,
-                loss=float(np.average(steps.loss[place].astype(np.float64), weights=sizes)),
-                cross_entropy=float(np.average(steps.cross_entropy[place].astype(np.float64), weights=sizes)),
+                loss=means[0],
+                cross_entropy=means[2],
+                weighted_cross_entropy=None if run.class_weights is None else means[1],
                 l1_penalty=penalty.l1,
                 l2_penalty=penalty.l2,
                 own_losses=losses[place],

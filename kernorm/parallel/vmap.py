@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kernorm.datasets.augment import Augmentation
 from kernorm.datasets.batches import Fed
+from kernorm.parallel.losses import cross_entropies, data_loss, right
 from kernorm.parallel.lowering import Lowering, augment, lowered
 from kernorm.records.record import PERCENTILES
 
@@ -48,9 +49,14 @@ class Hyper(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What some steps found, (K,) each: loss, cross-entropy in nats, both means over the batch, and images right."""
+    """What some steps found, (K,) each: loss, its part without penalties, cross-entropy in nats, and images right.
+
+    The first three are means over the batch; the part is the cross-entropy where images count alike and targets are
+    not smoothed.
+    """
 
     loss: Any
+    data: Any
     cross_entropy: Any
     right: Any
 
@@ -77,6 +83,7 @@ class Programs:
         images: the training split's, uint8 (N, H, W, C).
         labels: (N,).
         smoothing: of targets, as `kernorm.training.losses` says.
+        weights: of the classes in the loss, (K,), likewise; None: images count alike.
         augmentation: of images; its kinds count, not its sizes, which may differ between members.
         width: members side by side, P; a multiple of the number of devices.
         lowering: of the members' convolutions: grouped ones, which is what vmap makes of them, or patches.
@@ -92,6 +99,7 @@ class Programs:
         *,
         augmentation: Augmentation,
         smoothing: float = 0.0,
+        weights: NDArray[np.float32] | None = None,
         width: int,
         lowering: Lowering = "grouped",
         devices: list[Any] | None = None,
@@ -101,7 +109,7 @@ class Programs:
             raise ValueError(f"Members are spread evenly. Received: width={width} over {len(self.devices)} devices.")
         self.mesh = Mesh(np.array(self.devices), ("members",))
         self.model, self.width, self.lowering, self.augmentation = model, width, lowering, augmentation
-        self.smoothing = smoothing
+        self.smoothing, self.weights = smoothing, None if weights is None else jnp.asarray(weights)
         self.images, self.labels = self._put(images, _SHARED), self._put(np.asarray(labels, np.int32), _SHARED)
         # A sub-model's variables are some of the model's, in an order of its own.
         self._watched = [_places(group, model) for group in _groups(watch.activations)]
@@ -162,16 +170,14 @@ class Programs:
             logits, fixed, own = self._call_with_losses(now, images, training)
         else:
             logits, fixed = self._call(now, images, training)
-        data = cross_entropy = jnp.mean(_cross_entropies(logits, labels))
-        if self.smoothing:
-            data -= self.smoothing * (cross_entropy + jnp.mean(jax.nn.log_softmax(logits)))
+        data, cross_entropy = data_loss(logits, labels, self.smoothing, self.weights)
         # Not by Keras' regularizers, which take no traced λ.
         penalty = sum(
             hyper.lambdas[index, 0] * jnp.sum(jnp.abs(weight)) + hyper.lambdas[index, 1] * jnp.sum(jnp.square(weight))
             for index, weight in enumerate(trainable)
         )
         penalty = penalty + own if self._own.exist else penalty
-        return data + penalty, (data, cross_entropy, _right(logits, labels), fixed)
+        return data + penalty, (data, cross_entropy, right(logits, labels), fixed)
 
     def _call_with_losses(self, state: State, images: Any, training: bool) -> tuple[Any, list[Any], Any]:
         """Returns the sum of the net's own losses as well."""
@@ -188,11 +194,12 @@ class Programs:
         images, labels = data[0][fed.chosen], data[1][fed.chosen]
         images = augment(images, fed.maps, fed.tones, fed.displaced, self.augmentation)
         find = jax.value_and_grad(self._objective, has_aux=True)
-        (loss, (_, cross_entropy, right, fixed)), gradients = find(state.trainable, state, hyper, images, labels, True)
+        (loss, found), gradients = find(state.trainable, state, hyper, images, labels, True)
+        part, cross_entropy, recognized, fixed = found
         optimizer = self.model.optimizer
         with optimizer.following(hyper.rates, hyper.momenta):
             trainable, slots = optimizer.stateless_apply(state.optimizer, gradients, state.trainable)
-        return State(list(trainable), list(fixed), list(slots)), Steps(loss, cross_entropy, right)
+        return State(list(trainable), list(fixed), list(slots)), Steps(loss, part, cross_entropy, recognized)
 
     def _steps(
         self, state: State, hyper: Hyper, feed: Fed, count: Any, images: Any, labels: Any
@@ -219,7 +226,7 @@ class Programs:
         """Returns Σ cross-entropy and images right over one batch, whose padding has the label −1."""
         logits, _ = self._call(state, images, False)
         real = labels >= 0
-        return jnp.sum(jnp.where(real, _cross_entropies(logits, jnp.maximum(labels, 0)), 0)), _right(logits, labels)
+        return jnp.sum(jnp.where(real, cross_entropies(logits, jnp.maximum(labels, 0)), 0)), right(logits, labels)
 
     def _logits(self, state: State, images: Any) -> Any:
         return self._call(state, images, False)[0]
@@ -287,11 +294,3 @@ def _places(variables: list, model: keras.Model) -> list[int]:
 def _choose(better: Any, now: State, best: State) -> State:
     """Returns a member's variables of now if they are better than the best so far; without the optimizer's."""
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), now._replace(optimizer=[]), best)
-
-
-def _cross_entropies(logits: Any, labels: Any) -> Any:
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
-
-
-def _right(logits: Any, labels: Any) -> Any:
-    return jnp.sum(jnp.argmax(logits, axis=1) == labels)

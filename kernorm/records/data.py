@@ -47,3 +47,13 @@ class Data:
     test: int
     duplicates: Duplicates | None = None
     resize: Resize | None = None
+
+    @property
+    def own(self) -> bool:
+        """Tells whether these are a user's own images, named by their content."""
+        return "@" in self.name
+
+    @property
+    def strokes(self) -> bool:
+        """Tells whether images are white strokes on black, as sets of characters are, which pages show as ink."""
+        return self.image_shape[-1] != 3 and not self.own

@@ -21,11 +21,12 @@ def write_history(history: list[Epoch], path: Path) -> None:
 
 
 def flat_rows(history: Sequence[Epoch]) -> list[dict[str, object]]:
-    """Returns the rows of history.csv; without the column of own losses where the net has none."""
+    """Returns the rows of history.csv; without own losses and a weighted cross-entropy where there are none."""
     rows = [flat_row(row) for row in history]
-    if all(row["own_losses"] is None for row in rows):
-        for row in rows:
-            del row["own_losses"]
+    for name in ("own_losses", "weighted_cross_entropy"):
+        if all(row[name] is None for row in rows):
+            for row in rows:
+                del row[name]
     return rows
 
 

@@ -53,15 +53,18 @@ class Epoch:
     """One row of history.csv.
 
     `loss` is what the optimizer minimized, the mean over the epoch's steps; `cross_entropy` and `accuracy` are the
-    same means in training mode, on augmented images. `l1_penalty` and `l2_penalty` are measured on the weights at the
-    epoch's end; `own_losses` are what an own net adds by itself, on a batch then, None if that is nothing. Row 0 is the
-    state before the first step and has neither loss nor accuracy. `val_*` are of the monitored split in inference mode.
-    `learning_rate` and `momentum` are those of the epoch's last step.
+    same means in training mode, on augmented images, each image counted once. `weighted_cross_entropy` is what the loss
+    holds without penalties where images are weighted by class, with smoothed targets if there are any. `l1_penalty` and
+    `l2_penalty` are measured on the weights at the epoch's end; `own_losses` are what an own net adds by itself, on a
+    batch then, None if that is nothing. Row 0 is the state before the first step and has neither loss nor accuracy.
+    `val_*` are of the monitored split in inference mode. `learning_rate` and `momentum` are those of the epoch's last
+    step.
     """
 
     epoch: int
     loss: float | None = None
     cross_entropy: float | None = None
+    weighted_cross_entropy: float | None = None
     l1_penalty: float
     l2_penalty: float
     own_losses: float | None = None

@@ -11,10 +11,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
+from kernorm.records.data import Data
 from kernorm.records.record import THRESHOLDS, Evaluation, Layer, Record
 from kernorm.reporting.curves import curves
 from kernorm.reporting.figures import PALETTE, Panel, legend, plain
 from kernorm.reporting.format import name_of, share
+from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.page import picture
 from kernorm.stats.intervals import wilson
 from kernorm.stats.scores import class_accuracies
@@ -27,13 +29,13 @@ TINY = 10  # images below which a bin of the reliability diagram is drawn hollow
 def charts(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, tuple[Panel, ...]]:
     """Returns every chart that the record has data for, by the name of its PNG file.
 
-    `mistakes` (M, H, W, C) are the images of the first mistakes of the test split. What only an evaluation can show
+    `mistakes` (M, H, W, C) are the images of the drawn mistakes of the test split. What only an evaluation can show
     is drawn of the test split, or of the validation split where the test split was never opened.
     """
     found = {"curves": curves(record)} if record.history else {}
     evaluation = record.test or record.validation
-    if record.test:
-        found["misclassified"] = (misclassified(record.test, record.data.labels, mistakes),)
+    if record.test and (len(mistakes) or not record.test.errors):
+        found["misclassified"] = (misclassified(record.test, record.data, mistakes),)
     if evaluation:
         found["confusion"] = (confusion(evaluation, record.data.labels),)
         found["reliability"] = (reliability(evaluation),)
@@ -43,9 +45,9 @@ def charts(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, tuple[Panel
     return found
 
 
-def misclassified(test: Evaluation, labels: Sequence[str], images: NDArray[np.uint8]) -> Panel:
-    """The first mistakes of the test split, in its order, with target, prediction and confidence."""
-    shown, every = len(images), test.errors
+def misclassified(test: Evaluation, data: Data, images: NDArray[np.uint8]) -> Panel:
+    """The drawn mistakes of the test split with target, prediction and confidence."""
+    shown, every, labels = len(images), test.errors, data.labels
     rows = -(-shown // 5)
 
     def draw(figure: FigureBase) -> None:
@@ -55,11 +57,11 @@ def misclassified(test: Evaluation, labels: Sequence[str], images: NDArray[np.ui
             axes.text(0.5, 0.5, f"No mistake on {test.count:,} images", ha="center", fontsize=11)
             return
         axes = figure.subplots()
-        for place, (image, mistake) in enumerate(zip(images, test.mistakes, strict=False)):
+        for place, (image, mistake) in enumerate(zip(images, drawn_mistakes(test), strict=False)):
             left, top = 1.15 * (place % 5), 1.45 * (place // 5)
             axes.imshow(
                 picture(image),
-                cmap="gray_r",
+                cmap="gray_r" if data.strokes else "gray",
                 vmin=0,
                 vmax=255,
                 interpolation="nearest",

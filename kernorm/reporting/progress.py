@@ -155,13 +155,16 @@ def clock(seconds: float) -> str:
 
 def describe(row: Epoch, epochs: int, monitored: str, rest: str = "penalties") -> str:
     """Puts an epoch's row into words: the loss split into its parts, accuracies in percent, the rate, the time."""
-    text = f"epoch {row.epoch}/{epochs}  {split_loss(row.loss or 0, row.cross_entropy or 0, rest)}"
+    parts = split_loss(row.loss or 0, row.cross_entropy or 0, rest, row.weighted_cross_entropy)
+    text = f"epoch {row.epoch}/{epochs}  {parts}"
     text += f" (l1 {row.l1_penalty:.4f}, l2 {row.l2_penalty:.4f})  accuracy {100 * (row.accuracy or 0):.2f} %"
     if row.val_accuracy is not None and row.val_cross_entropy is not None:
         text += f"  {monitored}: cross-entropy {row.val_cross_entropy:.4f}, accuracy {100 * row.val_accuracy:.2f} %"
     return text + f"  lr {row.learning_rate:.4g}  {row.seconds:.0f} s"
 
 
-def split_loss(loss: float, cross_entropy: float, rest: str = "penalties") -> str:
-    """Writes a loss as its cross-entropy and the rest."""
+def split_loss(loss: float, cross_entropy: float, rest: str = "penalties", weighted: float | None = None) -> str:
+    """Writes a loss as its cross-entropy and the rest; `weighted` by class, what is not penalties."""
+    if weighted is not None:
+        return f"loss {loss:.4f} = weighted cross-entropy {weighted:.4f} + penalties {max(loss - weighted, 0):.4f}"
     return f"loss {loss:.4f} = cross-entropy {cross_entropy:.4f} + {rest} {max(loss - cross_entropy, 0):.4f}"

@@ -19,20 +19,14 @@ from numpy.typing import NDArray
 
 from kernorm.by_layer import layer_settings
 from kernorm.records.data import Duplicates
-from kernorm.records.record import SHOWN, THRESHOLDS, Evaluation, Record
+from kernorm.records.record import THRESHOLDS, Evaluation, Record
 from kernorm.reporting.charts import FEW, TINY, charts
 from kernorm.reporting.command import command
 from kernorm.reporting.figures import to_png, to_svg
 from kernorm.reporting.format import moment, name_of, points, unpredicted, worst_class
+from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.page import mistakes_as_uris, page_renderer
-from kernorm.stats.scores import (
-    BY_CLASS,
-    balanced_accuracy,
-    class_accuracies,
-    frequent_confusions,
-    is_uneven,
-    resolution,
-)
+from kernorm.stats.scores import BY_CLASS, class_accuracies, frequent_confusions, is_uneven, resolution
 from kernorm.system.files import write_atomically
 
 
@@ -48,17 +42,18 @@ class Notice:
 def write_report(record: Record, folder: Path, mistakes: NDArray[np.uint8]) -> Path:
     """Writes report.html and the PNG files of its charts into `folder`, each atomically, and returns the page's path.
 
-    `mistakes` (M, H, W, C) are the images of the first mistakes of the test evaluation, up to 25, in its order.
+    `mistakes` (M, H, W, C) are the images of `drawn_mistakes` of the test evaluation, in their order; none where the
+    config wants no pictures.
 
     Raises:
         ValueError: there are more or fewer images than that.
         OSError: the disk is full or the folder cannot be written.
     """
-    expected = min(SHOWN, len(record.test.mistakes)) if record.test else 0
+    expected = len(drawn_mistakes(record.test, record.config))
     if len(mistakes) != expected:
         raise ValueError(
-            f"A report takes an image for each of the first {SHOWN} mistakes on the test split. Received: "
-            f"{len(mistakes)} images for {expected} mistakes. Give those of record.test."
+            "A report takes an image for each mistake that is drawn from the test split. Received: "
+            f"{len(mistakes)} images for {expected} mistakes. Give those of drawn_mistakes(record.test)."
         )
     drawn = charts(record, mistakes)
     for name, group in drawn.items():
@@ -108,8 +103,7 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
         "uneven": record.test is not None and is_uneven(map(sum, record.test.confusion)),
         "worst_class": partial(worst_class, labels=record.data.labels),
         "name": partial(name_of, labels=record.data.labels),
-        "tiles": list(zip(mistakes_as_uris(mistakes), record.test.mistakes, strict=False)) if record.test else [],
-        "grey": mistakes.ndim == 4 and mistakes.shape[-1] != 3,
+        "tiles": list(zip(mistakes_as_uris(mistakes), drawn_mistakes(record.test), strict=False)),
         "class_accuracies": class_accuracies(evaluation.confusion) if evaluation else (),
         "confusions": frequent_confusions(record.test.confusion, 16) if record.test else [],
         "sure_mistakes": sum(mistake.confidence > 0.9 for mistake in record.test.mistakes) if record.test else 0,
@@ -119,7 +113,7 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
         "tiny": TINY,
         "grouped": any(layer.groups is not None for layer in record.layers),
         "settings": settings,
-        "changed": [setting for setting in settings if setting[1] != setting[2]],
+        "changed": [setting for setting in settings if setting[1] != setting[2] and setting[0] != "dataset"],
         "command": command(record.config, record.environment.backend, record.run_id),
         **_serving(record),
         "sizes": {"train": record.data.train, "validation": record.data.validation, "test": record.data.test},
@@ -225,7 +219,7 @@ def _unpredicted(test: Evaluation, labels: Sequence[str]) -> list[Notice]:
     if found is None:
         return []
     title, names = found
-    mean = 100 * balanced_accuracy(test.confusion)
+    mean = 100 * BY_CLASS["balanced_accuracy"](test.confusion)
     return [Notice("bad", title, f"{names}. The balanced accuracy, the mean over classes, is {mean:.1f} %.")]
 
 

@@ -71,7 +71,11 @@ class Signature:
 @strict
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Everything a user of an exported model should know of it; `versions` are those that exported it."""
+    """Everything a user of an exported model should know of it.
+
+    `exported_with` are the versions that exported it; `warmup` says which images travel with it, empty in cards of
+    before that was said.
+    """
 
     schema_version: int = SCHEMA
     name: str
@@ -91,13 +95,19 @@ class Card:
     signatures: dict[str, Signature]
     trained_with: dict[str, str]
     exported_with: dict[str, str]
+    warmup: str = ""
 
 
 _SCHEMA = Schema("A model card", Card, version=SCHEMA, fix="Export the run again.")
 
 
-def make_card(record: Record, version: int, signatures: Mapping[str, Signature], versions: dict[str, str]) -> Card:
-    """Draws the card of a version from the run's record; `versions` are those of the exporting packages."""
+def make_card(
+    record: Record, version: int, signatures: Mapping[str, Signature], versions: dict[str, str], warmup: str = ""
+) -> Card:
+    """Draws the card of a version from the run's record.
+
+    `versions` are those of the exporting packages, `warmup` says which images travel with the model.
+    """
     config, data = record.config, record.data
     return Card(
         name=f"kernorm {config.net}, norm {config.norm}, on {data.name}",
@@ -108,7 +118,7 @@ def make_card(record: Record, version: int, signatures: Mapping[str, Signature],
         limits=_limits(record),
         config=config_values(record),
         data=data,
-        data_licence=_LICENCES.get(data.name, f"see {data.name} in the catalogue of tensorflow-datasets"),
+        data_licence=_licence(data),
         validation=_scores(record.validation),
         test=_scores(record.test),
         selection=Selection(
@@ -122,6 +132,7 @@ def make_card(record: Record, version: int, signatures: Mapping[str, Signature],
         signatures=dict(signatures),
         trained_with={"backend": record.environment.backend, **record.environment.versions},
         exported_with=versions,
+        warmup=warmup,
     )
 
 
@@ -173,6 +184,12 @@ def _scores(evaluation: Evaluation | None) -> Scores | None:
     return Scores(**{name: getattr(evaluation, name) for name in Scores.__dataclass_fields__})
 
 
+def _licence(data: Data) -> str:
+    if data.own:
+        return "not known: own images"
+    return _LICENCES.get(data.name, f"see {data.name} in the catalogue of tensorflow-datasets")
+
+
 def _intended_use(data: Data) -> str:
     height, width, channels = data.image_shape
     return (
@@ -183,15 +200,20 @@ def _intended_use(data: Data) -> str:
 
 
 def _limits(record: Record) -> tuple[str, ...]:
-    name = record.data.name
+    name, examples = record.data.name, ", such as on cheques, votes or exams" if record.data.name == "mnist" else ""
     limits = [
         f"Measured on images of {name} only; other sources, sizes, positions or inverted colours may score far lower.",
         "Names a class for every image, also for one that shows none of them.",
         "The intervals cover the choice of the images, not of the seed; one run is no proof of a better method.",
-        "Not made for decisions about people, such as on cheques, votes or exams, without a check of their own.",
+        f"Not made for decisions about people{examples}, without a check of their own.",
         "OpenVINO computes in bfloat16 on processors that have it, and probabilities move by up to 0.01; load it "
         "with INFERENCE_PRECISION_HINT=f32 there.",
     ]
+    if record.data.own:
+        limits.append(
+            "serving_image does not look at EXIF: a client must turn photos upright, as their EXIF orientation says, "
+            "before it sends them; kernorm.predict does."
+        )
     if record.config.select == "test":
         limits.append("The epoch was chosen by test accuracy, so its test scores are biased upward.")
     if record.test is None:

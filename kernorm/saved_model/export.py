@@ -165,14 +165,31 @@ def _fill(version: Version, model: "keras.Model", record: Record, samples: NDArr
         signatures = tf.saved_model.load(str(literal)).signatures
     check_graph(version.folder, signatures)
     check_answers(model, signatures, record.data.labels, samples)
-    write_warmup(version.folder, record.run_id, samples, signatures)
+    warm, travelling = _warmup_images(record, samples)
+    write_warmup(version.folder, record.run_id, warm, signatures)
     if record.config.net_source is not None:
         write_own_net(model, record.config, version.folder)
     versions = dict.fromkeys(_PACKAGES, "not installed as a package") | installed_versions(_PACKAGES)
-    write_card(make_card(record, version.number, describe_signatures(signatures), versions), version.folder)
+    card = make_card(record, version.number, describe_signatures(signatures), versions, travelling)
+    write_card(card, version.folder)
     digest = tree_sha256(version.folder)
     (version.folder / FOLDER / "tree.sha256").write_text(digest + "\n", encoding="utf-8")
     return digest
+
+
+def _warmup_images(record: Record, samples: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
+    """Returns the images of the warm-up requests, which everybody can read who has the model, and what they are.
+
+    Of own images none travels: noise, the same for every export, takes their place.
+    """
+    from kernorm.saved_model.warmup import BATCHES  # TensorFlow
+
+    samples = samples[: max(BATCHES)]
+    if record.data.own:
+        noise = np.random.default_rng(0).integers(0, 256, samples.shape, np.uint8)
+        return noise, f"{len(noise)} images of noise; none of {record.data.name}"
+    split = "validation" if record.data.validation else "training"
+    return samples, f"{len(samples)} {split} images of {record.data.name}"
 
 
 def _backend() -> str:

@@ -17,7 +17,7 @@ from kernorm.errors import UsageError
 Signatures = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
 
 PATH = Path("assets.extra/tf_serving_warmup_requests")
-BATCHES = (1, 4, 16, 64)  # Times four signatures; TF Serving refuses a model with more than 1,000 records.
+BATCHES = (1, 4, 16, 64)  # Times five signatures; TF Serving refuses a model with more than 1,000 records.
 
 
 def encode_png(images: NDArray[np.uint8]) -> list[bytes]:
@@ -30,14 +30,19 @@ def encode_examples(images: NDArray[np.uint8]) -> list[bytes]:
     return [_example(png).SerializeToString() for png in encode_png(images)]
 
 
-def requests(name: str, images: NDArray[np.uint8]) -> Iterator[PredictionLog]:
-    """Yields requests to a model of that name: for each signature one of every batch size that `images` suffice for."""
+def requests(name: str, images: NDArray[np.uint8], *, files: bool = False) -> Iterator[PredictionLog]:
+    """Yields requests to a model of that name: for each signature one of every batch size that `images` suffice for.
+
+    `files` asks `serving_image` too, which models of own images have.
+    """
     for size in sorted({min(size, len(images)) for size in BATCHES}):
         batch = images[:size]
         yield _predict(name, "serving_default", "image", batch)
         yield _predict(name, "serving_png", "image_bytes", np.array(encode_png(batch), object))
         yield _predict(name, "serving_tf_examples", "examples", np.array(encode_examples(batch), object))
         yield _classify(name, batch)
+        if files:
+            yield _predict(name, "serving_image", "image_bytes", np.array(encode_png(batch), object))
 
 
 def answer(log: PredictionLog, signatures: Signatures) -> dict[str, tf.Tensor]:
@@ -66,7 +71,7 @@ def write_warmup(folder: Path, name: str, images: NDArray[np.uint8], signatures:
     path = folder / PATH
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for log in requests(name, images):
+        for log in requests(name, images, files="serving_image" in signatures):
             answer(log, signatures)
             writer.write(log.SerializeToString())
 

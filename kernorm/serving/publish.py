@@ -6,15 +6,30 @@ What --push of `kernorm.train`, `kernorm.study` and `tuner.search` runs.
 import logging
 from pathlib import Path
 
-from kernorm.errors import Refused
+from kernorm.errors import Refused, UsageError
 from kernorm.evaluation.evaluator import evaluate_model
 from kernorm.evaluation.result import format_evaluation
+from kernorm.evaluation.thresholds import packaged_thresholds
+from kernorm.saved_model.card import read_card
 from kernorm.serving.registry import Registry
 
-# Every candidate is compared with these.
-THRESHOLDS = "mnist"
-
 _LOG = logging.getLogger("kernorm")
+
+
+def require_thresholds(dataset: str) -> str:
+    """Returns the name of the thresholds that come with a data set.
+
+    Raises:
+        UsageError: there are none; they say how good a model must be, which nobody but its user knows.
+    """
+    name = dataset.partition(":")[0]
+    if name in packaged_thresholds():
+        return name
+    raise UsageError(
+        "--push compares with the thresholds that come with a set.",
+        f"{dataset}, which has none",
+        "Remove it; then python -m kernorm.evaluate PATH --thresholds FILE, and python -m kernorm.push PATH.",
+    )
 
 
 def publish(
@@ -34,14 +49,14 @@ def publish(
 
     Raises:
         Refused: it is not blessed, or fails in a runtime.
-        UsageError: see `evaluate_model` and `Registry.push`.
+        UsageError: no thresholds come with its data set; or see `evaluate_model` and `Registry.push`.
     """
-    registry = Registry(saved_models_dir)
+    registry, thresholds = Registry(saved_models_dir), require_thresholds(read_card(path).data.name)
     found = evaluate_model(
         path,
         baseline="latest",
         published=registry.base,
-        thresholds=THRESHOLDS,
+        thresholds=thresholds,
         manual_dir=manual_dir,
         data_dir=data_dir,
     )

@@ -78,7 +78,7 @@ class Registry:
             UsageError: it is no model of kernorm's or was changed, another process is publishing, the folder cannot
                 be written or the disk is full.
         """
-        _, digest = verify_integrity(path)
+        card, digest = verify_integrity(path)
         if reason := blessing_problem(path, digest):
             raise Refused(f"{path}: {reason}")
         if validation_problem(path, digest):
@@ -103,6 +103,8 @@ class Registry:
                 self._write(served, served.published(version.number), config)
             if not served.follows:
                 _LOG.info(f"{version.number} is published and not served; --pin latest serves it")
+        travelling = card.warmup or f"some images of {card.data.name}"
+        _LOG.info(f"with the model travel, as warm-up requests that everybody can read: {travelling}")
         _LOG.info(f"serve by: {docker_command(self.folder)}")
         return version.path
 

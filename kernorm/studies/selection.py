@@ -24,7 +24,7 @@ def validation_score(record: Record) -> float:
         raise UsageError(
             "A candidate is chosen by validation.",
             f"{record.run_id}, without a validation split",
-            "Train with --validation-size 10000, or export a run by python -m kernorm.export.",
+            "Train with --validation-size auto, or export a run by python -m kernorm.export.",
         )
     return record.validation.cross_entropy
 

@@ -162,7 +162,7 @@ def _source(config: TrainConfig, names: Mapping[str, str]) -> str:
 
     The text of an own net's file is written by its name in `names`.
     """
-    left_out = (*NOT_IDENTITY, "threads")
+    left_out = {*NOT_IDENTITY, "threads"} - {"pictures"}
     default: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(config) if field.name not in left_out
     }

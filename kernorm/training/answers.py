@@ -10,7 +10,7 @@ from kernorm.config import TrainConfig
 from kernorm.nets.model import build_model_for
 from kernorm.records.data import Data
 from kernorm.training.averages import average_statistics
-from kernorm.training.losses import build_loss
+from kernorm.training.losses import Weights, build_loss
 from kernorm.training.optimizers import build_optimizer
 from kernorm.training.schedules import Table
 
@@ -37,17 +37,23 @@ def fusing_pays(config: TrainConfig, images: int) -> bool:
     return config.epochs * images >= 30_000 and config.batch_size >= 16
 
 
-def compiled_model(config: TrainConfig, data: Data, tables: tuple[Table, Table]) -> keras.Model:
-    """Builds and compiles the net of a run, with its learning rate and momentum by step."""
+def compiled_model(
+    config: TrainConfig, data: Data, tables: tuple[Table, Table], weights: Weights | None = None
+) -> keras.Model:
+    """Builds and compiles the net of a run, with rate and momentum by step, and weights of the classes in the loss."""
     model = build_model_for(config, data, fused=fusing_pays(config, data.train))
     average_statistics(model, config)
+    loss = build_loss(config, weights)
+    metrics = [
+        keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+        keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+    ]
+    if weights is not None:
+        metrics.append(keras.metrics.MeanMetricWrapper(loss.call, name="weighted_cross_entropy"))
     model.compile(
         optimizer=build_optimizer(config, *tables),
-        loss=build_loss(config),
-        metrics=[
-            keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-        ],
+        loss=loss,
+        metrics=metrics,
         jit_compile=keras.backend.backend() == "jax",
     )
     return model

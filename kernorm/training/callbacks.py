@@ -103,7 +103,8 @@ class RunLog(keras.callbacks.Callback):
         step = self.epoch * self.batches.num_batches + batch
         if not math.isfinite(values["loss"]):
             raise Diverged.at(step, self.epoch, batch, values["loss"])
-        loss = split_loss(values["loss"], values["cross_entropy"], self.progress.rest)
+        weighted = values.get("weighted_cross_entropy")
+        loss = split_loss(values["loss"], values["cross_entropy"], self.progress.rest, weighted)
         shown = f"{loss}  accuracy {100 * values['accuracy']:.2f} %"
         self.progress.step(self.epoch, batch, f"{shown}  lr {self.tables[0][step]:.4g}")
 
@@ -126,6 +127,7 @@ class RunLog(keras.callbacks.Callback):
             epoch=epoch + 1,
             loss=values["loss"],
             cross_entropy=values["cross_entropy"],
+            weighted_cross_entropy=values.get("weighted_cross_entropy"),
             l1_penalty=penalty.l1,
             l2_penalty=penalty.l2,
             own_losses=self.watch.own.measure(),

@@ -20,7 +20,8 @@ from kernorm.datasets.dataset import Dataset, load, prepared_sha256
 from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError
 from kernorm.nets.source import net_file, with_net
-from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, Export, Record, read_record, write_record
+from kernorm.records.record import CHECKPOINT, RECORD, REVISION, Export, Record, read_record, write_record
+from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.saved_model.export import export_in_subprocess, export_run
 from kernorm.saved_model.formats import require_format
 from kernorm.system.backend import choose_backend, keras_settings
@@ -154,9 +155,9 @@ def _write_missing_report(record: Record, folder: Path) -> Record:
 
     data = load(record.config)
     images = data.train.images[:0]
-    if record.test:
+    if record.test and record.config.pictures:
         test, _ = data.test.open(purpose="pictures for the report", epoch=record.selected_epoch or 0)
-        images = test[[mistake.index for mistake in record.test.mistakes[:SHOWN]]]
+        images = test[[mistake.index for mistake in drawn_mistakes(record.test, record.config)]]
         record = replace(record, openings=(*record.openings, *data.test.openings))
         write_record(record, folder / RECORD)
     write_report(record, folder, images)

@@ -17,7 +17,8 @@ from kernorm.nets.penalties import measure, prove
 from kernorm.nets.weights import save_weights
 from kernorm.records.history import write_history
 from kernorm.records.jsonl import JsonLines
-from kernorm.records.record import CHECKPOINT, RECORD, REVISION, SHOWN, WEIGHTS, Epoch, Opening, Record, write_record
+from kernorm.records.record import CHECKPOINT, RECORD, REVISION, WEIGHTS, Epoch, Opening, Record, write_record
+from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.progress import RunProgress
 from kernorm.stats.scores import evaluate
 from kernorm.system.backend import prepare_backend
@@ -28,6 +29,7 @@ from kernorm.training.averages import require_forgetting, use_averages
 from kernorm.training.callbacks import Diverged, RunLog, TrainingState
 from kernorm.training.diagnostics import Watch, layer_table, prune_table, pruned_logits
 from kernorm.training.environment import describe_environment
+from kernorm.training.losses import class_weights, rest_of
 from kernorm.training.schedules import schedule_tables
 from kernorm.training.trackers import trackers
 
@@ -58,19 +60,15 @@ class Trainer:
         self.batches = Batches(self.data.train.images, self.data.train.labels, config)
         self.tables = schedule_tables(config, self.batches.num_batches)
         require_forgetting(config, len(self.tables[0]))
-        self.model = compiled_model(config, self.data.info, self.tables)
+        self.class_weights = class_weights(config, self.data.train.labels, len(self.data.info.labels))
+        self.model = compiled_model(config, self.data.info, self.tables, self.class_weights)
         self.monitored = "test" if config.select == "test" else "validation" if self.data.validation else "none"
         probe = self.batches[0]
         self.watch = Watch(self.model, config, self.data.train.images)
-        proof = prove(self.model, config, *probe, own=self.watch.own.of(probe[0]))
+        proof = prove(self.model, config, *probe, self.watch.own.of(probe[0]), self.class_weights)
         penalty = measure(self.model, config)
-        first = Epoch(
-            epoch=0,
-            l1_penalty=penalty.l1,
-            l2_penalty=penalty.l2,
-            own_losses=self.watch.own.measure(),
-            watched=self.watch.measure(),
-        )
+        own, watched = self.watch.own.measure(), self.watch.measure()
+        first = Epoch(epoch=0, l1_penalty=penalty.l1, l2_penalty=penalty.l2, own_losses=own, watched=watched)
         self.reached = TrainingState(history=[first])
         self._noted = 0
         self.record = Record(
@@ -134,9 +132,8 @@ class Trainer:
 
     def fit(self, done: int) -> None:
         """Trains the epochs that are left, up to `stop_after`; a diverged loss raises Diverged."""
-        rest = "penalties and label smoothing" if self.config.label_smoothing else "penalties"
-        steps = self.batches.num_batches
-        with RunProgress(epochs=self.config.epochs, steps_per_epoch=steps, done=done, rest=rest) as progress:
+        counts = {"epochs": self.config.epochs, "steps_per_epoch": self.batches.num_batches, "done": done}
+        with RunProgress(**counts, rest=rest_of(self.config)) as progress:
             progress.line(self.announce() + (f"\nresumed after epoch {done}" if done else ""))
             if done >= self.last:
                 return
@@ -282,21 +279,19 @@ class Trainer:
         """Scores what the selected weights answer.
 
         Returns:
-            The record, not yet finished, and the images of the first mistakes on the test split, (M, H, W, C).
+            The record, not yet finished, and the images (M, H, W, C) of the drawn mistakes that its page shows.
         """
         validation, (split, probe) = self.data.validation, self.probe
         measured = evaluate(logits.test, test.labels, "test")
         self.record = replace(
             self.so_far(),
             train=evaluate(logits.train, self.data.train.labels, "train", keep_mistakes=False),
-            validation=(
-                evaluate(logits.validation, validation.labels, "validation")
-                if validation and logits.validation is not None
-                else None
-            ),
+            validation=evaluate(logits.validation, validation.labels, "validation")
+            if validation and logits.validation is not None
+            else None,
             test=measured,
             test_last=None if logits.test_last is None else evaluate(logits.test_last, test.labels, "test"),
             layers=layer_table(self.model, self.config),
             pruned=prune_table(self.model, logits.pruned, probe.labels, split),
         )
-        return self.record, test.images[[mistake.index for mistake in measured.mistakes[:SHOWN]]]
+        return self.record, test.images[[mistake.index for mistake in drawn_mistakes(measured, self.config)]]

@@ -1,5 +1,6 @@
 """Own images: what lies in folders and .npz files, read as they are served, and what is refused."""
 
+import base64
 import io
 import re
 import shutil
@@ -16,6 +17,7 @@ from kernorm.datasets.decode import decode_image, upright
 from kernorm.datasets.folder import Reading, read_folder, scan
 from kernorm.datasets.npz import read_npz
 from kernorm.errors import UsageError
+from tests.builders import Page
 
 
 def picture(seed, height=12, width=16, mode="RGB"):
@@ -338,17 +340,65 @@ def test_the_command_counts_what_a_set_holds(tmp_path, in_process, capsys):
     root = fill(tmp_path / "set" / "train", count=6)
     fill(tmp_path / "set" / "test", classes=("bee",), count=6)
     fill(tmp_path / "set" / "test", classes=("ant",), count=3, start=50)
-    data.main(data.DataConfig(names=(str(root.parent),)))
+    data.main(data.DataConfig(names=(str(root.parent),), reports_dir=tmp_path / "reports"))
     head, _, *lines = capsys.readouterr().out.splitlines()
     assert re.match(r"set@[0-9a-f]{12} 1\.0\.0: 12 training and 9 test images of 12x16x3, 2 classes; checked", head)
     assert lines[:3] == [
         "  ant: 6 training (50.0%), 3 test (33.3%)",
         "  bee: 6 training (50.0%), 6 test (66.7%)",
-        "  uneven classes: accuracy is mostly that of the largest ones",
+        "  uneven classes: accuracy is mostly that of the largest; studies judge by balanced accuracy",
     ]
     pixels = np.stack([np.asarray(Image.open(path)) for path in root.rglob("*.png")]).astype(float)
     mean, sd = (", ".join(f"{value:.4g}" for value in moment((0, 1, 2))) for moment in (pixels.mean, pixels.std))
     assert lines[3] == f"  training pixels, a channel: mean {mean}, sd {sd}"
+    assert lines[4] == f"  sheet    {tmp_path / 'reports' / 'data' / head.split()[0]}.html"
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_the_contact_sheet_shows_training_images_alone(tmp_path, in_process, pictures):
+    root = tmp_path / "set"
+    for place, part in enumerate(("train", "test")):
+        fill(root / part, classes=("ant", "bee"), count=8 - 5 * place, start=100 * place)
+    picture(5, height=90, width=120).save(root / "train" / "bee" / "large.png")
+    words = {"image_size": "16x16", "reports_dir": tmp_path / "reports", "pictures": pictures}
+    data.main(data.DataConfig(names=(str(root),), **words))
+    (path,) = (tmp_path / "reports" / "data").iterdir()
+    page = Page(path.read_text())
+    assert page.row("ant") == ["ant", "8", "47.1 %", "3", "50.0 %"]
+    assert page.row("bee") == ["bee", "9", "52.9 %", "3", "50.0 %"]
+    assert "Exact duplicates 0 test images also in training" in page.text
+    assert "Sizes of 23 files, height×width 12×16 (22), 90×120 (1)" in page.text
+    assert "Classes of the test split even" in page.text
+    arrays = cache.read(cache.cached_path(path.name.removesuffix(".html")))
+    train = {image.tobytes(): label for image, label in zip(arrays.train_images, arrays.train_labels, strict=True)}
+    shown = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(shown) == (12 if pictures else 0)
+    for attributes in shown:
+        file = io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2]))
+        assert arrays.labels[train[np.asarray(Image.open(file)).tobytes()]] == attributes["alt"]
+    assert ("Without pictures" in page.text) != pictures
+
+
+def test_large_images_are_small_on_the_contact_sheet(tmp_path, in_process):
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{part}": rng.integers(0, 256, (4, 100, 300), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "grey.npz", **arrays, y_train=[0, 1, 0, 1], y_test=[0, 1, 1, 1])
+    data.main(data.DataConfig(names=(str(tmp_path / "grey.npz"),), reports_dir=tmp_path / "reports"))
+    (path,) = (tmp_path / "reports" / "data").iterdir()
+    page = Page(path.read_text())
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    sizes = {Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).size for source in sources}
+    assert (len(sources), sizes) == (4, {(64, 21)})
+    assert "uneven: accuracy is mostly that of the largest ones" in page.text
+    assert "Sizes of" not in page.text
+
+
+def test_refuses_a_contact_sheet_where_nothing_can_be_written(photos, in_process, tmp_path):
+    (tmp_path / "file").write_text("")
+    config = data.DataConfig(names=(str(photos),), reports_dir=tmp_path / "file")
+    with pytest.raises(UsageError, match=r"--reports-dir"):
+        data.main(config)
+    assert not in_process
 
 
 def test_a_run_is_loaded_by_the_name_alone(photos, in_process):

@@ -132,6 +132,15 @@ def test_refuses_what_it_cannot_judge(tmp_path, content, message):
         read(tmp_path, content)
 
 
+def test_thresholds_of_a_set_are_for_its_models():
+    assert read_thresholds("mnist", LABELS, "mnist")
+    message = (
+        r"^Thresholds that come with a set are for its models\. Received: --thresholds mnist for a model of leaves@1"
+    )
+    with pytest.raises(UsageError, match=message):
+        read_thresholds("mnist", ("ash", "elm"), "leaves@1")
+
+
 def test_refuses_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match=r"^--thresholds takes a name or a file\. Received: .*No such file"):
         read_thresholds(tmp_path / "none.json", LABELS)

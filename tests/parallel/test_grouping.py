@@ -65,6 +65,7 @@ def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
         "elastic": 30.0,
         "contrast": 0.2,
         "groups": 2,
+        "class_weight": "balanced",
     }
     for name, value in same.items():
         assert static_key(TrainConfig(**{name: value})) == static_key(base), name

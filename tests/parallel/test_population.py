@@ -99,6 +99,10 @@ def assert_same_scores(record, other):
         for name in ("loss", "cross_entropy", "accuracy", "val_cross_entropy", "val_accuracy"):
             if mine.epoch:
                 assert getattr(mine, name) == pytest.approx(getattr(its, name), rel=1e-5), (mine.epoch, name)
+        assert (mine.weighted_cross_entropy is None) == (record.config.class_weight == "none" or not mine.epoch)
+        if mine.weighted_cross_entropy is not None:
+            assert mine.weighted_cross_entropy == pytest.approx(its.weighted_cross_entropy, rel=1e-5)
+            assert mine.weighted_cross_entropy != pytest.approx(mine.cross_entropy, rel=1e-4)
         for name in ("l1_penalty", "l2_penalty"):
             assert getattr(mine, name) == pytest.approx(getattr(its, name), rel=1e-5), (mine.epoch, name)
         assert (mine.learning_rate, mine.momentum) == (its.learning_rate, its.momentum)
@@ -120,7 +124,10 @@ def assert_same_scores(record, other):
 # Not the other norms with standardized kernels: these have a sum of 0, so on a black background the sign of a rounding
 # error decides what passes a ReLU, and neither the one nor the other result is the right one.
 CASES = {
-    "six norms, every penalty": {"norm_at": MANY, "penalize": "all", "momentum": 0.9, "nesterov": False},
+    "six norms, every penalty, weighted": {
+        **{"norm_at": MANY, "penalize": "all", "momentum": 0.9, "nesterov": False},
+        **{"class_weight": "balanced", "label_smoothing": 0.1},
+    },
     "other norms by muon, every augmentation": {
         **{"norm": "ln", "norm_at": OTHERS, "optimizer": "muon", "learning_rate": 0.01},
         **{"flip": "both", "fill": "reflect", "elastic": 20.0, "brightness": 0.2, "contrast": 0.3},

@@ -10,6 +10,7 @@ from kernorm.records.record import Epoch
 from kernorm.reporting.charts import charts
 from kernorm.reporting.figures import PALETTE, to_png, to_svg
 from kernorm.reporting.format import name_of, share
+from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.page import picture
 from kernorm.stats.intervals import wilson
 from kernorm.stats.scores import evaluate
@@ -157,7 +158,7 @@ def test_misclassified_names_target_prediction_confidence_and_all_mistakes():
     axes = drawn(panel).axes[0]
     assert len(axes.images) == 25
     np.testing.assert_array_equal(axes.images[3].get_array(), make_mistakes(record)[3, ..., 0])
-    mistake = record.test.mistakes[3]
+    mistake = drawn_mistakes(record.test)[3]
     assert axes.texts[3].get_text() == (
         f"{'abcdefghij'[mistake.target]} → {'abcdefghij'[mistake.prediction]}\n{100 * mistake.confidence:.1f} %"
     )

@@ -16,6 +16,7 @@ from kernorm.records.record import Export, Opening, read_record, write_record
 from kernorm.reporting.command import command
 from kernorm.reporting.figures import PALETTE
 from kernorm.reporting.format import duration, moment, percent, points
+from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.run_report import notices, write_report
 from kernorm.stats.intervals import wilson
 from kernorm.stats.scores import resolution
@@ -123,7 +124,7 @@ def test_misclassified_grid_holds_the_images_themselves(finished, page):
     assert "Misclassified: 25 of 61" in page.text
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 25
-    for attributes, image, mistake in zip(images, make_mistakes(finished), finished.test.mistakes, strict=False):
+    for attributes, image, mistake in zip(images, make_mistakes(finished), drawn_mistakes(finished.test), strict=True):
         data = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), image[..., 0])
         target, prediction = ("abcdefghij"[label] for label in (mistake.target, mistake.prediction))
@@ -300,6 +301,7 @@ def test_smallest_run_one_epoch_two_classes_no_validation_no_mistake(tmp_path):
 
 def test_many_classes_and_coloured_images(tmp_path):
     record = make_record(classes=47, errors=300, count=2000)
+    record = dataclasses.replace(record, data=dataclasses.replace(record.data, image_shape=(32, 32, 3)))
     images = make_mistakes(record, channels=3, side=32)
     page = Page(write_report(record, tmp_path, images).read_text())
     confusion = np.array(record.test.confusion)
@@ -313,10 +315,31 @@ def test_many_classes_and_coloured_images(tmp_path):
     assert not [attributes for _, attributes in page.tags if "ink" in attributes.get("class", "").split()]
 
 
+def test_without_pictures_no_image_is_on_the_page_or_in_the_folder(tmp_path):
+    record = make_record()
+    record = dataclasses.replace(record, config=dataclasses.replace(record.config, pictures=False))
+    page = Page(write_report(record, tmp_path, make_mistakes(record)[:0]).read_text())
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert "Without pictures ( --no-pictures )." in page.text
+    assert "All 37 mistakes" in page.text
+    assert not (tmp_path / "misclassified.png").exists()
+    with pytest.raises(ValueError, match="Received: 25 images for 0 mistakes"):
+        write_report(record, tmp_path, make_mistakes(record))
+
+
+def test_only_strokes_on_black_are_drawn_as_ink(tmp_path):
+    record = make_record()
+    own = dataclasses.replace(record, data=dataclasses.replace(record.data, name="photos@0123456789ab"))
+    for one in (record, own):
+        page = Page(write_report(one, tmp_path, make_mistakes(one)).read_text())
+        inked = [attributes for _, attributes in page.tags if "ink" in attributes.get("class", "").split()]
+        assert bool(inked) == (one is record)
+
+
 @pytest.mark.parametrize("shown", [0, 24, 26])
 def test_refuses_images_that_do_not_fit_the_mistakes(shown, tmp_path):
     with pytest.raises(
-        ValueError, match=f"an image for each of the first 25.*Received: {shown} images for 25 mistakes"
+        ValueError, match=f"an image for each mistake that is drawn.*Received: {shown} images for 25 mistakes"
     ):
         write_report(make_record(), tmp_path, np.zeros((shown, 28, 28, 1), np.uint8))
     assert list(tmp_path.iterdir()) == []

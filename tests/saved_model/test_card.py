@@ -75,6 +75,20 @@ def test_no_folder_of_the_machine_is_published(record, folder):
     assert "/somewhere" not in (folder / card.FOLDER / "model_card.json").read_text()
 
 
+def test_own_images_have_a_licence_that_nobody_knows_and_no_word_of_digits(record):
+    data = dataclasses.replace(record.data, name="photos@0123456789ab", resize="crop")
+    made = card.make_card(dataclasses.replace(record, data=data), 17, SIGNATURES, {}, "64 images of noise")
+    assert (made.data_licence, made.warmup) == ("not known: own images", "64 images of noise")
+    assert "a client must turn photos upright, as their EXIF orientation says" in " ".join(made.limits)
+    fashion = dataclasses.replace(record, data=dataclasses.replace(record.data, name="fashion_mnist"))
+    other = card.make_card(fashion, 17, SIGNATURES, {})
+    assert other.data_licence == "see fashion_mnist in the catalogue of tensorflow-datasets"
+    assert "EXIF" not in " ".join(other.limits)
+    for text in (" ".join(made.limits), " ".join(other.limits)):
+        assert "cheques" not in text
+    assert "cheques" in " ".join(card.make_card(record, 17, SIGNATURES, {}).limits)
+
+
 def test_what_lowers_trust_is_said(record):
     def limits(**changes):
         changed = dataclasses.replace(record, **changes)

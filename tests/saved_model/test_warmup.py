@@ -42,7 +42,9 @@ def test_every_signature_is_asked_at_every_batch_size(images):
     assert asked == {(name, size) for name in names for size in (1, 4, 16, 20)}
     assert {spec(log).name for log in logs} == {"a-model"}
     assert len(logs) == len(asked)
-    assert 4 * len(BATCHES) <= 1000
+    assert 5 * len(BATCHES) <= 1000
+    own = [log for log in requests("m", images, files=True) if spec(log).signature_name == "serving_image"]
+    assert [len(pixels_of(log)) for log in own] == [1, 4, 16, 20]
     for log in logs:
         np.testing.assert_array_equal(pixels_of(log), images[: len(pixels_of(log))])
 

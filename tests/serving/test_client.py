@@ -24,6 +24,7 @@ from kernorm.saved_model.signatures import write_saved_model
 from kernorm.serving import client
 from kernorm.system.cli import run
 from tests.builders import SHOWN
+from tests.serving_twin import Twin
 
 
 def asked(*words):
@@ -263,6 +264,33 @@ def test_a_model_of_own_images_takes_jpeg_and_png_of_any_size(own, tmp_path, cap
         assert not asked(*(tmp_path / name for name in names), "--model-path", own)
         said = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
         assert said == ["blue" if name == "exact.png" else "green" for name in names]
+
+
+@pytest.mark.parametrize("interface", ["rest", "grpc"])
+def test_a_server_of_own_images_is_asked_by_the_signature_that_takes_the_files(own, tmp_path, capsys, interface):
+    """PNG files of the model's size go to serving_png; one of another size, and a JPEG, make it serving_image."""
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[..., 0], wide[:, 20:40] = 200, (0, 180, 0)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(wide).save(tmp_path / "wide.jpg", quality=95)
+    for name, colour in (("blue", (0, 0, 250)), ("red", (250, 0, 0))):
+        Image.fromarray(np.full((14, 14, 3), colour, np.uint8)).save(tmp_path / f"{name}.png")
+    signatures = []
+    with Twin(own, 1) as twin:
+        predict = twin.predict
+        twin.predict = lambda version, name, values: signatures.append(name) or predict(version, name, values)
+        for names, wanted, used in (
+            (("blue.png", "red.png"), ["blue", "red"], ["serving_png"]),
+            (("blue.png", "wide.png", "red.png"), ["blue", "green", "red"], ["serving_png", "serving_image"]),
+            (("blue.png", "wide.jpg"), ["blue", "green"], ["serving_image"]),
+        ):
+            files = [tmp_path / name for name in names]
+            assert asked(*files, "--endpoint", getattr(twin, interface), "--batch-size", 2) == 0
+            assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == wanted
+            # A batch that serving_png refused is asked again, and those that follow go on by serving_image.
+            assert list(dict.fromkeys(signatures)) == used
+            assert len(signatures) == -(-len(files) // 2) + len(used) - 1
+            signatures.clear()
 
 
 def test_another_model_refuses_jpeg(tmp_path, capsys):

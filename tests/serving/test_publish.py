@@ -11,7 +11,7 @@ from kernorm.errors import Refused, UsageError
 from kernorm.evaluation.result import read_evaluation
 from kernorm.records.record import Environment, Record
 from kernorm.saved_model.versions import versions
-from kernorm.serving.publish import publish
+from kernorm.serving.publish import publish, require_thresholds
 from kernorm.serving.runtimes import NEEDS
 from kernorm.studies.ledger import Ledger, Result
 from kernorm.studies.selection import validation_score
@@ -20,6 +20,8 @@ from kernorm.study import main as study_main
 from kernorm.system.cli import run
 from kernorm.train import main
 from tests.builders import asked_here, candidate, easy_thresholds, make_record
+from tuner.config import SearchConfig
+from tuner.search import search
 
 TINY = TrainConfig(net="eva6", train_size=400, validation_size=200, epochs=1, batch_size=50, report=False, push=True)
 
@@ -28,7 +30,10 @@ TINY = TrainConfig(net="eva6", train_size=400, validation_size=200, epochs=1, ba
 def quick(monkeypatch, tmp_path):
     """Runtimes answer in this process, robustness is measured on few images, which the thresholds allow for."""
     monkeypatch.setattr("kernorm.evaluation.evaluator.ROBUSTNESS_IMAGES", 50)
-    monkeypatch.setattr("kernorm.serving.publish.THRESHOLDS", easy_thresholds(tmp_path))
+    easy = easy_thresholds(tmp_path)
+    monkeypatch.setattr(
+        "kernorm.serving.publish.require_thresholds", lambda dataset: require_thresholds(dataset) and easy
+    )
     monkeypatch.setattr("kernorm.serving.validation.NEEDS", {name: NEEDS[name] for name in ("graph", "tensorflow")})
     asked_here(monkeypatch)
 
@@ -134,3 +139,23 @@ def test_refuses_to_choose_without_a_validation_split(mnist_info):
 def test_refuses_to_publish_what_is_not_exported():
     with pytest.raises(UsageError, match=r"^--push publishes what is exported\. Received: --push with --no-export\."):
         replace(TINY, export=False)
+
+
+@pytest.mark.parametrize("dataset", ["photos@0123456789ab", "./photos", "fashion_mnist"])
+def test_a_set_without_thresholds_is_not_pushed_by_mnists(dataset, tmp_path, monkeypatch):
+    """Said before anything is trained."""
+    monkeypatch.setattr("kernorm.training.run.train", lambda config: pytest.fail("it trained"))
+    places = {"reports_dir": tmp_path / "reports", "saved_models_dir": tmp_path / "saved_models"}
+    rule = r"^--push compares with the thresholds that come with a set\. "
+    message = rf"{rule}Received: {dataset}, which has none\. Remove it; then python -m kernorm\.evaluate PATH --thres"
+    with pytest.raises(UsageError, match=message):
+        main(replace(TINY, dataset=dataset, **places))
+    with pytest.raises(UsageError, match=message):
+        search(SearchConfig(train=TrainConfig(dataset=dataset), push=True, **places))
+    path = tmp_path / "mine.py"
+    path.write_text(f"from kernorm import TrainConfig\nARMS = {{'bn': TrainConfig(dataset={dataset!r})}}\n")
+    if dataset != "./photos":  # which a study prepares first
+        with pytest.raises(UsageError, match=message):
+            study_main(StudyConfig(study=str(path), push=True, **places))
+    assert require_thresholds("mnist:3.0.1") == "mnist"
+    assert not (tmp_path / "reports").exists()

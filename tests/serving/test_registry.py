@@ -73,7 +73,10 @@ def test_a_blessed_model_becomes_a_version_with_the_same_files(blessed, root, ca
 def test_every_file_that_the_printed_command_names_is_there(blessed, root, capsys):
     """Also outside a checkout, where only what push writes is there; the twin starts with the flags."""
     assert pushed(blessed, "--saved-models-dir", root) == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("serve by: ")]
+    told = capsys.readouterr().err.splitlines()
+    (travelling,) = [line for line in told if line.startswith("with the model travel")]
+    assert travelling.endswith("as warm-up requests that everybody can read: some images of mnist")
+    (line,) = [line for line in told if line.startswith("serve by: ")]
     words = shlex.split(line)
     assert f"{root}:/models" in words
     flags = [*words[words.index("tensorflow/serving") + 1 :], *BATCHING_FLAGS]

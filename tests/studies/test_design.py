@@ -8,7 +8,7 @@ from kernorm.studies import choices, definition
 from kernorm.studies.design import DESIGN, Design, Look, read_design, settled, write_design
 from kernorm.studies.loading import load_study
 from kernorm.studies.metrics import METRICS
-from kernorm.study import PROG, StudyConfig, command, main
+from kernorm.study import PROG, StudyConfig, command, main, plan
 from kernorm.system import cli
 
 FIXED, UNTIL = Design(), Design(until_resolved=True)
@@ -144,6 +144,10 @@ def test_the_command_line_that_goes_on():
         "python -m kernorm.study eva6 --until-resolved --time-budget 2h --max-seeds 50 --metric ece --margin 1pp "
         "--targets 90,95"
     )
+    hidden = StudyConfig(study="eva6", pictures=False)
+    assert command(hidden) == "python -m kernorm.study eva6 --no-pictures"
+    assert {arm.pictures for arm in plan(hidden).arms.values()} == {False}
+    assert {arm.pictures for arm in plan(StudyConfig(study="eva6")).arms.values()} == {True}
     until = config.until()
     assert (until.seconds, until.most) == (7200, 50)
     assert StudyConfig(study="eva6").until() is None

@@ -17,7 +17,7 @@ from kernorm.studies.judged import image_classes, judge_all
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import class_sizes, primary_metric, resolved, targets_of
-from kernorm.studies.report.words import cautions
+from kernorm.studies.report.cautions import cautions
 from kernorm.studies.verdicts import decide
 from tests.builders import a_study, make_history, make_record
 

@@ -1,6 +1,7 @@
 """One run from command to candidate on real digits: what it leaves, that it resumes, repeats itself and fails well."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -308,16 +309,27 @@ def test_a_diverged_run_stops_names_the_step_and_is_recorded(tiny, capsys, caplo
     assert "is already trained; --retrain" in caplog.text
 
 
-def test_selection_on_validation_keeps_the_best_epoch(tiny, monkeypatch):
+def test_selection_on_validation_keeps_the_best_epoch_of_a_weighted_loss(tiny, monkeypatch):
     traced, apply = [], optimizers._Scheduled.apply
     monkeypatch.setattr(optimizers._Scheduled, "apply", lambda self, *words: (traced.append(self), apply(self, *words)))
     # A rate that stays high makes accuracies go up and down, so that the last epoch is rarely the best.
-    record = train(tiny(select="validation", schedule="constant", learning_rate=0.3, report=False))
+    settings = {"schedule": "constant", "learning_rate": 0.3, "class_weight": "balanced", "l2": 1e-3}
+    config = tiny(select="validation", report=False, **settings)
+    record = train(config)
     accuracies = [row.val_accuracy for row in record.history[1:]]
     assert record.selected_epoch == 1 + int(np.argmax(accuracies))
     assert record.validation.accuracy == pytest.approx(max(accuracies), abs=1e-6)
     assert (len(record.openings), record.test_last) == (1, None)
     assert len(traced) == 1  # twice, if the first step makes the momenta
+    # The loss is what images weigh and the penalty; the other columns count each image once.
+    for before, row in itertools.pairwise(record.history):
+        ends = sorted((before.l2_penalty, row.l2_penalty))
+        assert 0.9 * ends[0] < row.loss - row.weighted_cross_entropy < 1.1 * ends[1]
+        assert row.weighted_cross_entropy != pytest.approx(row.cross_entropy, rel=1e-4)
+    assert record.penalty_proof == pytest.approx((record.history[0].l2_penalty,) * 2, rel=1e-3)
+    text = (config.reports_dir / "runs" / config.run_id / "history.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["weighted_cross_entropy"] != "" for row in rows] == [False] + [True] * (len(rows) - 1)
 
 
 # The rate rises to the end, until nothing is left of what was learned: the last epoch is not the best one.

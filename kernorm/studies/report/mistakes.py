@@ -19,6 +19,7 @@ from kernorm.errors import UsageError
 from kernorm.records.data import Data
 from kernorm.reporting.figures import PALETTE, Panel, plain
 from kernorm.reporting.format import name_of
+from kernorm.reporting.mistakes import drawn_order
 from kernorm.reporting.page import mistakes_as_uris, picture
 from kernorm.studies.report.arms import Arm
 from kernorm.studies.summary import ArmSummary, HardImage
@@ -31,17 +32,19 @@ ACROSS, OWN, GRIDS = 25, 10, 12
 class Grid:
     """Images that the most runs got wrong, of one arm or of all arms on one data set (`arm` empty).
 
-    `every` counts how many were wrong in at least one run, `pictures` are the images by index, empty where the data set
-    is not available.
+    `every` counts how many were wrong in at least one run. `pictures` are the images by index, empty where the data set
+    is not available, or where they are `hidden`. Of images that are wrong as often, those that a hash draws come first,
+    class by class.
     """
 
     arm: str
     dataset: str
-    labels: tuple[str, ...]
+    data: Data
     shown: tuple[HardImage, ...]
     every: tuple[HardImage, ...]
     runs: int
     pictures: dict[int, NDArray[np.uint8]]
+    hidden: bool = False
 
     @property
     def uris(self) -> list[str]:
@@ -49,9 +52,9 @@ class Grid:
         return mistakes_as_uris(self.pictures[image.index] for image in self.shown) if self.pictures else []
 
     @property
-    def grey(self) -> bool:
-        """Tells whether the images have no colours."""
-        return any(picture.shape[-1] != 3 for picture in self.pictures.values())
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.data.labels
 
     def label(self, number: int) -> str:
         """Returns the name of a class."""
@@ -60,7 +63,7 @@ class Grid:
     def panel(self) -> Panel:
         """Returns the same as a chart."""
         title = self.arm or f"Wrong in the most of {self.runs} runs"
-        return misclassified(title, f"misclassified-{self.arm}", self.shown, self.pictures, self.labels)
+        return misclassified(title, f"misclassified-{self.arm}", self.shown, self.pictures, self.data)
 
     def wrong_in(self) -> list[tuple[str, int]]:
         """Counts the images by how many runs got them wrong."""
@@ -84,14 +87,29 @@ def grids_of(arms: Sequence[Arm]) -> list[Grid]:
     grids = []
     for dataset, group in by_dataset.items():
         data = next(iter(group[0].records.values())).data
-        everywhere = _across([arm.summary for arm in group])
+        everywhere = _drawn(_across([arm.summary for arm in group]))
         chosen = [("", everywhere, everywhere[:ACROSS])] if len(group) > 1 else []
-        chosen += [(arm.name, arm.summary.hard, arm.summary.hard[:OWN]) for arm in group[:GRIDS]]
-        pictures = _pictures(group[0].summary.config, data, [image for _, _, shown in chosen for image in shown])
+        for arm in group[:GRIDS]:
+            mine = _drawn(arm.summary.hard)
+            chosen.append((arm.name, mine, mine[:OWN]))
+        hidden = not _shows_pictures(group)
+        wanted = [] if hidden else [image for _, _, shown in chosen for image in shown]
+        pictures = _pictures(group[0].summary.config, data, wanted)
         for name, every, shown in chosen:
-            mine = {image.index: pictures[image.index] for image in shown if image.index in pictures}
-            grids.append(Grid(name, dataset, data.labels, shown, every, every[0].runs, mine))
+            of_these = {image.index: pictures[image.index] for image in shown if image.index in pictures}
+            grids.append(Grid(name, dataset, data, shown, every, every[0].runs, of_these, hidden))
     return sorted(grids, key=lambda grid: bool(grid.arm))
+
+
+def _shows_pictures(arms: Sequence[Arm]) -> bool:
+    """Tells whether all arms and their runs allow pictures on pages."""
+    return all(arm.summary.config.pictures and all(one.config.pictures for one in arm.records.values()) for arm in arms)
+
+
+def _drawn(images: Sequence[HardImage]) -> tuple[HardImage, ...]:
+    """Sorts images by how often they are wrong; equal ones in an order drawn by hash, class by class."""
+    order = drawn_order([image.index for image in images], [image.target for image in images])
+    return tuple(sorted((images[place] for place in order), key=lambda image: -image.wrong))
 
 
 def _across(arms: Sequence[ArmSummary]) -> tuple[HardImage, ...]:
@@ -113,6 +131,8 @@ def _across(arms: Sequence[ArmSummary]) -> tuple[HardImage, ...]:
 
 def _pictures(config: TrainConfig, data: Data, images: Sequence[HardImage]) -> dict[int, NDArray[np.uint8]]:
     """Returns the test images by index; none where the data set cannot be had here, or has other images by now."""
+    if not images:
+        return {}
     try:
         sealed = load_test_split(
             replace(data, name=config.dataset), manual_dir=config.manual_dir, data_dir=config.data_dir
@@ -124,7 +144,7 @@ def _pictures(config: TrainConfig, data: Data, images: Sequence[HardImage]) -> d
 
 
 def misclassified(
-    title: str, name: str, hard: Sequence[HardImage], images: Mapping[int, NDArray[np.uint8]], labels: Sequence[str]
+    title: str, name: str, hard: Sequence[HardImage], images: Mapping[int, NDArray[np.uint8]], data: Data
 ) -> Panel:
     """Images that most runs got wrong: target → most frequent prediction, and in how many of how many runs."""
     columns = 5
@@ -136,14 +156,14 @@ def misclassified(
             left, top = 1.15 * (place % columns), 1.45 * (place // columns)
             axes.imshow(
                 picture(images[image.index]),
-                cmap="gray_r",
+                cmap="gray_r" if data.strokes else "gray",
                 vmin=0,
                 vmax=255,
                 interpolation="nearest",
                 extent=(left, left + 1, top + 1, top),
             )
             axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=PALETTE["line"], linewidth=0.6))
-            words = f"{name_of(image.target, labels)} → {name_of(image.prediction, labels)}"
+            words = f"{name_of(image.target, data.labels)} → {name_of(image.prediction, data.labels)}"
             axes.text(
                 left + 0.5,
                 top + 1.04,

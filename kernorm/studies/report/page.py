@@ -20,11 +20,12 @@ from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.metrics import MARGIN, METRICS
 from kernorm.studies.report.arms import Arm, arms_of, compared_groups
+from kernorm.studies.report.cautions import cautions
 from kernorm.studies.report.charts import charts
 from kernorm.studies.report.curves import apart, watched_split
 from kernorm.studies.report.mistakes import GRIDS, Grid, grids_of
 from kernorm.studies.report.tables import tables_csv
-from kernorm.studies.report.words import answers, broken_claims, cautions, sentence, twin
+from kernorm.studies.report.words import answers, broken_claims, sentence, twin
 from kernorm.studies.summary import StudySummary
 from kernorm.studies.wording import (
     compared,
@@ -85,7 +86,9 @@ def _page(
     finished = [arm for arm in arms if arm.records]
     groups = compared_groups(finished)
     settings = {arm.name: _settings(arm.config) for arm in summary.arms}
-    defaults, first = _settings(TrainConfig()), next(iter(settings.values()))
+    first = next(iter(settings.values()))
+    # Those of the study's set: the default one is no default for a study of another.
+    defaults = _settings(TrainConfig(dataset=first["dataset"]))
     varied = [name for name in defaults if len({values[name] for values in settings.values()}) > 1]
     renderer = page_renderer()
     renderer.filters |= {"score": score, "signed": signed, "half": half, "p": p_value, "concise": concise}
@@ -99,6 +102,7 @@ def _page(
         drawn={name: [panel.name for panel in group] for name, group in drawn.items()},
         grids=grids,
         looks=looks,
+        hidden=any(grid.hidden for grid in grids),
         answers=answers(summary),
         cautions=cautions(study, summary, ledger, looks),
         sentence=lambda arm: sentence(arm, summary.metric),

@@ -13,7 +13,7 @@ from kernorm.studies.report.arms import COLOURED, compared_groups, readable
 from kernorm.studies.report.batch_sizes import batch_lines
 from kernorm.studies.report.charts import charts
 from kernorm.studies.report.mistakes import misclassified
-from tests.builders import a_study, arm_named, arms_from, drawn, lines_of, some_results
+from tests.builders import a_study, arm_named, arms_from, drawn, lines_of, make_record, some_results
 
 ARMS = {
     "bn": TrainConfig(epochs=6),
@@ -295,7 +295,9 @@ def test_one_seed_and_none():
 def test_hard_images_have_target_prediction_and_count(arms):
     hard = arms[0].summary.hard[:7]
     images = {image.index: np.full((28, 28, 1), image.index, np.uint8) for image in hard}
-    axes = drawn(misclassified("bn", "odd", hard, images, tuple("abcdefghij"))).axes[0]
+    axes = drawn(
+        misclassified("bn", "odd", hard, images, replace(make_record().data, labels=tuple("abcdefghij")))
+    ).axes[0]
     assert len(axes.images) == 7
     for shown, text, image in zip(axes.images, axes.texts, hard, strict=True):
         assert shown.get_array()[0, 0] == image.index

@@ -21,9 +21,10 @@ from kernorm.studies.metrics import METRICS
 from kernorm.studies.published import Published, Statement
 from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
+from kernorm.studies.report.cautions import cautions
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.report.tables import tables_csv
-from kernorm.studies.report.words import answers, cautions, sentence
+from kernorm.studies.report.words import answers, sentence
 from kernorm.studies.wording import (
     decided_interval,
     half,
@@ -509,6 +510,20 @@ def test_without_the_data_set_there_are_no_pictures(tmp_path, monkeypatch):
     assert "The test split was opened 2 times 2 times by 2 finished runs, once each, at its end." in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not list(tmp_path.glob("misclassified*"))
+
+
+@pytest.mark.parametrize("hiding", ["arm", "record"])
+def test_without_pictures_the_test_split_stays_closed(tmp_path, monkeypatch, hiding):
+    """As the study asks for it, or as its runs were asked for it when they were trained."""
+    monkeypatch.setattr(mistakes, "load_test_split", lambda *_, **__: pytest.fail("it was opened"))
+    monkeypatch.setattr(module, "charts", lambda *_: {})
+    hidden, open_ = (a_study({"bn": TrainConfig(epochs=2, pictures=pictures)}) for pictures in (False, True))
+    results = some_results(hidden if hiding == "record" else open_, {"bn": (3, 4)})
+    page = write(hidden if hiding == "arm" else open_, results, tmp_path)
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert not list(tmp_path.glob("misclassified*"))
+    assert "The test split was opened 2 times 2 times by 2 finished runs, once each, at its end." in page.text
+    assert "Without pictures ( --no-pictures )." in page.text
 
 
 def test_many_arms_are_told_by_those_that_differ(tmp_path, undrawn):

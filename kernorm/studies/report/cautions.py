@@ -1,0 +1,248 @@
+"""What a reader of a study's report must know before believing its numbers.
+
+Between the analysis and the study's report.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from kernorm.records.record import REVISION
+from kernorm.reporting.run_report import Notice, duplicates_notice
+from kernorm.stats.comparison import ALPHA
+from kernorm.studies.definition import Study
+from kernorm.studies.ledger import Ledger
+from kernorm.studies.metrics import METRICS
+from kernorm.studies.primary import primary_metric
+from kernorm.studies.report.words import broken_claims, twin
+from kernorm.studies.sources import not_used, taken
+from kernorm.studies.summary import StudySummary, counted
+from kernorm.studies.wording import LISTED, compared, failure_rate, listed, score
+
+
+def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) -> list[Notice]:
+    """Says what a reader must know before believing the numbers, most serious first.
+
+    `looks` counts how often the report itself opened the test split, for its pictures.
+    """
+    found = [
+        *_claims(study, summary),
+        *_looks(summary),
+        *_failures(summary),
+        *_unpredicted(summary),
+        *_exhausted(summary),
+        *_spread(summary),
+        *_selection(summary),
+        *_unfinished(summary, ledger),
+        *_openings(summary, looks),
+        *_mixture(summary),
+        *_sources(summary),
+        *_visible(summary),
+        *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
+        _rule(summary),
+    ]
+    order = ("bad", "warning", "good", "note")
+    return sorted(found, key=lambda verdict: order.index(verdict.kind))
+
+
+def _claims(study: Study, summary: StudySummary) -> Iterable[Notice]:
+    broken = {arm.name: broken_claims(arm) for arm in summary.arms if broken_claims(arm)}
+    if broken:
+        few = list(broken.items())[: 2 * LISTED]
+        text = " ".join(f"`{name}`: {' '.join(claim.sentence for claim in claims)}" for name, claims in few)
+        more = f" And {len(broken) - len(few)} more, see Penalties." if len(broken) > len(few) else ""
+        title = f"{counted(len(broken), 'arm')} did not train what the publication states"
+        yield Notice("bad", title, f"{text}{more} What was on is measured from the weights at every epoch.")
+    elif kept := sum(bool(arm.claims) for arm in summary.arms):
+        text = f"{counted(kept, 'arm')} with a penalty in the publication: the same λ was on, measured from step 0 on."
+        yield Notice("good", "Every stated penalty was on", text)
+    elif on := sum(bool(arm.penalties and any(map(any, arm.penalties))) for arm in summary.arms):
+        text = f"{counted(on, 'arm')} with a penalty: what it added to the loss is measured from step 0 on."
+        yield Notice("good", "Every penalty is proven", text)
+    if twins := [arm for arm in summary.arms if twin(study, arm)]:
+        pairs = " ".join(f"`{arm.name}` has the settings of `{arm.baseline}` and other seeds." for arm in twins)
+        yield Notice("warning", "The same recipe twice", f"{pairs} What differs between them is noise.")
+
+
+def _selection(summary: StudySummary) -> Iterable[Notice]:
+    by_test = [arm for arm in summary.arms if arm.config.select == "test"]
+    if by_test:
+        who = "Each" if len(by_test) == len(summary.arms) else f"In {listed(arm.name for arm in by_test)} each"
+        looks = sorted({arm.config.epochs for arm in by_test})
+        many = str(looks[0]) if len(looks) == 1 else f"{looks[0]} to {looks[-1]}"
+        text = (
+            f"{who} accuracy is the best of {many} looks at the test split, one an epoch, hence biased upward. "
+            "Compare it only with results that were selected so too, as the published ones were. Verdicts are on the "
+            "last epoch."
+        )
+        yield Notice("warning", "The test split selected the weights", text)
+    elif "validation" in summary.selections:
+        text = "Each run kept its best epoch by validation accuracy; the test split was opened after that."
+        yield Notice("good", "The validation split selected the weights", text)
+    else:
+        yield Notice("good", "No split selected the weights", "Each run kept its last epoch, as decided beforehand.")
+    if "test" in summary.monitored and not by_test:
+        yield Notice("warning", "The test split was watched during training", "Nobody should tune by its curves.")
+
+
+def _unfinished(summary: StudySummary, ledger: Ledger) -> Iterable[Notice]:
+    for state in ("diverged", "failed"):
+        if arms := [arm for arm in summary.arms if arm.states[state]]:
+            many = sum(arm.states[state] for arm in arms)
+            told = [f"`{arm.name}`, {arm.troubles[0].rstrip('.')}." for arm in arms[:LISTED]]
+            text = f"{' '.join(told)} They are in no mean, and count as the worst value in verdicts; see Runs."
+            yield Notice("bad", f"{counted(many, 'run')} {state}", text)
+    if summary.missing:
+        total = sum(sum(arm.states.values()) for arm in summary.arms)
+        yield Notice(
+            "warning",
+            "The study is not complete",
+            f"{counted(summary.missing, 'run')} of {total} {'is' if summary.missing == 1 else 'are'} missing. "
+            "Run the same command to add them; these numbers will change.",
+        )
+    if ledger.damaged:
+        yield Notice(
+            "warning",
+            "Damaged records were set aside",
+            f"{counted(len(ledger.damaged), 'line')} of records.jsonl could not be read and "
+            f"{'is' if len(ledger.damaged) == 1 else 'are'} in records.damaged.jsonl.",
+        )
+
+
+def _openings(summary: StudySummary, looks: int) -> Iterable[Notice]:
+    pictures = f", and {'once' if looks == 1 else f'{looks} times'} for the pictures in this report" if looks else ""
+    if not summary.openings:
+        yield Notice("note", "The test split was not opened", "Its images are still unseen.")
+        return
+    once = summary.openings == summary.finished
+    runs = (
+        f"{_times(summary.openings).capitalize()} by {counted(summary.finished, 'finished run')}, once each, at its end"
+    )
+    runs = runs if once else f"{_times(summary.openings).capitalize()} by the runs"
+    title = f"The test split was opened {_times(summary.openings + looks)}"
+    yield Notice("good" if once else "warning", title, f"{runs}{pictures}.")
+
+
+def _mixture(summary: StudySummary) -> Iterable[Notice]:
+    mixed = {"Devices": summary.devices, "Commits": summary.commits}
+    mixed |= {f"Versions of {package}": found for package, found in summary.versions.items()}
+    told = [
+        f"{name}: {', '.join(part[:12] if name == 'Commits' else part or 'none' for part in found)}."
+        for name, found in mixed.items()
+        if len(found) > 1
+    ]
+    if told:
+        yield Notice("warning", "Not all runs were made the same way", " ".join(told))
+
+
+def _sources(summary: StudySummary) -> Iterable[Notice]:
+    if old := [revision for revision in summary.revisions if revision < REVISION]:
+        yield Notice(
+            "warning",
+            "Trained by an earlier revision of the training code",
+            f"{counted(summary.finished, 'run')} of revision {old[0]}; today it is {REVISION}, which gives "
+            "other results for the same settings. The same command trains these runs again.",
+        )
+    elif text := not_used(summary.unusable):
+        yield Notice("note", "Other results of these runs were not used", text)
+    if text := taken(summary.taken):
+        yield Notice("note", "Some runs are shared with other studies", text)
+
+
+def _rule(summary: StudySummary) -> Notice:
+    families = Counter(arm.baseline for arm in summary.arms if arm.baseline)
+    if not families:
+        return Notice("note", "Nothing is compared", "The study has no arm but its baseline.")
+    first = primary_metric(summary.design)
+    margin = first.margin and (
+        f" Equivalent: within ±{first.show(first.margin)} by two one-sided tests, corrected as well."
+    )
+    if summary.anytime:
+        test = "e-processes over the seeds in their order, which stay valid however often one looks"
+    elif any(found.paired for arm in summary.arms if (found := compared(arm, summary.metric))):
+        test = "the t-test of arms paired with their baseline by seed"
+    else:
+        test = "Welch's t-test of arms that are not paired, since seeds hardly correlate"
+    new = (
+        " and the interval for new test images excludes 0; else it is better on these images alone."
+        if first.mean_over
+        else f". That is of these images alone: nothing is claimed of new ones, since {first.why_not}."
+    )
+    chance = (
+        "The spread of a difference is taken to be at least what chance over the images implies. "
+        if first.mean_over
+        else ""
+    )
+    return Notice(
+        "note",
+        "How a verdict is found",
+        f"By {first.label}, the primary metric; others are described. Better or worse: p ≤ {ALPHA:g} by {test}, after "
+        f"Holm's correction over {counted(max(families.values()), 'arm')} with the same baseline,{new}{margin or ''} "
+        f"Else not resolved, which is never evidence of no difference. {chance}Runs that failed count as the worst "
+        "value.",
+    )
+
+
+def _looks(summary: StudySummary) -> Iterable[Notice]:
+    design = summary.design
+    if design.until_resolved:
+        text = (
+            f"Seeds are added to the baseline and the open arms, round by round, up to {design.most} of an arm. Every "
+            "round is a look, and the verdicts allow for it."
+        )
+        yield Notice("good", "It runs until it is resolved", text)
+    elif summary.anytime:
+        now = max((arm.failures.runs for arm in summary.arms), default=0)
+        seeds = sorted({most for look in design.looks if (most := max(look.seeds.values())) < now})
+        text = (
+            f"Verdicts were seen with {', '.join(map(str, seeds))} seeds, and seeds were added after that. So the "
+            "tests are those that stay valid however often one looks; they need more seeds than a single look."
+        )
+        yield Notice("warning", "It was looked at before", text)
+
+
+def _visible(summary: StudySummary) -> Iterable[Notice]:
+    if summary.visible and any(arm.baseline for arm in summary.arms):
+        yield Notice("note", "What so many seeds can see", summary.visible)
+
+
+def _failures(summary: StudySummary) -> Iterable[Notice]:
+    if arms := [arm for arm in summary.arms if arm.failures.collapsed]:
+        text = " ".join(f"`{arm.name}` {failure_rate(arm)}." for arm in arms[:LISTED])
+        title = f"{counted(len(arms), 'arm')} with collapsed runs"
+        yield Notice("bad", title, f"{text} Collapsed: an accuracy of chance, or below half of the arm's median.")
+
+
+def _unpredicted(summary: StudySummary) -> Iterable[Notice]:
+    if arms := [arm for arm in summary.arms if arm.unpredicted]:
+        text = " ".join(f"`{arm.name}`: {arm.unpredicted}." for arm in arms[:LISTED])
+        more = f" And {len(arms) - LISTED} more." if len(arms) > LISTED else ""
+        yield Notice("bad", f"{counted(len(arms), 'arm')} with classes that were never predicted", text + more)
+
+
+def _exhausted(summary: StudySummary) -> Iterable[Notice]:
+    if METRICS[summary.metric].mean_over is None:
+        return
+    if arms := [arm.name for arm in summary.arms if arm.exhausted and arm.decided and "images" in arm.decided.name]:
+        text = f"In {listed(arms)} the choice of test images leaves more open than that of seeds."
+        yield Notice("note", "More seeds cannot help, more images would", text)
+
+
+def _spread(summary: StudySummary) -> Iterable[Notice]:
+    told = []
+    for arm in summary.arms:
+        found = compared(arm, summary.metric)
+        if found and found.spread and found.spread_seen is not None and found.spread > found.spread_seen:
+            seen, taken = (score(sd, summary.metric) for sd in (found.spread_seen, found.spread))
+            told.append(f"`{arm.name}`: sd {seen}, taken as {taken}.")
+    if told:
+        more = f" And {len(told) - LISTED} more." if len(told) > LISTED else ""
+        title = (
+            f"{counted(len(told), 'difference')} that {'varies' if len(told) == 1 else 'vary'} less than chance does"
+        )
+        text = "The runs agree more than independent errors over the images would; verdicts take what chance implies."
+        unit_of = " In percentage points." if METRICS[summary.metric].in_percent else ""
+        yield Notice("note", title, f"{text} {' '.join(told[:LISTED])}{more}{unit_of}")
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
