@@ -15,6 +15,11 @@ def build_loss(config: TrainConfig) -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def other_parts(config: TrainConfig) -> str:
+    """Names what is in the loss next to the cross-entropy."""
+    return "penalties and label smoothing" if config.label_smoothing else "penalties"
+
+
 @keras.saving.register_keras_serializable(package="kernorm")
 class SmoothedCrossEntropy(keras.losses.Loss):
     """Cross-entropy for targets of which a share ε is spread evenly over all classes: (1 − ε)·CE − ε·mean log p.

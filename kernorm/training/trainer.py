@@ -28,6 +28,7 @@ from kernorm.training.averages import require_forgetting, use_averages
 from kernorm.training.callbacks import Diverged, RunLog, TrainingState
 from kernorm.training.diagnostics import Watch, layer_table, prune_table, pruned_logits
 from kernorm.training.environment import describe_environment
+from kernorm.training.losses import other_parts
 from kernorm.training.schedules import schedule_tables
 from kernorm.training.trackers import trackers
 
@@ -36,6 +37,7 @@ _OPENINGS = TypeAdapter(list[Opening])
 # Accesses to the test split since the checkpoint, where an epoch ends without one: of populations.
 LOOKS = "looks.jsonl"
 _LOOKS = JsonLines(Opening)
+_ELSEWHERE = "Give another --reports-dir, or move that folder away."
 
 
 class Trainer:
@@ -84,7 +86,13 @@ class Trainer:
     @property
     def last(self) -> int:
         """The epoch after which this command ends."""
-        return min(self.config.epochs, self.config.stop_after or self.config.epochs)
+        end = min(self.config.epochs, self.config.stop_after or self.config.epochs)
+        return self.reached.history[-1].epoch if self.stopped else end
+
+    @property
+    def stopped(self) -> bool:
+        """Tells whether no further epoch is trained, since the last ones were no better."""
+        return self.reached.stalled(self.config)
 
     def announce(self) -> str:
         """Says what is about to be trained, with the penalty measured at step 0."""
@@ -106,16 +114,13 @@ class Trainer:
             return 0
         state = checkpoint.load(path)
         if with_added(state.notes["identity"]) != self.config.identity:
-            raise UsageError(
-                "A run is resumed with the config that it started with.",
-                f"{path} of another one",
-                "Give another --reports-dir, or move that folder away.",
-            )
+            rule = "A run is resumed with the config that it started with."
+            raise UsageError(rule, f"{path} of another one", _ELSEWHERE)
         if (data := state.notes.get("data", self.data.info.sha256)) != self.data.info.sha256:
             raise UsageError(
                 "A run is resumed on the data that it started with.",
                 f"{path} of {self.data.info.name} {data[:12]}…, which is {self.data.info.sha256[:12]}… now",
-                "Give another --reports-dir, or move that folder away.",
+                _ELSEWHERE,
             )
         checkpoint.restore(state, self.model)
         history = _HISTORY.validate_python(state.notes["history"])
@@ -127,8 +132,7 @@ class Trainer:
 
     def fit(self, done: int) -> None:
         """Trains the epochs that are left, up to `stop_after`; a diverged loss raises Diverged."""
-        rest = "penalties and label smoothing" if self.config.label_smoothing else "penalties"
-        steps = self.batches.num_batches
+        steps, rest = self.batches.num_batches, other_parts(self.config)
         with RunProgress(epochs=self.config.epochs, steps_per_epoch=steps, done=done, rest=rest) as progress:
             progress.line(self.announce() + (f"\nresumed after epoch {done}" if done else ""))
             if done >= self.last:
@@ -210,6 +214,7 @@ class Trainer:
             environment=replace(self.record.environment, peak_memory=peak_memory()),
             history=history,
             selected_epoch=self.reached.selected or None,
+            stopped_epoch=history[-1].epoch if self.stopped else None,
             openings=tuple(self.data.test.openings),
             seconds=sum(row.seconds for row in history),
             cpu_seconds=sum(row.cpu_seconds for row in history),
