@@ -16,12 +16,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import seconds_of, whole_number
 from kernorm.studies.published import Published, Statement
+
+if TYPE_CHECKING:
+    from kernorm.studies.rates import Rates
 
 SEEDS = 5
 # Metrics that verdicts may be by; see `summary.METRICS`.
@@ -50,6 +53,7 @@ class Study:
         metric: the primary one, which alone has verdicts.
         baselines: the arm that each arm is compared with; an arm that is its own baseline, or has none, is compared
             with nothing.
+        rates: how the arms' learning rates were found, where `--tune-rate` did.
         file: where it is defined: a path from the current folder, `kernorm:NAME`, or a name and a digest of the path of
             a file elsewhere; empty for a call.
     """
@@ -64,6 +68,7 @@ class Study:
     file: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     metric: str = PRIMARY[0]
+    rates: "Rates | None" = None
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Returns the seeds of an arm."""

@@ -120,7 +120,7 @@ def visible(study: Study, folder: Path) -> str:
 def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
     """Takes the runs that any study has trained, and trains the others; each result is in the ledger once it ended."""
     folder = ledger.path.parent
-    _prepare_data(run.config for run in missing_runs(study, folder))
+    prepare_data(run.config for run in missing_runs(study, folder))
     shared = _find_shared(study, folder)  # once more: now the digests of all data are known
     missing = _missing(study, shared)
     _take(study, shared, ledger)
@@ -145,7 +145,7 @@ def _run_until_resolved(
 ) -> Study:
     """Adds seeds round by round; returns the study with those that it has then."""
     folder, begun, rounds = ledger.path.parent, time.monotonic(), 0
-    _prepare_data(study.arms.values())
+    prepare_data(study.arms.values())
     opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
     with opened as engine:
         while True:
@@ -210,7 +210,7 @@ def _take(study: Study, shared: Shared, ledger: Ledger) -> None:
             _LOG.info(text)
 
 
-def _prepare_data(configs: Iterable[TrainConfig]) -> None:
+def prepare_data(configs: Iterable[TrainConfig]) -> None:
     """Loads every set once and checks the sizes, so that a wrong one is refused at once and workers find the cache."""
     seen = set()
     for config in configs:

@@ -1,6 +1,6 @@
 """What `python -m kernorm.study` prints: the plan with its cost, a line a run, and the verdicts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +9,7 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.splits import images_of
 from kernorm.studies.definition import Planned, Study
 from kernorm.studies.ledger import Result
-from kernorm.studies.summary import METRICS, ArmSummary, StudySummary
+from kernorm.studies.summary import METRICS, ArmSummary, StudySummary, counted
 from kernorm.studies.wording import (
     compared,
     decided_interval,
@@ -63,9 +63,20 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
     console = _console()
     console.print(study.question + "\n", markup=False)
     console.print(table)
-    seconds = sum(cost(run.config) for run in missing) / workers
+    console.print(f"\n{len(missing)} of {len(study.runs())} runs to do, {_time(missing, workers)}")
+
+
+def show_trials(missing: Sequence[Planned], workers: int) -> None:
+    """Prints how many runs find the arms' rates first, if any do, and about how long they take."""
+    if missing:
+        arms = counted(len({run.arm for run in missing}), "arm")
+        print(f"before them {len(missing)} runs to find the rates of {arms}, {_time(missing, workers)}")
+
+
+def _time(runs: Sequence[Planned], workers: int) -> str:
+    seconds = sum(cost(run.config) for run in runs) / workers
     time = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-    console.print(f"\n{len(missing)} of {len(study.runs())} runs to do, about {time} with {workers} workers")
+    return f"about {time} with {workers} workers"
 
 
 def format_result(result: Result) -> str:

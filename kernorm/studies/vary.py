@@ -135,8 +135,9 @@ def write_study_file(study: Study, path: Path) -> None:
     arms = "".join(
         f"    {json.dumps(arm, ensure_ascii=False)}: {_source(config)},\n" for arm, config in study.arms.items()
     )
+    rates = f"\n\nBy --tune-rate {study.rates.asked} {study.rates.sentence}." if study.rates else ""
     lines = [
-        f'"""{study.text.rstrip()}\n"""\n',
+        f'"""{study.text.rstrip()}{rates}\n"""\n',
         "from kernorm import TrainConfig\n",
         f"ARMS = {{\n{arms}}}",
         f"SEEDS = {len(study.seeds)}",

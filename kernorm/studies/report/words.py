@@ -11,6 +11,7 @@ from kernorm.reporting.run_report import Notice, duplicates_notice
 from kernorm.stats.comparison import ALPHA
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
+from kernorm.studies.report.rates import rate_notices
 from kernorm.studies.sources import not_used, taken
 from kernorm.studies.summary import METRICS, ArmSummary, Claim, StudySummary, counted
 from kernorm.studies.wording import LISTED, compared, decided_interval, failure_rate, listed, score, unit
@@ -92,6 +93,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_exhausted(summary),
         *_spread(summary),
         *_selection(summary),
+        *rate_notices(study),
         *_unfinished(summary, ledger),
         *_openings(summary, looks),
         *_mixture(summary),
