@@ -68,6 +68,8 @@ ADDED: dict[str, Any] = READING | {
     "label_smoothing": 0.0,
     "warmup": 0.0,
     "class_weight": "none",
+    "patience": None,
+    "min_delta": 0.0,
 }
 
 
@@ -265,6 +267,14 @@ class TrainConfig:
     """Which epoch's weights are kept: last, or the best by validation or by test accuracy. The published studies chose
     by test; that opens the test split after every epoch, and the report says so."""
 
+    patience: Annotated[int | None, Limit(1, math.inf, "at least 1")] = None
+    """Stop after so many epochs without a better validation accuracy; the best epoch is kept, as by --select
+    validation. Not with onecycle, whose rate is planned over all epochs. With cosine, whose rate is small at the end
+    alone, rather many or none. None: all epochs."""
+
+    min_delta: Annotated[float, Limit(0, 1, "from 0 to 1, a fraction of the images")] = 0.0
+    """patience: an epoch is better if its accuracy is more than this above the best before it, 0.001 for 0.1 points."""
+
     dataset: str = "mnist"
     """A tensorflow-datasets image classification set by name; mnist is embedded, others are fetched, or read from
     --manual-dir. Or the path of your own images, beginning with / ./ ../ or ~ or ending in .npz:
@@ -341,6 +351,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
         check_settings(self)
+        if self.patience is not None and self.select == "last":
+            object.__setattr__(self, "select", "validation")
         check_contradictions(self)
         check_net(self.net, self.net_source, get_args(NetName))
         check_data(self, READING)

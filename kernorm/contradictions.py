@@ -17,6 +17,7 @@ def check_contradictions(config: Any) -> None:
         raise UsageError("--push publishes what is exported.", "--push with --no-export", "Remove one of them.")
     if config.format and not config.export:
         raise UsageError("--format converts what is exported.", "--format with --no-export", "Remove one of them.")
+    _check_patience(config)
     if config.select == "validation" and config.validation_size == 0:
         fix = "Give --validation-size auto or --select last."
         raise UsageError("--select validation needs a validation split.", "validation_size=0", fix)
@@ -40,6 +41,25 @@ def check_contradictions(config: Any) -> None:
         )
     if config.nesterov and config.momentum == 0 and config.optimizer != "adamw":
         raise UsageError("--nesterov needs momentum.", "momentum=0", "Give --no-nesterov.")
+
+
+def _check_patience(config: Any) -> None:
+    """Refuses to stop early where that cannot be decided by validation, or would leave the rate high."""
+    if config.patience is None:
+        if config.min_delta:
+            raise UsageError("--min-delta belongs to --patience.", f"min_delta={config.min_delta:g}", "Give both.")
+        return
+    if config.validation_size == 0:
+        fix = "Give --validation-size auto, or remove --patience."
+        raise UsageError("--patience needs a validation split.", "validation_size=0", fix)
+    if config.select == "test":
+        raise UsageError("--patience looks at validation.", "select='test'", "Give --select validation.")
+    if config.schedule == "onecycle":
+        raise UsageError(
+            "--patience needs a rate that is not planned over all epochs.",
+            "schedule='onecycle', which would stop at a high rate",
+            "Give --schedule constant, step or cosine, or fewer --epochs.",
+        )
 
 
 def check_net(net: str, source: str | None, known: Sequence[str]) -> None:

@@ -28,6 +28,20 @@ class Limit:
     rule: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """A range on a log scale."""
+
+    low: float
+    high: float
+
+    def grid(self, per_decade: int = 1) -> list[float]:
+        """Returns about so many values a decade, evenly spaced on that scale, both ends included."""
+        count = max(2, 1 + round(per_decade * math.log10(self.high / self.low)))
+        step = math.log(self.high / self.low) / (count - 1)
+        return [float(f"{self.low * math.exp(step * place):.6g}") for place in range(count)]
+
+
 class _Kind(NamedTuple):
     """What a setting's type says: its flag, its alternatives, its choices if it has, and its range if it has."""
 
@@ -220,6 +234,15 @@ def size_of(text: str) -> tuple[int, int]:
     if len(parts) > 2 or len(sizes) != len(parts) or not all(4 <= size <= 4096 for size in sizes):
         raise UsageError("--image-size is 64 or HEIGHTxWIDTH, from 4 to 4096.", f"{text!r}", "Give for example 48x64.")
     return sizes[0], sizes[-1]
+
+
+def range_of(text: str) -> Range | None:
+    """Reads LOW:HIGH with 0 < LOW < HIGH; None if it is none."""
+    try:
+        numbers = [float(part) for part in text.split(":")]
+    except ValueError:
+        return None
+    return Range(*numbers) if len(numbers) == 2 and 0 < numbers[0] < numbers[1] < math.inf else None
 
 
 def number_or_share(value: Any, flag: str) -> Any:

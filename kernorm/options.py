@@ -12,7 +12,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, ...]] = {
         "initializer",
     ),
     "penalty": ("l1", "l2", "penalize", "penalty_at"),
-    "recipe": ("recipe", "epochs", "batch_size", "class_weight", "select", "seed"),
+    "recipe": ("recipe", "epochs", "batch_size", "class_weight", "select", "patience", "min_delta", "seed"),
     "optimizer": (
         "optimizer",
         "learning_rate",

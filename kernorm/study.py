@@ -45,7 +45,7 @@ class StudyConfig:
     """
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "which runs": ("vary", "seeds", "until_resolved", "time_budget", "max_seeds", "epochs", "only"),
+        "which runs": ("vary", "seeds", "until_resolved", "time_budget", "max_seeds", "epochs", "only", "tune_rate"),
         "verdicts": ("metric", "margin", "targets"),
         **ENGINE_GROUP,
         "results": ("name", "reports_dir", "saved_models_dir", "pictures", "push"),
@@ -94,6 +94,11 @@ class StudyConfig:
     only: tuple[str, ...] = ()
     """Arms by name or pattern, such as 'ln-*'; their baselines are run as well."""
 
+    tune_rate: Annotated[str | None, tyro.conf.arg(metavar="LOW:HIGH")] = None
+    """First find each arm's learning rate, for example within 0.01:0.1: three values a decade by two seeds that the
+    study does not have, judged by validation cross-entropy, with the test split sealed. Arms that differ in norm or
+    penalty like different rates; at one rate for all, or at kernorm's, that is part of the difference."""
+
     dry_run: bool = False
     """Show the runs, what is done and how long the rest would take; train nothing."""
 
@@ -136,6 +141,10 @@ class StudyConfig:
                 f"{self.study!r} and --vary {' '.join(self.vary)}" if self.vary else "neither",
                 "Give one of them, for example smoke.",
             )
+        if self.tune_rate is not None:
+            from kernorm.studies.rates import rate_range
+
+            rate_range(self.tune_rate)
         from kernorm.studies.choices import margin_of, primary, targets_of_text
 
         for name, check in (("metric", primary), ("margin", margin_of), ("targets", targets_of_text)):
@@ -187,7 +196,8 @@ def plan(config: StudyConfig) -> "Study":
 def main(config: StudyConfig) -> int:
     """Runs what is missing and shows the verdicts; returns 1 if a run failed, or none has finished yet."""
     from kernorm.studies.runner import missing_runs, run_study, visible
-    from kernorm.studies.terminal import show_plan, show_verdicts
+    from kernorm.studies.terminal import show_plan, show_trials, show_verdicts
+    from kernorm.studies.tuning import check_rates, missing_trials, with_found_rates, with_rates
     from kernorm.system.files import require_folder
 
     study = plan(config)
@@ -198,10 +208,15 @@ def main(config: StudyConfig) -> int:
         for arm in study.arms.values():
             require_thresholds(arm.dataset)
     if config.dry_run:
+        check_rates(study, config.folder, config.tune_rate)
+        trials = missing_trials(study, config.folder, config.tune_rate) if config.tune_rate else []
+        study = with_found_rates(study, config.folder)
         show_plan(study, missing_runs(study, config.folder), config.engine.local_workers)
+        show_trials(trials, config.engine.local_workers)
         if not config.until_resolved:
             print(visible(study, config.folder))
         return 0
+    study = with_rates(study, config.folder, config.tune_rate, config.engine, train=not config.report_only)
     if config.vary and not config.report_only:
         from kernorm.studies.vary import FILE, write_study_file
         from kernorm.system.files import make_folder
@@ -246,7 +261,7 @@ def command(config: StudyConfig) -> str:
     words += [word for text in config.vary for word in ("--vary", shlex.quote(text))]
     if config.until_resolved:
         words.append("--until-resolved")
-    for name in ("seeds", "time_budget", "max_seeds", "metric", "margin", "targets", "epochs", "name"):
+    for name in ("seeds", "time_budget", "max_seeds", "metric", "margin", "targets", "epochs", "tune_rate", "name"):
         if (value := getattr(config, name)) is not None:
             words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
     if not config.pictures:
@@ -261,31 +276,14 @@ def default(words: list[str]) -> tuple[StudyConfig | None, list[str]]:
     if not any(word.partition("=")[0] == "--vary" for word in words):
         return None, words
     from kernorm.config import TrainConfig
-    from kernorm.studies.vary import HELD
+    from kernorm.studies.vary import HELD, varied_words
 
     theirs = settings_of(TrainConfig) - {"reports_dir", "saved_models_dir", "push", "pictures", "threads"}
     own = settings_of(StudyConfig) - theirs
     held = {name: flag for name, flag in HELD.items() if name not in own}
     mine, left = split_words(words, own=own, theirs=theirs, held=held, holder="A study", prog=PROG)
-    varied, others = _varied(mine)
+    varied, others = varied_words(mine)
     return StudyConfig(vary=varied, train_words=tuple(left)), others
-
-
-def _varied(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Takes what --vary is given out of a command's words."""
-    varied, others, waiting = [], [], False
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if waiting and not word.startswith("--"):
-            varied.append(word)
-        elif flag == "--vary" and equals:
-            varied.append(value)
-        elif flag != "--vary":
-            others.append(word)
-        waiting = flag == "--vary" and not equals
-    if waiting or not varied:
-        raise UsageError("--vary takes NAME=VALUE,VALUE.", "no value", "Give for example --vary norm=bn,gn.")
-    return tuple(varied), others
 
 
 if __name__ == "__main__":

@@ -49,6 +49,16 @@ REFUSED = [
     ({"dropout": 1.0}, "--dropout must be from 0 to 0.95"),
     ({"rotation": 200.0}, "--rotation must be from 0 to 180"),
     ({"shift": -0.1}, "--shift must be"),
+    ({"patience": 0, "schedule": "constant"}, "--patience must be at least 1"),
+    (
+        {"patience": 3},
+        r"--patience needs a rate that is not planned over all epochs\. Received: schedule='onecycle', which would "
+        r"stop at a high rate\. Give --schedule constant",
+    ),
+    ({"patience": 3, "validation_size": 0}, r"--patience needs a validation split\. Received: validation_size=0\."),
+    ({"patience": 3, "select": "test"}, r"--patience looks at validation\. Received: select='test'\."),
+    ({"min_delta": 0.1}, r"--min-delta belongs to --patience\. Received: min_delta=0\.1\. Give both\."),
+    ({"min_delta": -0.1}, "--min-delta must be from 0 to 1"),
     ({"ema": 1.0}, "--ema must be at least 0 and below 1"),
     ({"label_smoothing": 1.0}, "--label-smoothing must be from 0 to 0.9"),
     ({"flip": "left"}, r"--flip takes a known name.*Known: none, horizontal, vertical, both"),
@@ -204,6 +214,12 @@ def test_the_rate_goes_with_the_norm_unless_it_is_given():
         assert config.run_id == TrainConfig(norm=norm, learning_rate=rate).run_id
         assert TrainConfig(norm=norm, optimizer="adamw").peak_rate == 0.01
     assert TrainConfig(learning_rate=0.5).peak_rate == 0.5
+
+
+def test_patience_keeps_the_best_epoch_by_validation():
+    config = TrainConfig(patience=3, schedule="constant")
+    assert config.select == "validation"
+    assert config.run_id == TrainConfig(patience=3, schedule="constant", select="validation").run_id
 
 
 def test_a_whole_number_is_the_same_setting_as_a_decimal_one():

@@ -15,6 +15,7 @@ from kernorm.errors import UsageError
 from kernorm.parallel.batches import Populations
 from kernorm.parallel.engine import Engine, Outcome
 from kernorm.parallel.factory import open_training
+from kernorm.studies.selection import scored_row
 from tuner.config import SearchConfig
 from tuner.space import EPOCHS, configured
 from tuner.trials import OBJECTIVE, Repeat, Trial, Trials
@@ -198,7 +199,7 @@ def _repeat(outcome: Outcome[TrialRun, "Record"], epochs: int) -> Repeat:
     record = outcome.result
     if record is None:
         raise ValueError(f"A repeat has a record. Received: {outcome.error}.")
-    row = record.history[epochs]
+    row = scored_row(record, epochs)
     if row.val_cross_entropy is None or row.val_accuracy is None or not math.isfinite(row.val_cross_entropy):
         raise ValueError(f"A trial is scored on validation. Received: {record.run_id} without such a score.")
     return Repeat(

@@ -11,8 +11,9 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
+from kernorm.limits import Range
 from kernorm.reporting.figures import PALETTE, Panel, legend, logarithmic
-from tuner.space import Range, Space
+from tuner.space import Space
 from tuner.trials import Trial
 
 _HEAT = LinearSegmentedColormap.from_list("score", [PALETTE["blue"], PALETTE["line"], PALETTE["heat"]])
@@ -189,6 +190,6 @@ def _height(space: Space, name: str, value: Any) -> float:
 def _ticks(space: Space, name: str) -> list[tuple[float, str]]:
     found = getattr(space, name)
     if isinstance(found, Range):
-        values = [0.0, *found.decades()] if name in ("l1", "l2") else found.decades()
+        values = [0.0, *found.grid()] if name in ("l1", "l2") else found.grid()
         return [(_height(space, name, value), f"{value:.2g}" if value else "off") for value in values]
     return [(_height(space, name, value), str(value)) for value in found]

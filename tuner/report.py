@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
+from kernorm.limits import Range
 from kernorm.reporting.figures import concise, to_png, to_svg
 from kernorm.reporting.page import page_renderer
 from kernorm.studies.metrics import METRICS
@@ -22,7 +23,7 @@ from kernorm.studies.wording import half, score
 from kernorm.system.files import write_atomically, write_json
 from tuner.config import SearchConfig
 from tuner.plots import LABELS, charts
-from tuner.space import Range, Space, declare
+from tuner.space import Space, declare
 from tuner.trials import Trial, Trials
 
 if TYPE_CHECKING:

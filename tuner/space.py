@@ -3,6 +3,7 @@
 Values travel as KerasTuner keeps them, by name; `l1_on` and `l2_on` say whether that penalty is on.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from kernorm.config import NormName, TrainConfig
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import Range, range_of
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
@@ -18,20 +20,6 @@ if TYPE_CHECKING:
 Value = str | int | float | bool
 # What Hyperband adds to a trial's values.
 EPOCHS = "tuner/epochs"
-
-
-@dataclass(frozen=True)
-class Range:
-    """A range searched on a log scale."""
-
-    low: float
-    high: float
-
-    def decades(self) -> list[float]:
-        """Returns about one value a decade, both ends included, for a grid."""
-        count = max(2, 1 + round(math.log10(self.high / self.low)))
-        step = math.log(self.high / self.low) / (count - 1)
-        return [float(f"{self.low * math.exp(step * place):.6g}") for place in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +51,7 @@ class Space:
         found = norms * len(self.batch_size)
         for name, off in (("l1", 1), ("l2", 1), ("learning_rate", 0)):
             if isinstance(value := getattr(self, name), Range):
-                found *= off + len(value.decades())
+                found *= off + len(value.grid())
         return found
 
 
@@ -108,7 +96,7 @@ def declare(space: Space, *, grid: bool = False) -> "HyperParameters":
 
     def declare_range(name: str, found: Range) -> None:
         if grid:
-            hp.Choice(name, found.decades(), ordered=True)
+            hp.Choice(name, found.grid(), ordered=True)
         else:
             hp.Float(name, found.low, found.high, sampling="log")
 
@@ -193,14 +181,11 @@ def point(space: Space, given: Mapping[str, Any]) -> dict[str, Value]:
 def _range(flag: str, text: str) -> Range | float:
     if text == "off":
         return 0.0
-    try:
-        numbers = [float(part) for part in text.split(":")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1 and math.isfinite(numbers[0]) and numbers[0] >= 0:
-        return numbers[0]
-    if len(numbers) == 2 and 0 < numbers[0] < numbers[1] < math.inf:
-        return Range(*numbers)
+    if found := range_of(text):
+        return found
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) < math.inf:
+            return value
     raise UsageError(f"{flag} takes LOW:HIGH with 0 < LOW < HIGH, a number, or off.", f"{text!r}", "Give 1e-6:1e-3.")
 
 

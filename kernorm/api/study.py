@@ -25,6 +25,7 @@ from kernorm.studies.report.arms import arms_of
 from kernorm.studies.report.charts import charts
 from kernorm.studies.runner import run_study as run_in_folder
 from kernorm.studies.summary import ArmSummary, StudySummary
+from kernorm.studies.tuning import with_rates
 from kernorm.studies.wording import compared, headline_interval
 
 
@@ -116,6 +117,7 @@ def run_study(
     until_resolved: bool = False,
     time_budget: str | None = None,
     max_seeds: int | None = None,
+    tune_rate: str | None = None,
     engine: EngineConfig | None = None,
     reports_dir: str | Path = "reports",
 ) -> StudyResult:
@@ -140,6 +142,7 @@ def run_study(
         until_resolved: add seeds round by round until every arm is better, worse or equivalent.
         time_budget: with `until_resolved`, begin no round that would end after this time, such as 30m or 2h.
         max_seeds: with `until_resolved`, the most seeds of an arm; by default 50.
+        tune_rate: first find each arm's learning rate on validation, within LOW:HIGH such as 0.01:0.1.
         engine: where runs are computed; by default on this machine, one a core.
         reports_dir: where studies/<name>/ and runs/<run id>/ are written.
 
@@ -175,6 +178,7 @@ def run_study(
         report=False,
     )
     folder = reports_dir / "studies" / (name or planned.name + (f"-e{epochs}" if epochs else ""))
+    planned = with_rates(planned, folder, tune_rate, engine)
     return StudyResult(
         planned, run_in_folder(planned, folder, engine, command="kernorm.run_study(…)", until=until), folder
     )

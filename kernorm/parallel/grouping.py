@@ -28,6 +28,8 @@ DYNAMIC = (
     "step_gamma",
     "step_after",
     "warmup",
+    "patience",
+    "min_delta",
     "rotation",
     "shift",
     "zoom",

@@ -118,9 +118,10 @@ class Population(Placement):
         if self.done < self.last:
             self.prove()
         for epoch in range(self.done, self.last):
+            trained = self._training
             self._epoch(epoch)
-            self._save(epoch)
-            if len(self.ended) == self.count:
+            self._save(epoch, [(place, run) for place, run in trained if place not in self.ended])
+            if not self._training:
                 break
         self._measure()
         ended = {run.config.run_id: self.ended[place] for place, run in enumerate(self.runs)}
@@ -129,6 +130,11 @@ class Population(Placement):
     @property
     def _alive(self) -> list[tuple[int, Trainer]]:
         return [(place, run) for place, run in enumerate(self.runs) if place not in self.ended]
+
+    @property
+    def _training(self) -> list[tuple[int, Trainer]]:
+        """The members that are trained further; the others' places are computed, and nothing reads them."""
+        return [(place, run) for place, run in self._alive if not run.stopped]
 
     def _epoch(self, epoch: int) -> None:
         """Trains an epoch, from 0, and adds it to the members' histories."""
@@ -152,7 +158,7 @@ class Population(Placement):
         seen = weights if evaluated is self.state else _fetched(evaluated)
         losses = self.programs.own(self.state)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
-        alive = self._alive
+        alive = self._training
         better = np.zeros(self.width, bool)
         for place, run in alive:
             penalty = penalty_of([values[place] for values in weights], lambdas(run.model, run.config))
@@ -188,7 +194,7 @@ class Population(Placement):
 
     def _end_diverged(self, epoch: int, losses: NDArray[np.float32]) -> None:
         """Ends the members with a loss that is not finite at its first such step."""
-        for place, run in self._alive:
+        for place, run in self._training:
             wrong = np.flatnonzero(~np.isfinite(losses[place]))
             if wrong.size:
                 batch = int(wrong[0])
@@ -196,17 +202,21 @@ class Population(Placement):
                 with on_the_host():
                     self.ended[place] = fail(run, Diverged.at(step, epoch, batch, float(losses[place, batch])))
 
-    def _save(self, epoch: int) -> None:
-        """Writes the members' state if it is time; till then each look at the test split is noted by itself."""
-        if epoch + 1 < self.last and time.monotonic() - self.saved < SAVE_SECONDS:
-            for _, run in self._alive:
+    def _save(self, epoch: int, trained: Sequence[tuple[int, Trainer]]) -> None:
+        """Writes these members' state if it is time; till then each look at the test split is noted by itself.
+
+        It is time where one of them has stopped: its place is computed further.
+        """
+        due = epoch + 1 == self.last or time.monotonic() - self.saved >= SAVE_SECONDS
+        if not (due or any(run.stopped for _, run in trained)):
+            for _, run in trained:
                 run.announce_look()
                 run.note_looks()
             return
         state = jax.device_get(self.state)
         self._fetch_best()
         with on_the_host():
-            for place, run in self._alive:
+            for place, run in trained:
                 set_state(run, State(*([values[place] for values in group] for group in state)))
                 write_history(run.reached.history, run.folder / "history.csv")
                 run.save(run.model)

@@ -218,6 +218,7 @@ class Record:
         history: row 0 is the state before the first step.
         monitored: the split behind the history's val_ columns: `validation`, `test` or `none`.
         selected_epoch: the epoch whose weights were kept, by `config.select`.
+        stopped_epoch: the last one, where `config.patience` ended training; None elsewhere.
         test: of the selected epoch.
         test_last: of the last epoch, where `config.select` is `test`; None elsewhere, and in records of revision 1.
         penalty_proof: penalty found in the loss of the first step, and what the formula gives for the same weights.
@@ -238,6 +239,7 @@ class Record:
     history: tuple[Epoch, ...] = ()
     monitored: str = "validation"
     selected_epoch: int | None = None
+    stopped_epoch: int | None = None
     train: Evaluation | None = None
     validation: Evaluation | None = None
     test: Evaluation | None = None

@@ -181,13 +181,25 @@ def _selection(record: Record) -> Notice:
         return Notice(
             "good",
             "The validation split selected the weights",
-            f"{which}, the best on {data.validation:,} validation images. The validation score is "
+            f"{which}, the best on {data.validation:,} validation images. {_stopped(record)}The validation score is "
             "slightly biased upward by that, the test score is not.",
         )
     text = f"The last epoch{'' if kept is None else f', {kept},'} is kept, as decided before training."
     if record.monitored == "test":
         return Notice("warning", "The test split was watched during training", f"{text} Nobody should tune by it.")
     return Notice("good", "No split selected the weights", text)
+
+
+def _stopped(record: Record) -> str:
+    """Says when and why training ended before its last epoch; nothing if it did not."""
+    if record.stopped_epoch is None:
+        return ""
+    config = record.config
+    least = f" by more than {100 * config.min_delta:g} points" if config.min_delta else ""
+    return (
+        f"Training stopped after epoch {record.stopped_epoch}: {config.patience} in a row were not better{least} "
+        f"(--patience). "
+    )
 
 
 def _openings(record: Record) -> Notice:

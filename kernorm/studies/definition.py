@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
@@ -26,6 +26,9 @@ from kernorm.limits import seconds_of, whole_number
 from kernorm.nets.source import with_net
 from kernorm.studies.choices import AUTO, margin_of, primary, targets_of_text
 from kernorm.studies.published import Published, Statement
+
+if TYPE_CHECKING:
+    from kernorm.studies.rates import Rates
 
 SEEDS = 5
 # The first number of seeds that may decide, `stats.anytime.FIRST`, which takes long to import.
@@ -54,6 +57,7 @@ class Study:
         targets: accuracies whose time is shown; empty: those that fit MNIST there, and auto elsewhere.
         baselines: the arm that each arm is compared with; an arm that is its own baseline, or has none, is compared
             with nothing.
+        rates: how the arms' learning rates were found, where `--tune-rate` did.
         file: where it is defined: a path from the current folder, `kernorm:NAME`, or a name and a digest of the path of
             a file elsewhere; empty for a call.
     """
@@ -70,6 +74,7 @@ class Study:
     metric: str = AUTO
     margin: float | Literal["auto"] = AUTO
     targets: tuple[float, ...] | Literal["auto"] = ()
+    rates: "Rates | None" = None
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Returns the seeds of an arm."""

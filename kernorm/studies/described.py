@@ -1,5 +1,6 @@
 """What describes an arm without a verdict: times to a target, penalties, sparsity, the images that are hard."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -66,7 +67,9 @@ def claims(config: TrainConfig, published: Published | None, records: Sequence[R
 
 
 def _by_epoch(records: Sequence[Record]) -> list[tuple[Epoch, ...]]:
-    return list(zip(*(record.history for record in records), strict=True))
+    """Returns the rows of each epoch, of the runs that came so far."""
+    columns = itertools.zip_longest(*(record.history for record in records))
+    return [tuple(row for row in rows if row) for rows in columns]
 
 
 def sparsity(records: Sequence[Record]) -> tuple[Sparsity, ...]:

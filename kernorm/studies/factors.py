@@ -17,11 +17,15 @@ from kernorm.studies.summary import Factor, Level
 
 
 def varied_settings(study: Study) -> dict[str, dict[str, str]]:
-    """Returns the settings that differ between arms: their values, as text, by arm; an arm's seed does not count."""
+    """Returns the settings that differ between arms: their values, as text, by arm.
+
+    An arm's seed does not count, nor a rate that was found for it.
+    """
     identities = {arm: config.identity for arm, config in study.arms.items()}
     first = next(iter(identities.values()))
+    left = ("seed", "learning_rate") if study.rates else ("seed",)
     values = {
-        name: {arm: _text(identity[name]) for arm, identity in identities.items()} for name in first if name != "seed"
+        name: {arm: _text(identity[name]) for arm, identity in identities.items()} for name in first if name not in left
     }
     return {name: by_arm for name, by_arm in values.items() if len(set(by_arm.values())) > 1}
 

@@ -128,7 +128,7 @@ def visible(study: Study, folder: Path) -> str:
 def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
     """Takes the runs that any study has trained, and trains the others; each result is in the ledger once it ended."""
     folder = ledger.path.parent
-    _prepare(run.config for run in missing_runs(study, folder))
+    prepare(run.config for run in missing_runs(study, folder))
     shared = _find_shared(study, folder)  # once more: now the digests of all data are known
     missing = _missing(study, shared)
     _take(study, shared, ledger)
@@ -153,7 +153,7 @@ def _run_until_resolved(
 ) -> Study:
     """Adds seeds round by round; returns the study with those that it has then."""
     folder, begun, rounds = ledger.path.parent, time.monotonic(), 0
-    _prepare(study.arms.values())
+    prepare(study.arms.values())
     opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
     with opened as engine:
         while True:
@@ -218,7 +218,7 @@ def _take(study: Study, shared: Shared, ledger: Ledger) -> None:
             _LOG.info(text)
 
 
-def _prepare(configs: Iterable[TrainConfig]) -> None:
+def prepare(configs: Iterable[TrainConfig]) -> None:
     """Loads every set and tries every own net once.
 
     So a wrong size or net is refused at once, and workers find the cache.

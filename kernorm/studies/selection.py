@@ -7,7 +7,7 @@ from statistics import mean
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.records.record import Record
+from kernorm.records.record import Epoch, Record
 from kernorm.studies.analysis import finished, results_by_arm
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
@@ -27,6 +27,14 @@ def validation_score(record: Record) -> float:
             "Train with --validation-size auto, or export a run by python -m kernorm.export.",
         )
     return record.validation.cross_entropy
+
+
+def scored_row(record: Record, epochs: int) -> Epoch:
+    """Returns the row by which a run is scored that was paused after so many epochs, its test split sealed.
+
+    It is the last one; with patience, by which a run may have fewer, that of the epoch that is kept.
+    """
+    return record.history[(record.selected_epoch or epochs) if record.config.patience else epochs]
 
 
 def export_best(records: Iterable[Record], places: TrainConfig) -> Record:

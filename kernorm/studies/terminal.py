@@ -1,6 +1,6 @@
 """What `python -m kernorm.study` prints: the plan with its cost, a line a run, and the verdicts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +13,7 @@ from kernorm.studies.design import Design
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import primary_metric
-from kernorm.studies.summary import ArmSummary, StudySummary
+from kernorm.studies.summary import ArmSummary, StudySummary, counted
 from kernorm.studies.wording import (
     compared,
     decided_interval,
@@ -78,8 +78,14 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
     console = _console()
     console.print(study.question + "\n", markup=False)
     console.print(table)
-    costs = [cost(run.config) for run in missing]
-    console.print(f"\n{len(missing)} of {len(study.runs())} runs to do, {_time(costs, workers)}")
+    print(f"\n{len(missing)} of {len(study.runs())} runs to do, {_time(missing, workers)}")
+
+
+def show_trials(missing: Sequence[Planned], workers: int) -> None:
+    """Prints how many runs find the arms' rates first, if any do, and about how long they take."""
+    if missing:
+        arms = counted(len({run.arm for run in missing}), "arm")
+        print(f"before them {len(missing)} runs to find the rates of {arms}, {_time(missing, workers)}")
 
 
 def _images(size: int | float | None) -> str:
@@ -88,8 +94,9 @@ def _images(size: int | float | None) -> str:
     return f"{size:,}" if isinstance(size, int) else f"{100 * size:g} %"
 
 
-def _time(costs: list[float | None], workers: int) -> str:
+def _time(runs: Sequence[Planned], workers: int) -> str:
     """Says how long runs take; sets that are not prepared have no known size."""
+    costs = [cost(run.config) for run in runs]
     known = [one for one in costs if one is not None]
     if len(known) < len(costs):
         return "for which time is known once the set is prepared: python -m kernorm.data NAME"

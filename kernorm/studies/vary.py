@@ -140,8 +140,9 @@ def write_study_file(study: Study, path: Path) -> None:
         f"    {json.dumps(arm, ensure_ascii=False)}: {_source(config, names)},\n" for arm, config in study.arms.items()
     )
     nets = [f"{name} = {json.dumps(text, ensure_ascii=False)}\n" for text, name in names.items()]
+    rates = f"\n\nBy --tune-rate {study.rates.asked} {study.rates.sentence}." if study.rates else ""
     lines = [
-        f'"""{study.text.rstrip()}\n"""\n',
+        f'"""{study.text.rstrip()}{rates}\n"""\n',
         "from kernorm import TrainConfig\n",
         *nets,
         f"ARMS = {{\n{arms}}}",
@@ -176,3 +177,20 @@ def _source(config: TrainConfig, names: Mapping[str, str]) -> str:
 
 def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def varied_words(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Takes what --vary is given out of a command's words."""
+    varied, others, waiting = [], [], False
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if waiting and not word.startswith("--"):
+            varied.append(word)
+        elif flag == "--vary" and equals:
+            varied.append(value)
+        elif flag != "--vary":
+            others.append(word)
+        waiting = flag == "--vary" and not equals
+    if waiting or not varied:
+        raise UsageError("--vary takes NAME=VALUE,VALUE.", "no value", "Give for example --vary norm=bn,gn.")
+    return tuple(varied), others

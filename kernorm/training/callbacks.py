@@ -57,6 +57,18 @@ class TrainingState:
         self.selected = row.epoch
         return True
 
+    def stalled(self, config: TrainConfig) -> bool:
+        """Tells whether `patience` epochs in a row had no better validation accuracy, as Keras' EarlyStopping counts.
+
+        A function of the history alone, so that a resumed run ends where an uninterrupted one does.
+        """
+        best, waited = -math.inf, 0
+        for row in self.history[1:]:
+            accuracy = row.val_accuracy or 0
+            better = accuracy - config.min_delta > best
+            best, waited = (accuracy, 0) if better else (best, waited + 1)
+        return config.patience is not None and waited >= config.patience
+
 
 class RunLog(keras.callbacks.Callback):
     """Keeps `reached` and the run's folder up to date while `fit` runs; the last one of fit's callbacks.
@@ -117,7 +129,7 @@ class RunLog(keras.callbacks.Callback):
         self._evaluated.close()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds the epoch's row, selects, and writes history.csv and the checkpoint."""
+        """Adds the epoch's row, selects, writes history.csv and the checkpoint, and stops where nothing gets better."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         penalty = measure(self.model, self.config)
         with averaged(self.model):
@@ -145,3 +157,6 @@ class RunLog(keras.callbacks.Callback):
         write_history(self.reached.history, self.folder / "history.csv")
         self.save(self.model)
         self.progress.epoch(row, self.monitored)
+        if self.reached.stalled(self.config):
+            self.progress.line(f"stopped: {self.config.patience} epochs without a better validation accuracy")
+            self.model.stop_training = True

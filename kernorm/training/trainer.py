@@ -38,6 +38,7 @@ _OPENINGS = TypeAdapter(list[Opening])
 # Accesses to the test split since the checkpoint, where an epoch ends without one: of populations.
 LOOKS = "looks.jsonl"
 _LOOKS = JsonLines(Opening)
+_ELSEWHERE = "Give another --reports-dir, or move that folder away."
 
 
 class Trainer:
@@ -88,7 +89,13 @@ class Trainer:
     @property
     def last(self) -> int:
         """The epoch after which this command ends."""
-        return min(self.config.epochs, self.config.stop_after or self.config.epochs)
+        end = min(self.config.epochs, self.config.stop_after or self.config.epochs)
+        return self.reached.history[-1].epoch if self.stopped else end
+
+    @property
+    def stopped(self) -> bool:
+        """Tells whether no further epoch is trained, since the last ones were no better."""
+        return self.reached.stalled(self.config)
 
     def announce(self) -> str:
         """Says what is about to be trained, with the penalty measured at step 0."""
@@ -111,17 +118,11 @@ class Trainer:
             return 0
         state = checkpoint.load(path)
         if with_added(state.notes["identity"]) != self.config.identity:
-            raise UsageError(
-                "A run is resumed with the config that it started with.",
-                f"{path} of another one",
-                "Give another --reports-dir, or move that folder away.",
-            )
+            rule = "A run is resumed with the config that it started with."
+            raise UsageError(rule, f"{path} of another one", _ELSEWHERE)
         if (data := state.notes.get("data", self.data.info.sha256)) != self.data.info.sha256:
-            raise UsageError(
-                "A run is resumed on the data that it started with.",
-                f"{path} of {self.data.info.name} {data[:12]}…, which is {self.data.info.sha256[:12]}… now",
-                "Give another --reports-dir, or move that folder away.",
-            )
+            changed = f"{path} of {self.data.info.name} {data[:12]}…, which is {self.data.info.sha256[:12]}… now"
+            raise UsageError("A run is resumed on the data that it started with.", changed, _ELSEWHERE)
         checkpoint.restore(state, self.model)
         history = _HISTORY.validate_python(state.notes["history"])
         self.reached = TrainingState(history=history, selected=state.notes["selected"], kept=state.kept)
@@ -214,6 +215,7 @@ class Trainer:
             environment=replace(self.record.environment, peak_memory=peak_memory()),
             history=history,
             selected_epoch=self.reached.selected or None,
+            stopped_epoch=history[-1].epoch if self.stopped else None,
             openings=tuple(self.data.test.openings),
             seconds=sum(row.seconds for row in history),
             cpu_seconds=sum(row.cpu_seconds for row in history),

@@ -239,6 +239,27 @@ def test_a_diverged_member_ends_as_it_would_alone(config):
 
 
 @pytest.mark.slow
+def test_a_member_that_gets_no_better_stops_and_the_others_go_on(config):
+    """Rates near 0 do not get better; they stop after an epoch, and two, of the best, which is the first."""
+    settings = {"norm": "ln", "dropout": 0.0, "schedule": "constant", "epochs": 4, "select": "validation"}
+    still = [config(seed=seed, learning_rate=1e-12, patience=seed, **settings) for seed in (1, 2)]
+    going = config(learning_rate=0.05, **settings)
+    records = train_population([*still, going], width=4)
+    assert [record.environment.population for record in records] == [3, 3, 3]
+    assert [record.stopped_epoch for record in records] == [2, 3, None]
+    assert [len(record.history) for record in records] == [3, 4, 5]
+    for member, record in zip([*still, going], records, strict=True):
+        alone = elsewhere(member, "alone")
+        assert_same_scores(record, train(alone))
+        assert_close(member, alone)
+    # Next to members that train to the end in their places: the same, bit for bit.
+    others = [elsewhere(member, "others") for member in (*(replace(one, patience=None) for one in still), going)]
+    train_population(others, width=4)
+    assert_same(going, others[2])
+    assert all(record.selected_epoch == 1 for record in records[:2])
+
+
+@pytest.mark.slow
 def test_survivors_are_stacked_again_with_their_optimizer(config):
     """Hyperband's way: three begin, two go on; and either way of training takes over what the other left."""
     whole = [config(seed=seed, l2=1e-3, epochs=2, select="validation") for seed in range(3)]

@@ -364,6 +364,17 @@ def test_verdict_on_selection():
     assert verdict("test split was watched", monitored="test").kind == "warning"
 
 
+def test_early_stopping_is_said_with_its_reason():
+    stopped = make_record(
+        config=config(patience=2, min_delta=0.001, schedule="constant", epochs=30), stopped_epoch=8, selected_epoch=6
+    )
+    (text,) = [found.text for found in notices(stopped) if "selected the weights" in found.title]
+    assert text.startswith(
+        "Epoch 6 of 30 was kept, the best on 1,000 validation images. Training stopped after epoch 8: 2 in a row were "
+        "not better by more than 0.1 points (--patience). The validation score"
+    )
+
+
 def test_verdict_on_openings():
     once = verdict("opened once")
     assert (once.kind, once.text) == ("good", "For: final evaluation, after epoch 8 (2026-03-01 10:02:00 UTC).")

@@ -154,6 +154,16 @@ def test_a_stated_penalty_that_was_not_on_is_told():
     assert both.penalties == ((3.0, 0.5), (1.0, 0.5))
 
 
+def test_penalties_of_runs_that_stopped_at_different_epochs_are_those_of_the_runs_that_came_so_far():
+    study = a_study({"l1": TrainConfig(l1=1e-3)}, seeds=2, published={"l1": Published(accuracy=99.0, l1=1e-3)})
+    rows = tuple(Epoch(epoch=epoch, l1_penalty=[1.0, 2.0, 5.0][epoch], l2_penalty=0.0) for epoch in range(3))
+    results = results_of(study, {"l1": {0: [1]}}, history=rows) | results_of(study, {"l1": {1: [1]}}, history=rows[:2])
+    (arm,) = analyse(study, results).arms
+    (claim,) = arm.claims
+    assert claim.most == 5.0
+    assert arm.penalties == ((1.0, 0.0), (3.5, 0.0))
+
+
 def test_times_to_a_target_know_runs_that_never_reached_it():
     study = a_study({"bn": TrainConfig()}, seeds=2)
     # A validation accuracy of 1 − 0.05 / epoch: 99 % at epoch 5; not within the three epochs of the other run.

@@ -332,6 +332,26 @@ def test_selection_on_validation_keeps_the_best_epoch_of_a_weighted_loss(tiny, m
     assert [row["weighted_cross_entropy"] != "" for row in rows] == [False] + [True] * (len(rows) - 1)
 
 
+# Hardly any step, so that no epoch is better than the first.
+STILL = {"norm": "ln", "schedule": "constant", "learning_rate": 1e-12, "dropout": 0.0}
+
+
+def test_a_run_that_gets_no_better_stops_and_resumes_to_the_same(tiny, monkeypatch):
+    config = tiny(epochs=9, patience=2, report=False, **STILL)
+    with monkeypatch.context() as patch:
+        patch.setattr("kernorm.training.run.finish", lambda *arguments: (_ for _ in ()).throw(Stop))
+        with pytest.raises(Stop):
+            train(config)
+    steps = []
+    monkeypatch.setattr(RunLog, "on_train_batch_end", lambda *arguments: steps.append(arguments))
+    record = train(config)
+    assert (record.status, record.stopped_epoch, record.selected_epoch) == ("finished", 3, 1)
+    assert ([row.epoch for row in record.history], steps) == ([0, 1, 2, 3], [])
+    assert record.validation.accuracy == pytest.approx(record.history[1].val_accuracy, abs=1e-6)
+    assert read_record(config.reports_dir / "runs" / config.run_id / "record.json") == record
+    assert train(config) == record
+
+
 # The rate rises to the end, until nothing is left of what was learned: the last epoch is not the best one.
 RISING = {
     "norm": "ln",

@@ -5,8 +5,9 @@ import pytest
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
+from kernorm.limits import Range
 from tuner.config import TRIAL, SearchConfig
-from tuner.space import Range, configured, declare, point
+from tuner.space import configured, declare, point
 
 BASE = TrainConfig(epochs=9)
 
@@ -45,8 +46,8 @@ def test_log_sampling_spreads_over_the_decades():
 
 
 def test_a_grid_has_a_value_a_decade():
-    assert Range(1e-6, 1e-3).decades() == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3])
-    assert Range(0.02, 0.06).decades() == pytest.approx([0.02, 0.06])
+    assert Range(1e-6, 1e-3).grid() == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3])
+    assert Range(0.02, 0.06).grid() == pytest.approx([0.02, 0.06])
     hp = next(item for item in declare(space(), grid=True).space if item.name == "l1")
     assert list(hp.values) == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3])
 

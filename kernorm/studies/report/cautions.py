@@ -13,6 +13,7 @@ from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import primary_metric
+from kernorm.studies.report.rates import rate_notices
 from kernorm.studies.report.words import broken_claims, twin
 from kernorm.studies.sources import not_used, taken
 from kernorm.studies.summary import StudySummary, counted
@@ -32,6 +33,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_exhausted(summary),
         *_spread(summary),
         *_selection(summary),
+        *rate_notices(study),
         *_unfinished(summary, ledger),
         *_openings(summary, looks),
         *_mixture(summary),

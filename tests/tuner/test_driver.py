@@ -1,0 +1,27 @@
+from dataclasses import replace
+
+from kernorm.config import TrainConfig
+from kernorm.parallel.engine import Outcome
+from tests.builders import make_history, make_record
+from tuner.driver import TrialRun, _repeat
+
+
+def scored(epochs, **settings):
+    """The repeat of a trial of so many epochs whose run has six, the fourth of them the best."""
+    history = tuple(
+        replace(row, val_cross_entropy=0.01 if row.epoch == 4 else row.val_cross_entropy) for row in make_history(6)
+    )
+    config = TrainConfig(epochs=9, schedule="constant", **settings)
+    record = make_record(config=config, history=history, selected_epoch=4)
+    return _repeat(Outcome(TrialRun(trial_id="0", config=config), record, None, 1), epochs), history
+
+
+def test_a_trial_that_stopped_by_itself_is_scored_on_the_epoch_that_is_kept():
+    repeat, history = scored(9, patience=2)
+    assert repeat.cross_entropy == 0.01
+    assert repeat.seconds == sum(row.seconds for row in history)
+
+
+def test_another_trial_is_scored_on_its_last_epoch():
+    repeat, history = scored(5, select="validation")
+    assert (repeat.cross_entropy, repeat.accuracy) == (history[5].val_cross_entropy, history[5].val_accuracy)
