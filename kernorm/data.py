@@ -102,8 +102,9 @@ def main(config: DataConfig) -> None:
         else:
             load_arrays(name, manual_dir=config.manual_dir, data_dir=config.data_dir, again=config.again)
             names[name] = None
-    paths = {cache.cached_path(name): own for name, own in names.items()}
-    for path, own in (paths or dict.fromkeys(cache.cached_paths())).items():
+    asked = {cache.cached_path(name): own for name, own in names.items()}
+    paths = asked or dict.fromkeys(cache.cached_paths())
+    for path, own in paths.items():
         if path is None:
             continue
         print(describe(path, in_full=bool(names)))

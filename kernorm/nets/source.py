@@ -17,17 +17,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded, file_and_function
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _TRUSTED: set[str] = set()
 # The initial weights of models that were brought from Python, by their sha256.
-_WEIGHTS: dict[str, list[NDArray]] = {}
+_WEIGHTS: "dict[str, list[NDArray]]" = {}
 
 _LOG = logging.getLogger("kernorm")
 
@@ -61,12 +62,12 @@ def net_file(config: TrainConfig) -> str:
     return "net.json" if config.net_weights is not None else "net.py"
 
 
-def give_weights(digest: str, weights: list[NDArray]) -> None:
+def give_weights(digest: str, weights: "list[NDArray]") -> None:
     """Gives this process the initial weights of a model that was brought from Python."""
     _WEIGHTS[digest] = weights
 
 
-def given_weights(config: TrainConfig) -> list[NDArray] | None:
+def given_weights(config: TrainConfig) -> "list[NDArray] | None":
     """Returns the initial weights of a config's model; None where there are none in this process."""
     return _WEIGHTS.get(config.net_weights or "")
 

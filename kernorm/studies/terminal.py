@@ -78,14 +78,14 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
     console = _console()
     console.print(study.question + "\n", markup=False)
     console.print(table)
-    print(f"\n{len(missing)} of {len(study.runs())} runs to do, {_time(missing, workers)}")
+    print(f"\n{len(missing)} of {len(study.runs())} runs to do, {_time(_costs(missing), workers)}")
 
 
 def show_trials(missing: Sequence[Planned], workers: int) -> None:
     """Prints how many runs find the arms' rates first, if any do, and about how long they take."""
     if missing:
         arms = counted(len({run.arm for run in missing}), "arm")
-        print(f"before them {len(missing)} runs to find the rates of {arms}, {_time(missing, workers)}")
+        print(f"before them {len(missing)} runs to find the rates of {arms}, {_time(_costs(missing), workers)}")
 
 
 def _images(size: int | float | None) -> str:
@@ -94,9 +94,12 @@ def _images(size: int | float | None) -> str:
     return f"{size:,}" if isinstance(size, int) else f"{100 * size:g} %"
 
 
-def _time(runs: Sequence[Planned], workers: int) -> str:
+def _costs(runs: Iterable[Planned]) -> list[float | None]:
+    return [cost(run.config) for run in runs]
+
+
+def _time(costs: list[float | None], workers: int) -> str:
     """Says how long runs take; sets that are not prepared have no known size."""
-    costs = [cost(run.config) for run in runs]
     known = [one for one in costs if one is not None]
     if len(known) < len(costs):
         return "for which time is known once the set is prepared: python -m kernorm.data NAME"

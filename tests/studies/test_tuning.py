@@ -263,7 +263,7 @@ def test_rates_that_were_found_are_no_factor(tmp_path):
         for place, norm in enumerate(("bn", "gn"))
         for other, l2 in enumerate((0.0, 1e-3))
     }
-    values = {arm: Judged(values={0: 0.9, 1: 0.91}, wrong={}, count=0) for arm in arms}
+    values = {arm: Judged(values={0: 0.9, 1: 0.91}, wrong={}) for arm in arms}
     study = a_study(arms)
     assert factors_of(study, values) == ()
     factors = factors_of(replace(study, rates=RATES), values)
