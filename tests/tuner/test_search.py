@@ -275,7 +275,7 @@ def test_refuses_points_that_are_none(tmp_path, capsys, content, message):
 def test_a_dry_run_says_what_is_searched_and_its_cost(tmp_path, capsys, boxes_cache):
     assert main(search_words(tmp_path, "--dry-run", "--enqueue=published")) == 0
     told = capsys.readouterr().out
-    assert "l1             off, or 1e-06 to 0.001, log scale" in told
+    assert "l1             off, or 1e-6 to 0.001, log scale" in told
     assert "random: up to 4 trials of " in told
     assert not Path(tmp_path / "reports").exists()
 

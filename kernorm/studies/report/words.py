@@ -1,4 +1,4 @@
-"""What the report of a study says in words: the answer, a sentence an arm, and what to know before believing them.
+"""What one has to know of a study before believing its numbers, in words.
 
 Between the analysis and the study's report.
 """
@@ -7,66 +7,22 @@ from collections import Counter
 from collections.abc import Iterable
 
 from kernorm.records.record import REVISION
-from kernorm.reporting.run_report import Notice, duplicates_notice
+from kernorm.reporting.notices import EASIER, Notice, duplicates_notice, easier
 from kernorm.stats.comparison import ALPHA
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import primary_metric
 from kernorm.studies.sources import not_used, taken
+from kernorm.studies.statements import format_lengths
 from kernorm.studies.summary import ArmSummary, Claim, StudySummary, counted
-from kernorm.studies.wording import LISTED, compared, decided_interval, failure_rate, listed, score, unit
+from kernorm.studies.wording import LISTED, compared, failure_rate, listed, score
 
-_ANSWERS = {
-    "better": "Better than",
-    "worse": "Worse than",
-    "better on these images": "On these test images better, not resolved for new ones, than",
-    "worse on these images": "On these test images worse, not resolved for new ones, than",
-    "equivalent": "Equivalent to",
-    "not resolved": "Not distinguishable from",
-    "as selected": "Selected on test, without a verdict against",
-    "no verdict": "Not yet compared with",
-}
-
-
-def answers(summary: StudySummary) -> list[tuple[str, str, str]]:
-    """Returns the study's answer in a few lines: a verdict, what it says, the arms it says it of.
-
-    What stands between backticks, here and below, is a name.
-    """
-    baselines = {arm.baseline for arm in summary.arms if arm.baseline}
-    against = f"`{baselines.pop()}`" if len(baselines) == 1 else "their baselines"
-    found = []
-    told = {arm.name: arm.decided.name for arm in summary.arms if arm.scores and arm.decided}
-    for name, words in _ANSWERS.items():
-        if arms := [arm for arm, verdict in told.items() if verdict == name]:
-            found.append((name, f"{words} {against}", listed(arms)))
-    if unfinished := [arm.name for arm in summary.arms if not arm.scores]:
-        found.append(("no verdict", "Without a finished run", listed(unfinished)))
-    return found
-
-
-def sentence(arm: ArmSummary, metric: str = "accuracy") -> str:
-    """Says in one sentence how an arm compares with its baseline by the study's primary metric."""
-    parts = []
-    verdict, found = arm.decided, compared(arm, metric)
-    if found and verdict and arm.scores:
-        if arm.last:
-            parts.append(
-                f"last epoch {score(arm.last.score.mean, metric)}, selecting on test added "
-                f"{unit(arm.last.gain, metric)}"
-            )
-        if found.difference is not None:
-            interval = decided_interval(verdict, metric)
-            parts.append(f"{unit(found.difference, metric)} against `{arm.baseline}`, {interval}")
-        parts.append(verdict.sentence.removeprefix(verdict.name).lstrip(":;, "))
-    elif arm.scores:
-        parts.append(f"mean of {counted(arm.scores['accuracy'].n, 'seed')}")
-    if arm.failures.failed:
-        parts.append(failure_rate(arm))
-    if arm.states["finished"] < sum(arm.states.values()):
-        parts.append(", ".join(f"{count} {state}" for state, count in arm.states.items() if count))
-    return "; ".join(part for part in parts if part)
+# What the claim that a penalty was on rests on.
+_CHECKED = (
+    "Checked in the loss of one batch before the first step, and again after the last epoch since records hold that; "
+    "what it adds is measured on the weights at every epoch's end."
+)
 
 
 def broken_claims(arm: ArmSummary) -> list[Claim]:
@@ -89,6 +45,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
     """
     found = [
         *_claims(study, summary),
+        *_shortened(study),
         *_looks(summary),
         *_failures(summary),
         *_unpredicted(summary),
@@ -100,6 +57,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_mixture(summary),
         *_sources(summary),
         *_visible(summary),
+        *_easier(summary),
         *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
         _rule(summary),
     ]
@@ -116,14 +74,27 @@ def _claims(study: Study, summary: StudySummary) -> Iterable[Notice]:
         title = f"{counted(len(broken), 'arm')} did not train what the publication states"
         yield Notice("bad", title, f"{text}{more} What was on is measured from the weights at every epoch.")
     elif kept := sum(bool(arm.claims) for arm in summary.arms):
-        text = f"{counted(kept, 'arm')} with a penalty in the publication: the same λ was on, measured from step 0 on."
+        text = f"{counted(kept, 'arm')} with a penalty in the publication: the same λ was on. {_CHECKED}"
         yield Notice("good", "Every stated penalty was on", text)
     elif on := sum(bool(arm.penalties and any(map(any, arm.penalties))) for arm in summary.arms):
-        text = f"{counted(on, 'arm')} with a penalty: what it added to the loss is measured from step 0 on."
-        yield Notice("good", "Every penalty is proven", text)
+        yield Notice("good", "Every penalty was on", f"{counted(on, 'arm')} with a penalty. {_CHECKED}")
     if twins := [arm for arm in summary.arms if twin(study, arm)]:
         pairs = " ".join(f"`{arm.name}` has the settings of `{arm.baseline}` and other seeds." for arm in twins)
         yield Notice("warning", "The same recipe twice", f"{pairs} What differs between them is noise.")
+
+
+def _shortened(study: Study) -> Iterable[Notice]:
+    if study.shortened:
+        text = f"Arms are trained for {format_lengths(study)}."
+        if study.published:
+            text += " What is published is of full length: these runs neither confirm nor refute it."
+        yield Notice("warning", "A shortened study", text)
+
+
+def _easier(summary: StudySummary) -> Iterable[Notice]:
+    for name, gain in summary.test_gains.items():
+        if name == "mnist" and gain > 0:
+            yield Notice("note", EASIER, easier(gain))
 
 
 def _selection(summary: StudySummary) -> Iterable[Notice]:
