@@ -90,7 +90,7 @@ def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
                 records = by_arm[arm.name]
                 break
     if found is None:
-        found = Confirmed(arms=(), chosen=best[0], config=_fresh(config, best[0]))
+        found = unconfirmed(config, trials)
     if config.final:
         arms = final_arms(config, found.config)
         question = "How good is what was found, trained in full, and how good is the recipe without a search?"
@@ -98,6 +98,12 @@ def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
         found = replace(found, final=summary, config=arms[FOUND])
         records = by_arm[FOUND] or records
     return replace(found, exported=_export(config, records))
+
+
+def unconfirmed(config: SearchConfig, trials: Trials) -> Confirmed:
+    """Returns the best trial as it scored."""
+    best = trials.best()[0]
+    return Confirmed(arms=(), chosen=best, config=_fresh(config, best))
 
 
 def final_arms(config: SearchConfig, found: TrainConfig) -> dict[str, TrainConfig]:

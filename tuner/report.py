@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from kernorm.reporting.figures import to_png
+from kernorm.reporting.live import Live
 from kernorm.reporting.page import drawn, page_data, page_renderer
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.summary import ArmSummary
@@ -39,21 +40,22 @@ def _renderer() -> Environment:
     return renderer
 
 
-def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confirmed") -> Path:
+def write_search_report(
+    config: SearchConfig, trials: Trials, confirmed: "Confirmed", *, live: Live | None = None
+) -> Path:
     """Writes the report, best_hyperparameters.txt and tuner_results.json into the search's folder, each atomically.
+
+    While trials are under way (`live`), the page alone.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
     folder, best = config.folder, trials.best()
-    hp = declare(config.space, grid=config.oracle == "grid")
-    hp.values = dict(confirmed.chosen.values)
-    write_atomically(folder / "best_hyperparameters.txt", json.dumps(hp.get_config()).encode())
-    rows = [{"trial_id": trial.trial_id, "score": trial.score, **trial.values} for trial in best]
-    write_json(folder / "tuner_results.json", rows)
+    if not live:
+        _write_for_tfx(config, confirmed, best)
     importance = importances(config.space, best)
     groups = charts(config.space, trials.ended, importance)
-    for name, group in groups.items():
+    for name, group in groups.items() if not live else ():
         write_atomically(folder / f"{name}.png", to_png(group, f"{config.name}, {len(trials.ended)} trials"))
     shown = drawn(panel for group in groups.values() for panel in group)
     page = (
@@ -61,6 +63,7 @@ def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confir
         .get_template("search_report.html.j2")
         .render(
             config=config,
+            live=live,
             labels=LABELS,
             command=command(config),
             trials=trials.ended,
@@ -87,6 +90,15 @@ def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confir
     path = folder / "report.html"
     write_atomically(path, page.encode())
     return path
+
+
+def _write_for_tfx(config: SearchConfig, confirmed: "Confirmed", best: Sequence[Trial]) -> None:
+    """Writes what TFX's Tuner writes."""
+    hp = declare(config.space, grid=config.oracle == "grid")
+    hp.values = dict(confirmed.chosen.values)
+    write_atomically(config.folder / "best_hyperparameters.txt", json.dumps(hp.get_config()).encode())
+    rows = [{"trial_id": trial.trial_id, "score": trial.score, **trial.values} for trial in best]
+    write_json(config.folder / "tuner_results.json", rows)
 
 
 def importances(space: Space, trials: Sequence[Trial]) -> dict[str, float]:

@@ -211,7 +211,8 @@ class StudySummary:
     and `anytime` whether by tests that are valid however often one looks. `visible` says which difference the planned
     seeds can see, where their number is fixed; `answers` are to what a publication concludes, and `factors` the
     settings whose values are all combined, if the arms are such a product of two or more. `test_gains` is, by data set,
-    the test accuracy less that of validation, a mean over runs.
+    the test accuracy less that of validation, a mean over runs. `provisional` says that runs are missing, so that there
+    are no verdicts yet.
     """
 
     name: str
@@ -240,6 +241,7 @@ class StudySummary:
     answers: tuple[Answer, ...] = ()
     factors: tuple[Factor, ...] = ()
     test_gains: dict[str, float] = field(default_factory=dict)
+    provisional: bool = False
 
 
 def counted(number: int, thing: str) -> str:

@@ -136,6 +136,8 @@ def show_verdicts(summary: StudySummary) -> None:
     _console().print(table)
     if any(arm.scores for arm in summary.arms):
         print(f"± {plus_minus(summary)}.")
+    if summary.provisional:
+        print(f"{summary.missing:,} runs are missing; verdicts follow once all have ended.")
     for arm in summary.arms:
         if arm.unpredicted:
             print(f"caution  {arm.name}: {arm.unpredicted}")

@@ -48,7 +48,7 @@ def study(boxes_cache):
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    monkeypatch.setattr("kernorm.studies.runner.write_study_report", lambda *_: None)
+    monkeypatch.setattr("kernorm.studies.runner.write_study_report", lambda *_, **__: None)
 
 
 def counts_of(folder):

@@ -183,5 +183,6 @@
     sorting(table, (at, way) =>
       table.tBodies[0].append(...(way ? sorted(first, (row) => key(text(row.cells[at])), way) : first)));
   });
+  all("time").forEach((time) => (time.textContent = new Date(time.dateTime).toTimeString().slice(0, 5)));
   apply();
 })();

@@ -30,6 +30,10 @@ def answers(summary: StudySummary) -> list[tuple[str, str, str]]:
     for name, words in _ANSWERS.items():
         if arms := [arm for arm, verdict in told.items() if verdict == name]:
             found.append((name, f"{words} {against}", listed(arms)))
+    if summary.provisional:
+        total = sum(sum(arm.states.values()) for arm in summary.arms)
+        words = f"{total - summary.missing:,} of {counted(total, 'run')} have ended"
+        found.append(("no verdict", "No verdict before all runs have", words))
     if unfinished := [arm.name for arm in summary.arms if not arm.scores]:
         found.append(("no verdict", "Without a finished run", listed(unfinished)))
     return found

@@ -16,6 +16,7 @@ from kernorm.records.record import PERCENTILES, THRESHOLDS
 from kernorm.reporting.figures import Panel, to_png
 from kernorm.reporting.format import concise
 from kernorm.reporting.hover import Column, Measure
+from kernorm.reporting.live import Live
 from kernorm.reporting.page import drawn, page_data, page_renderer
 from kernorm.stats.scores import BY_CLASS
 from kernorm.stats.verdict import percentage_points
@@ -46,6 +47,8 @@ from kernorm.studies.wording import (
 )
 from kernorm.system.files import write_atomically
 
+# Charts of a page while runs are under way.
+LIVE = ("differences", "seeds", "curves")
 # Arms up to which everything is unfolded.
 FEW = 6
 
@@ -54,8 +57,12 @@ _SUMMARY = TypeAdapter(StudySummary)
 _WITH_INTERVALS = ("val_accuracy", "accuracy", "val_cross_entropy", "cross_entropy")
 
 
-def write_study_report(study: Study, summary: StudySummary, ledger: Ledger, folder: Path, command: str) -> Path:
+def write_study_report(
+    study: Study, summary: StudySummary, ledger: Ledger, folder: Path, command: str, *, live: Live | None = None
+) -> Path:
     """Writes the report of a study as it stands into `folder`, each file atomically; returns the page's path.
+
+    While runs are under way (`live`), the page has fewer charts, and neither PNG files nor pictures of the test split.
 
     `command` is what runs the study. The pictures of misclassified images are one more look at the test split, which
     the page counts.
@@ -66,18 +73,22 @@ def write_study_report(study: Study, summary: StudySummary, ledger: Ledger, fold
     arms = arms_of(study, summary, ledger.results)
     write_atomically(folder / "summary.json", _SUMMARY.dump_json(summary, indent=1, warnings=False) + b"\n")
     write_atomically(folder / "tables.csv", tables_csv(summary, arms))
-    groups, grids = charts(arms, summary.metric), grids_of(arms)
+    groups = charts(arms, summary.metric)
+    if live:
+        shown = LIVE if "curves" in groups else (*LIVE, "accuracy")
+        groups = {name: panels for name, panels in groups.items() if name in shown}
+    grids = [] if live else grids_of(arms)
     pictured = [grid for grid in grids if grid.pictures]
     pictures = {
         "misclassified": tuple(grid.panel() for grid in pictured if not grid.arm),
         "misclassified_by_arm": tuple(grid.panel() for grid in pictured if grid.arm),
     }
     for name, panels in (groups | pictures).items():
-        if panels:
+        if panels and not live:
             columns = 2 if panels[0].size[0] > 4 else min(4, len(panels))
             write_atomically(folder / f"{name}.png", to_png(panels, _caption(name, summary, arms), columns))
     path = folder / "report.html"
-    write_atomically(path, _page(study, summary, arms, ledger, groups, grids, command).encode())
+    write_atomically(path, _page(study, summary, arms, ledger, groups, grids, command, live).encode())
     return path
 
 
@@ -89,6 +100,7 @@ def _page(
     groups: dict[str, tuple[Panel, ...]],
     grids: Sequence[Grid],
     command: str,
+    live: Live | None,
 ) -> str:
     shown = drawn(panel for group in groups.values() for panel in group)
     looks = len({grid.dataset for grid in grids if grid.pictures})
@@ -106,6 +118,7 @@ def _page(
         summary=summary,
         arms=arms,
         command=command,
+        live=live,
         panels=shown.panels,
         svgs=shown.svgs,
         data=page_data(
