@@ -105,7 +105,7 @@ class SearchConfig:
 
     final: bool = True
     """Train the confirmed best on the whole training split for kernorm.train's own number of epochs, with as many fresh
-    seeds, and export the best of them by validation."""
+    seeds, next to the same recipe as it is, without a search; export the best run of what was found, by validation."""
 
     push: bool = False
     """Then evaluate the exported model against the thresholds that come with its set (there are some for mnist) and the

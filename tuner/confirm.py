@@ -22,6 +22,8 @@ from tuner.trials import Trial, Trials
 # The trials' seeds are far below.
 FRESH = 1000
 BASELINE = "no penalty"
+# Arms of the full training: what was found, and the recipe as it is without a search.
+FOUND, DEFAULT = "found", "not searched"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class Confirmed:
         baseline: the same recipe without penalty, if no confirmed trial is that.
         chosen: the trial that was confirmed best, or scored best.
         study: of the confirmation, None without one.
-        final: of the full training of the chosen one, None without it.
+        final: of the full training of the chosen one and of the recipe as it is, None without it.
         exported: the record of the run that was exported, None if there is none.
     """
 
@@ -61,7 +63,7 @@ class Confirmed:
 
 
 def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
-    """Confirms the best trials, trains the chosen one in full, and exports its best run by validation."""
+    """Confirms the best trials, trains the chosen one in full next to the recipe as it is, and exports its best run."""
     best = trials.best()
     found: Confirmed | None = None
     records: dict[int, Record] = {}
@@ -88,13 +90,28 @@ def confirm(config: SearchConfig, trials: Trials) -> Confirmed:
                 records = by_arm[arm.name]
                 break
     if found is None:
-        found = Confirmed(arms=(), chosen=best[0], config=_fresh(config, best[0]))
+        found = unconfirmed(config, trials)
     if config.final:
-        full = replace(found.config, epochs=max(TrainConfig.epochs, config.train.epochs), train_size=None)
-        summary, by_arm = _study(config, "final", {"found": full}, "How good is what was found, trained in full?")
-        found = replace(found, final=summary, config=full)
-        records = by_arm["found"] or records
+        arms = final_arms(config, found.config)
+        question = "How good is what was found, trained in full, and how good is the recipe without a search?"
+        summary, by_arm = _study(config, "final", arms, question)
+        found = replace(found, final=summary, config=arms[FOUND])
+        records = by_arm[FOUND] or records
     return replace(found, exported=_export(config, records))
+
+
+def unconfirmed(config: SearchConfig, trials: Trials) -> Confirmed:
+    """Returns the best trial as it scored."""
+    best = trials.best()[0]
+    return Confirmed(arms=(), chosen=best, config=_fresh(config, best))
+
+
+def final_arms(config: SearchConfig, found: TrainConfig) -> dict[str, TrainConfig]:
+    """Returns the arms of the full training: what was found, and the recipe as it is, with no value searched."""
+    epochs = max(TrainConfig.epochs, config.train.epochs)
+    base = replace(config.base, seed=config.seed + FRESH)
+    arms = {name: replace(one, epochs=epochs, train_size=None) for name, one in ((FOUND, found), (DEFAULT, base))}
+    return arms if arms[FOUND].identity != arms[DEFAULT].identity else {FOUND: arms[FOUND]}
 
 
 def confirmed_arms(config: SearchConfig, best: list[Trial]) -> dict[str, TrainConfig]:
@@ -123,7 +140,7 @@ def _study(
     until: UntilResolved | None = None,
 ) -> tuple[StudySummary, dict[str, dict[int, Record]]]:
     """Runs a study of these arms in the search's folder; returns its summary and its records by arm and seed."""
-    baseline = BASELINE if BASELINE in arms else list(arms)[-1]
+    baseline = next((arm for arm in (BASELINE, DEFAULT) if arm in arms), list(arms)[-1])
     planned = Study(
         name=f"{config.name}: {name}",
         text=question,

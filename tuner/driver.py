@@ -15,6 +15,7 @@ from kernorm.errors import UsageError
 from kernorm.parallel.batches import Populations
 from kernorm.parallel.engine import Engine, Outcome
 from kernorm.parallel.factory import open_training
+from kernorm.reporting.format import concise
 from kernorm.studies.selection import scored_row
 from tuner.config import SearchConfig
 from tuner.space import EPOCHS, configured
@@ -214,13 +215,11 @@ def _repeat(outcome: Outcome[TrialRun, "Record"], epochs: int) -> Repeat:
 
 def format_trial(trial: Trial) -> str:
     """Puts a trial that has ended into one line."""
-    settings = ", ".join(f"{name} {_shown(value)}" for name, value in trial.settings.items())
+    settings = ", ".join(
+        f"{name} {concise(value) if isinstance(value, float) else value}" for name, value in trial.settings.items()
+    )
     if trial.score is None:
         return f"trial {trial.number + 1}  {settings}: failed, {trial.message}"
     accuracy = 100 * sum(repeat.accuracy for repeat in trial.repeats) / len(trial.repeats)
     rung = f" after {trial.epochs} epochs" if EPOCHS in trial.values else ""
     return f"trial {trial.number + 1}  {settings}: validation cross-entropy {trial.score:.4f}{rung}, {accuracy:.2f} %"
-
-
-def _shown(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

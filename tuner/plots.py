@@ -12,7 +12,10 @@ from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
 from kernorm.limits import Range
-from kernorm.reporting.figures import PALETTE, Panel, legend, logarithmic
+from kernorm.reporting.figures import LETTERS, LOOKS, PALETTE, WIDTH, Panel, legend
+from kernorm.reporting.format import concise
+from kernorm.reporting.hover import of_arm, say
+from kernorm.reporting.scales import logarithmic
 from tuner.space import Space
 from tuner.trials import Trial
 
@@ -25,7 +28,7 @@ def charts(space: Space, trials: Sequence[Trial], importance: dict[str, float]) 
     done = [trial for trial in trials if trial.score is not None]
     if not done:
         return {}
-    found: dict[str, tuple[Panel, ...]] = {"progress": (progress(done), expected(done))}
+    found: dict[str, tuple[Panel, ...]] = {"progress": (progress(done, space), expected(done))}
     if len(done) > 2:
         found["space"] = (coordinates(space, done),)
         found["penalties"] = penalty_maps(space, done)
@@ -34,23 +37,58 @@ def charts(space: Space, trials: Sequence[Trial], importance: dict[str, float]) 
     return {name: panels for name, panels in found.items() if panels}
 
 
-def progress(trials: Sequence[Trial]) -> Panel:
+def norms_of(space: Space) -> list[tuple[str, str]]:
+    """Returns what a search's page can show and hide, with a colour each: the norms, where several are searched."""
+    norms = space.norm if len(space.norm) > 1 else ()
+    return [(norm, look[0]) for norm, look in zip(norms, (*LOOKS[1:], *LOOKS * 2), strict=False)]
+
+
+def in_words(space: Space, trial: Trial) -> str:
+    """Names a trial by what was searched, with its score."""
+    settings = ", ".join(
+        f"{LABELS.get(name, name)} {value(name, trial.settings[name])}" for name, _ in space.described()
+    )
+    score = "failed" if trial.score is None else f"cross-entropy {trial.score:.4f}"
+    return f"trial {trial.number + 1}: {settings}; {score}"
+
+
+def value(name: str, found: Any) -> str:
+    """Writes the value of a searched setting."""
+    if name in ("l1", "l2") and not found:
+        return "off"
+    return concise(found) if isinstance(found, float) else str(found)
+
+
+def _place(space: Space, trial: Trial) -> int | None:
+    """Returns the place of a trial's norm among those that can be hidden."""
+    return space.norm.index(trial.settings["norm"]) if len(space.norm) > 1 else None
+
+
+def progress(trials: Sequence[Trial], space: Space) -> Panel:
     """Every trial's score in the order of their ends, and the best so far."""
     scores = [trial.score or 0.0 for trial in trials]
     best = np.minimum.accumulate(scores)
+    colours = norms_of(space) or [("a trial", "blue")]
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
         places = range(1, len(scores) + 1)
-        axes.plot(places, scores, "o", color=PALETTE["blue"], markersize=5, label="a trial")
-        axes.step(places, best, where="post", color=PALETTE["orange"], label="best so far")
+        axes.step(places, best, where="post", color=PALETTE["muted"], label="best so far")
+        for number, (name, colour) in enumerate(colours):
+            mine = [place for place, trial in zip(places, trials, strict=True) if (_place(space, trial) or 0) == number]
+            own = [scores[place - 1] for place in mine]
+            gid = of_arm(number) if len(colours) > 1 else None
+            marker = LOOKS[(number + 1) % len(LOOKS)][1] if len(colours) > 1 else "o"
+            axes.plot(mine, own, marker, color=PALETTE[colour], markersize=5, label=name, gid=gid)
+        for place, trial in zip(places, trials, strict=True):
+            say(axes, [(place, scores[place - 1])], [in_words(space, trial)], _place(space, trial))
         axes.set(xlabel="trials", ylabel="validation cross-entropy, nats")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         logarithmic(axes, scores, over=4)
         legend(axes)
 
     text = f"The best of {len(scores)} trials scored {best[-1]:.4f}, trial {int(np.argmin(scores)) + 1} to end."
-    return Panel("progress", "Scores over trials", text, (5.3, 3.3), draw)
+    return Panel("progress", "Scores over trials", text, (WIDTH, 3.1), draw)
 
 
 def expected_best(scores: Sequence[float]) -> list[float]:
@@ -71,12 +109,14 @@ def expected(trials: Sequence[Trial]) -> Panel:
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
         axes.plot(range(1, len(values) + 1), values, color=PALETTE["blue"], label="expected best")
+        told = [f"{many} trials: {value:.4f} expected" for many, value in enumerate(values, 1)]
+        say(axes, enumerate(values, 1), told)
         axes.set(xlabel="budget, trials", ylabel="validation cross-entropy, nats")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         logarithmic(axes, values, over=4)
 
     text = f"One trial {values[0]:.4f}, half of them {values[len(values) // 2]:.4f}, all {values[-1]:.4f}."
-    return Panel("expected", "Expected best against budget", text, (5.3, 3.3), draw)
+    return Panel("expected", "Expected best against budget", text, (WIDTH, 3.1), draw)
 
 
 def coordinates(space: Space, trials: Sequence[Trial]) -> Panel:
@@ -88,7 +128,12 @@ def coordinates(space: Space, trials: Sequence[Trial]) -> Panel:
         shades, norm = _shades(trials)
         for trial in sorted(trials, key=lambda trial: -(trial.score or 0.0)):
             heights = [_height(space, name, trial.settings[name]) for name in names]
-            axes.plot(range(len(names)), heights, color=_HEAT(norm(shades[trial.trial_id])), linewidth=1.4, alpha=0.85)
+            place = _place(space, trial)
+            gid = None if place is None else of_arm(place)
+            colour = _HEAT(norm(shades[trial.trial_id]))
+            axes.plot(range(len(names)), heights, color=colour, linewidth=1.4, alpha=0.85, gid=gid)
+            ends = [(0, heights[0]), (len(names) - 1, heights[-1])]
+            say(axes, ends, [in_words(space, trial)] * 2, place)
         for place, name in enumerate(names):
             axes.axvline(place, color=PALETTE["line"], linewidth=1)
             for height, text in _ticks(space, name):
@@ -96,18 +141,19 @@ def coordinates(space: Space, trials: Sequence[Trial]) -> Panel:
                     place + 0.03,
                     height,
                     text,
-                    fontsize=8.5,
+                    fontsize=LETTERS,
                     color=PALETTE["muted"],
                     va="center",
                     bbox={"facecolor": PALETTE["paper"], "alpha": 0.8, "pad": 0.8, "linewidth": 0},
                 )
-        axes.set(yticks=[], xlim=(-0.15, len(names) - 0.6), ylim=(-0.08, 1.08))
+        axes.set(yticks=[], xlim=(-0.15, len(names) - 0.4), ylim=(-0.08, 1.08))
         axes.set_xticks(range(len(names)), [LABELS.get(name, name) for name in names])
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False)
         _bar(figure, axes, norm)
 
-    return Panel("coordinates", "Where the good trials lie", "A line a trial; blue is better.", (10.6, 3.6), draw)
+    size = (max(WIDTH, 1.3 + 1.1 * len(names)), 3.6)
+    return Panel("coordinates", "Where the good trials lie", "A line a trial; blue is better.", size, draw)
 
 
 def penalty_maps(space: Space, trials: Sequence[Trial]) -> tuple[Panel, ...]:
@@ -128,6 +174,7 @@ def _map(space: Space, norm_name: str, shown: Sequence[Trial], trials: Sequence[
         x, y = ([_height(space, name, trial.settings[name]) for trial in shown] for name in ("l1", "l2"))
         colours = [_HEAT(norm(shades[trial.trial_id])) for trial in shown]
         axes.scatter(x, y, c=colours, s=44, edgecolors=PALETTE["muted"], linewidths=0.6)
+        say(axes, zip(x, y, strict=True), [in_words(space, trial) for trial in shown])
         for name, set_ticks in (("l1", axes.set_xticks), ("l2", axes.set_yticks)):
             heights, texts = zip(*_ticks(space, name), strict=True)
             set_ticks(heights, texts)
@@ -136,7 +183,8 @@ def _map(space: Space, norm_name: str, shown: Sequence[Trial], trials: Sequence[
 
     best = min(shown, key=lambda trial: trial.score or math.inf)
     text = f"{len(shown)} trials with {norm_name}; the best scored {best.score:.4f}. Blue is better."
-    return Panel(f"penalties-{norm_name}", f"Penalties with {norm_name}", text, (5.3, 3.9), draw)
+    arm = space.norm.index(norm_name) if len(space.norm) > 1 else None
+    return Panel(f"penalties-{norm_name}", f"Penalties with {norm_name}", text, (WIDTH, 3.4), draw, arm=arm)
 
 
 def bars(importance: dict[str, float]) -> Panel:
@@ -152,11 +200,13 @@ def bars(importance: dict[str, float]) -> Panel:
             height=0.6,
         )
         axes.set(xlim=(0, 1), xlabel="share of importance")
+        told = [f"{LABELS.get(name, name)}: {importance[name]:.3f}" for name in names]
+        say(axes, [(importance[name], place) for place, name in enumerate(names)], told)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
 
     listed = ", ".join(f"{LABELS.get(name, name)} {importance[name]:.2f}" for name in reversed(names))
-    return Panel("importance", "Importance", f"{listed}.", (5.3, 0.9 + 0.42 * len(names)), draw)
+    return Panel("importance", "Importance", f"{listed}.", (WIDTH, 0.9 + 0.42 * len(names)), draw)
 
 
 def _shades(trials: Sequence[Trial]) -> tuple[dict[str, float], Normalize]:
@@ -191,5 +241,5 @@ def _ticks(space: Space, name: str) -> list[tuple[float, str]]:
     found = getattr(space, name)
     if isinstance(found, Range):
         values = [0.0, *found.grid()] if name in ("l1", "l2") else found.grid()
-        return [(_height(space, name, value), f"{value:.2g}" if value else "off") for value in values]
+        return [(_height(space, name, value), concise(value, 2) if value else "off") for value in values]
     return [(_height(space, name, value), str(value)) for value in found]

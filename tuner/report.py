@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
-from markupsafe import Markup
 
 from kernorm.limits import Range
-from kernorm.reporting.figures import concise, to_png, to_svg
-from kernorm.reporting.page import page_renderer
+from kernorm.reporting.figures import to_png
+from kernorm.reporting.live import Live
+from kernorm.reporting.page import drawn, page_data, page_renderer
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.summary import ArmSummary
-from kernorm.studies.wording import half, score
+from kernorm.studies.wording import compared, decided_interval, half, score, signed, unit
 from kernorm.system.files import write_atomically, write_json
 from tuner.config import SearchConfig
-from tuner.plots import LABELS, charts
+from tuner.plots import LABELS, charts, norms_of
 from tuner.space import Space, declare
 from tuner.trials import Trial, Trials
 
@@ -37,32 +37,34 @@ def _renderer() -> Environment:
     """Returns what renders a search's page: its template, and those of all reports."""
     loader = ChoiceLoader([PackageLoader("tuner"), PackageLoader("kernorm.reporting")])
     renderer = page_renderer().overlay(loader=loader)
-    renderer.filters |= {"concise": concise}
+    renderer.filters |= {"score": score, "signed": signed, "half": half}
     return renderer
 
 
-def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confirmed") -> Path:
+def write_search_report(
+    config: SearchConfig, trials: Trials, confirmed: "Confirmed", *, live: Live | None = None
+) -> Path:
     """Writes the report, best_hyperparameters.txt and tuner_results.json into the search's folder, each atomically.
+
+    While trials are under way (`live`), the page alone.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
     folder, best = config.folder, trials.best()
-    hp = declare(config.space, grid=config.oracle == "grid")
-    hp.values = dict(confirmed.chosen.values)
-    write_atomically(folder / "best_hyperparameters.txt", json.dumps(hp.get_config()).encode())
-    rows = [{"trial_id": trial.trial_id, "score": trial.score, **trial.values} for trial in best]
-    write_json(folder / "tuner_results.json", rows)
+    if not live:
+        _write_for_tfx(config, confirmed, best)
     importance = importances(config.space, best)
-    drawn = charts(config.space, trials.ended, importance)
-    for name, group in drawn.items():
-        write_atomically(folder / f"{name}.png", to_png(group, f"search {config.name}, {len(best)} trials"))
-    panels = {panel.name: panel for group in drawn.values() for panel in group}
+    groups = charts(config.space, trials.ended, importance)
+    for name, group in groups.items() if not live else ():
+        write_atomically(folder / f"{name}.png", to_png(group, f"{config.name}, {len(trials.ended)} trials"))
+    shown = drawn(panel for group in groups.values() for panel in group)
     page = (
         _renderer()
         .get_template("search_report.html.j2")
         .render(
             config=config,
+            live=live,
             labels=LABELS,
             command=command(config),
             trials=trials.ended,
@@ -71,13 +73,15 @@ def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confir
             failed=[trial for trial in trials.ended if trial.score is None],
             confirmed=confirmed,
             arms=_arms(confirmed),
-            final=confirmed.final.arms[0] if confirmed.final else None,
+            final={arm.name: arm for arm in confirmed.final.arms} if confirmed.final else {},
             metrics=METRICS,
-            score=score,
-            half=half,
-            panels=panels,
-            svgs={name: Markup(to_svg(panel)) for name, panel in panels.items()},
-            drawn={name: [panel.name for panel in group] for name, group in drawn.items()},
+            decided_interval=decided_interval,
+            compared=compared,
+            unit=unit,
+            panels=shown.panels,
+            svgs=shown.svgs,
+            data=page_data(arms=norms_of(config.space), charts=shown),
+            drawn={name: [panel.name for panel in group] for name, group in groups.items()},
             importance=importance,
             cpu_seconds=sum(repeat.cpu_seconds for trial in trials.ended for repeat in trial.repeats),
             epochs=sum(trial.new_epochs for trial in trials.ended),
@@ -87,6 +91,15 @@ def write_search_report(config: SearchConfig, trials: Trials, confirmed: "Confir
     path = folder / "report.html"
     write_atomically(path, page.encode())
     return path
+
+
+def _write_for_tfx(config: SearchConfig, confirmed: "Confirmed", best: Sequence[Trial]) -> None:
+    """Writes what TFX's Tuner writes."""
+    hp = declare(config.space, grid=config.oracle == "grid")
+    hp.values = dict(confirmed.chosen.values)
+    write_atomically(config.folder / "best_hyperparameters.txt", json.dumps(hp.get_config()).encode())
+    rows = [{"trial_id": trial.trial_id, "score": trial.score, **trial.values} for trial in best]
+    write_json(config.folder / "tuner_results.json", rows)
 
 
 def importances(space: Space, trials: Sequence[Trial]) -> dict[str, float]:

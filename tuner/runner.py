@@ -17,13 +17,14 @@ from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError
 from kernorm.nets.source import with_net
 from kernorm.records.record import REVISION
+from kernorm.reporting.live import Live, LivePage
 from kernorm.reporting.progress import StudyProgress
 from kernorm.system.backend import choose_backend
-from kernorm.system.files import locked, make_folder, require_folder, write_json
+from kernorm.system.files import locked, locked_if_free, make_folder, require_folder, write_json
 from kernorm.training.first_step import try_nets
 from tuner import distributed
 from tuner.config import SearchConfig
-from tuner.confirm import Confirmed, confirm
+from tuner.confirm import Confirmed, confirm, unconfirmed
 from tuner.driver import Driver, format_trial
 from tuner.hparams import write_hparams
 from tuner.points import first_points
@@ -80,7 +81,14 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
         changes: list[dict[str, Any]] = [{"norm": norm, "batch_size": size} for norm in config.space.norm]
         try_nets([(replace(config.base, **change), info) for change in changes])
     make_folder(config.folder, "--reports-dir")
-    with locked(config.folder / "lock", "run this search"):
+    lock = config.folder / "lock"
+    with locked_if_free(lock) if config.report_only else locked(lock, "run this search") as free:
+        if free is False:  # another process runs what is only shown here
+            _check_same(config, data)
+            trials = Trials(config.folder, mend=False)
+            shown = _show(config, trials, Live(len(trials.ended), config.max_trials, "trials"))
+            # Where the other process has ended meanwhile, its last page is not to be hidden by an older one.
+            return (trials, shown) if lock.exists() else find(config)
         if known:
             _check_same(config, data)
         else:
@@ -106,12 +114,14 @@ def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
         _LOG.info(f"chief at {distributed.address()}: waiting for workers")
         distributed.serve(oracle)
         return
+    pages = LivePage()
     slots = config.asked if config.engine.population else config.engine.local_workers
     with StudyProgress(total=oracle.most_trials(), done=len(trials.ended), slots=slots, what="trials") as progress:
 
         def ended(trial: Trial) -> None:
             best = trials.best()
-            progress.ended(format_trial(trial), best=f"best {best[0].score:.4f}" if best else "")
+            left = progress.ended(format_trial(trial), best=f"best {best[0].score:.4f}" if best else "")
+            pages.ended(lambda live: _show(config, trials, live), progress.done, progress.total, left, "trials")
 
         Driver(config, oracle, trials, ended).run()
 
@@ -132,10 +142,21 @@ def _finish(config: SearchConfig, trials: Trials) -> Confirmed | None:
     if not trials.best():
         _LOG.warning("No trial completed.")
         return None
+    if not config.report_only:
+        _show(config, trials, Live(len(trials.ended), len(trials.ended), "trials; the best are being confirmed"))
     confirmed = confirm(config, trials)
     write_search_report(config, trials, confirmed)
     write_hparams(trials.ended, config.folder)
     return confirmed
+
+
+def _show(config: SearchConfig, trials: Trials, live: Live) -> Confirmed | None:
+    """Writes the page of a search that is under way, if a trial has completed; returns what is the best so far."""
+    if not trials.best():
+        return None
+    best = unconfirmed(config, trials)
+    write_search_report(config, trials, best, live=live)
+    return best
 
 
 def with_oracle(config: SearchConfig) -> SearchConfig:

@@ -79,7 +79,7 @@ def _show_plan(config: SearchConfig) -> None:
     trial = run * config.repeats
     arms = config.top_k + 1 if config.top_k else 0
     confirm = run * arms * config.confirm_seeds
-    final = full * config.confirm_seeds if config.final else 0
+    final = 2 * full * config.confirm_seeds if config.final else 0
     print(f"{config.oracle}: up to {config.max_trials} trials of {trial:.0f} CPU-seconds")
     print(
         f"about {config.max_trials * trial / workers / 60:.0f} minutes of search, {confirm / workers / 60:.0f} of "

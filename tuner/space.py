@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from kernorm.config import NormName, TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import Range, range_of
+from kernorm.reporting.format import concise
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
@@ -40,7 +41,7 @@ class Space:
             value = getattr(self, name)
             if isinstance(value, Range):
                 off = "off, or " if name in ("l1", "l2") else ""
-                rows.append((name, f"{off}{value.low:g} to {value.high:g}, log scale"))
+                rows.append((name, f"{off}{concise(value.low)} to {concise(value.high)}, log scale"))
             elif isinstance(value, tuple) and len(value) > 1:
                 rows.append((name, ", ".join(map(str, value))))
         return rows

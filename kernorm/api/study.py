@@ -72,6 +72,8 @@ class StudyResult:
         verdict = found[arm].decided
         if found[arm].baseline is None:
             raise UsageError("A verdict compares an arm with its baseline.", f"{arm!r}, which is one", "Name another.")
+        if self.summary.provisional:
+            return f"no verdict yet: {self.summary.missing:,} runs are missing"
         return verdict.sentence if verdict else "no verdict: its runs kept no evaluation of the last epoch"
 
     def plot(self, name: str = "differences") -> Chart:

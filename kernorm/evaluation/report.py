@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from kernorm.evaluation.gate import Change, Measure
 from kernorm.evaluation.latency import Latency
 from kernorm.evaluation.thresholds import BY_IMAGE, OVERALL, WHOLE
-from kernorm.reporting.page import page_renderer
+from kernorm.reporting.page import page_data, page_renderer
 from kernorm.saved_model.card import Card
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def render(found: "ModelEvaluation", card: Card, latency: Latency | None = None)
             losses=_losses(found),
             mean=_mean,
             latency=latency,
+            data=page_data(),
         )
     )
 

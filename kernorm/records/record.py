@@ -221,7 +221,9 @@ class Record:
         stopped_epoch: the last one, where `config.patience` ended training; None elsewhere.
         test: of the selected epoch.
         test_last: of the last epoch, where `config.select` is `test`; None elsewhere, and in records of revision 1.
-        penalty_proof: penalty found in the loss of the first step, and what the formula gives for the same weights.
+        penalty_proof: penalty found in the loss of one batch before the first step, and what the formula gives for the
+            same weights.
+        penalty_proof_last: the same after the last epoch; None in records of before it was checked again.
     """
 
     schema_version: int = SCHEMA
@@ -236,6 +238,7 @@ class Record:
     parameters: int
     parameters_total: int
     penalty_proof: tuple[float, float] | None = None
+    penalty_proof_last: tuple[float, float] | None = None
     history: tuple[Epoch, ...] = ()
     monitored: str = "validation"
     selected_epoch: int | None = None

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kernorm.records.data import Data
 from kernorm.records.record import THRESHOLDS, Evaluation, Layer, Record
 from kernorm.reporting.curves import curves
-from kernorm.reporting.figures import PALETTE, Panel, legend, plain
-from kernorm.reporting.format import name_of, share
+from kernorm.reporting.figures import LETTERS, PALETTE, WIDTH, Panel, legend, plain
+from kernorm.reporting.format import concise, name_of, percent, share
+from kernorm.reporting.hover import say
 from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.page import picture
 from kernorm.stats.intervals import wilson
@@ -96,7 +97,6 @@ def confusion(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
     side = _side(many)
     errors = counts - np.diag(counts.diagonal())
     strongest = max(errors.max(), 1)
-    small = 9.5 if many <= FEW else 6.5
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
@@ -109,23 +109,27 @@ def confusion(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
             axes.add_patch(
                 Rectangle((prediction - 0.5, target - 0.5), 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
             )
-            axes.text(
-                prediction,
-                target,
-                str(count),
-                ha="center",
-                va="center_baseline",
-                fontsize=small,
-                color=PALETTE["ink" if wrong else "muted"],
-            )
+            if many <= FEW:
+                axes.text(
+                    prediction,
+                    target,
+                    str(count),
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=LETTERS,
+                    color=PALETTE["ink" if wrong else "muted"],
+                )
+            images = "image" if count == 1 else "images"
+            told = f"{name_of(int(target), labels)} → {name_of(int(prediction), labels)}: {count:,} {images}"
+            say(axes, [(prediction, target)], [told])
         names = [plain(name_of(label, labels), _NAME) for label in range(many)]
         axes.set(xlim=(-0.5, many - 0.5), ylim=(many - 0.5, -0.5), xlabel="predicted", ylabel="target", aspect="equal")
-        axes.set_xticks(range(many), names, fontsize=small)
+        axes.set_xticks(range(many), names)
         if max(map(len, names)) > 2:
-            axes.tick_params("x", rotation=60)
+            axes.tick_params("x", rotation=60 if many <= FEW else 90)
             for name in axes.get_xticklabels():
-                name.set(ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(many), names, fontsize=small)
+                name.set(ha="right", va="center" if many > FEW else "baseline", rotation_mode="anchor")
+        axes.set_yticks(range(many), names)
         axes.set_xticks(np.arange(1, many) - 0.5, minor=True)
         axes.set_yticks(np.arange(1, many) - 0.5, minor=True)
         axes.grid(visible=False)
@@ -140,7 +144,7 @@ def confusion(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
 
 def reliability(evaluation: Evaluation) -> Panel:
     """Accuracy against confidence in 15 bins with Wilson intervals, over the histogram of confidences."""
-    scores = f"ECE {evaluation.ece:.4f} · NLL {evaluation.cross_entropy:.4f} nats · Brier {evaluation.brier:.4f}"
+    scores = f"ECE {evaluation.ece:.4f} · NLL {evaluation.cross_entropy:.4f} · Brier {evaluation.brier:.4f}"
 
     def draw(figure: FigureBase) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.1))
@@ -150,6 +154,9 @@ def reliability(evaluation: Evaluation) -> Panel:
             if bin_.count:
                 low, high = wilson(round(bin_.accuracy * bin_.count), bin_.count)
                 tiny = bin_.count < TINY
+                told = f"accuracy {percent(bin_.accuracy, bin_.count)}, 95 % {percent(low, bin_.count)} to "
+                told += f"{percent(high, bin_.count)}, at a confidence of {share(bin_.confidence)}, n = {bin_.count:,}"
+                say(upper, [(bin_.confidence, bin_.accuracy)], [told])
                 upper.plot([bin_.confidence] * 2, [low, high], color=PALETTE["blue"], linewidth=0.8 if tiny else 1.4)
                 upper.plot(
                     [bin_.confidence],
@@ -166,12 +173,12 @@ def reliability(evaluation: Evaluation) -> Panel:
             rotation=45,
             rotation_mode="anchor",
             transform_rotates_text=True,
-            fontsize=9,
+            fontsize=LETTERS,
             color=PALETTE["muted"],
         )
-        upper.set_title(scores, loc="left", fontsize=9.5)
+        upper.set_title(scores, loc="left", fontsize=LETTERS)
         upper.set(xlim=(0, 1.015), ylim=(-0.03, 1.04), ylabel="accuracy in the bin")
-        lower.set(xlabel="confidence: probability given to the prediction", ylabel="images", yscale="symlog")
+        lower.set(xlabel="confidence in the prediction", ylabel="images", yscale="symlog")
         lower.set_ylim(bottom=0)
         decades = range(0, 1 + int(np.log10(evaluation.count)), 2)
         lower.set_yticks([10**decade for decade in decades], [f"{10**decade:,}" for decade in decades])
@@ -179,7 +186,7 @@ def reliability(evaluation: Evaluation) -> Panel:
         figure.align_ylabels()
 
     description = f"Accuracy in {len(evaluation.bins)} bins of confidence. {scores}."
-    return Panel("reliability", f"Reliability on the {evaluation.split} split", description, (5.3, 4.6), draw)
+    return Panel("reliability", f"Reliability on the {evaluation.split} split", description, (WIDTH, 4.3), draw)
 
 
 def classes(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
@@ -195,16 +202,18 @@ def classes(evaluation: Evaluation, labels: Sequence[str]) -> Panel:
             if value is not None:
                 axes.plot([100 * end for end in interval], [row, row], color=PALETTE["blue"], linewidth=1.4)
                 axes.plot([100 * value], [row], "o", color=PALETTE["blue"], markersize=5)
+                told = f"{name_of(row, labels)}: {100 * value:.1f} %, 95 % {100 * interval[0]:.1f} to "
+                say(axes, [(100 * value, row)], [f"{told}{100 * interval[1]:.1f}"])
         names = [plain(name_of(row, labels), _NAME) for row in range(rows)]
-        axes.set_yticks(range(rows), names, fontsize=9.5 if rows <= FEW else 8)
-        axes.set(ylim=(rows - 0.4, -0.6), xlabel="accuracy, % (line and band: all classes)")
+        axes.set_yticks(range(rows), names)
+        axes.set(ylim=(rows - 0.4, -0.6), xlabel="accuracy, %")
         axes.set_xlim(right=min(axes.get_xlim()[1], 100.05))
         axes.grid(axis="y", visible=False)
 
     known = [value for value in accuracies if value is not None]
     description = f"From {100 * min(known):.1f} to {100 * max(known):.1f} percent over {len(known)} classes."
     title = f"Accuracy by class on the {evaluation.split} split"
-    return Panel("classes", title, description, (5.3, min(1.0 + 0.43 * rows, _side(rows))), draw)
+    return Panel("classes", title, description, (WIDTH, 0.9 + (0.34 if rows <= FEW else 0.2) * rows), draw)
 
 
 def weights(layers: Iterable[Layer]) -> Panel:
@@ -217,7 +226,12 @@ def weights(layers: Iterable[Layer]) -> Panel:
         for place, threshold in reversed(list(enumerate(THRESHOLDS))):
             colour, marker = looks[place]
             shares = [100 * near_zero[place] for _, near_zero in shown]
-            label = f"|w| < {threshold:g}"
+            label = f"|w| < {concise(threshold)}"
+            told = [
+                f"{name}: {value:.1f} % of |w| < {concise(threshold)}"
+                for (name, _), value in zip(shown, shares, strict=True)
+            ]
+            say(axes, zip(shares, range(len(shown)), strict=True), told)
             axes.plot(
                 shares,
                 range(len(shown)),
@@ -233,10 +247,10 @@ def weights(layers: Iterable[Layer]) -> Panel:
         axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
         legend(axes)
 
-    description = f"Share of weights below {', '.join(f'{threshold:g}' for threshold in THRESHOLDS)} in each layer."
-    return Panel("weights", "Near-zero weights", description, (5.3, 1.3 + 0.3 * len(shown)), draw)
+    description = f"Share of weights below {', '.join(map(concise, THRESHOLDS))} in each layer."
+    return Panel("weights", "Near-zero weights", description, (WIDTH, 1.3 + 0.3 * len(shown)), draw)
 
 
 def _side(classes: int) -> float:
     """Returns the side in inches of a chart with a cell for each pair of classes."""
-    return float(np.clip(1.3 + 0.24 * classes, 5.3, 13.0))
+    return float(np.clip(1.3 + 0.2 * classes, WIDTH, 24.0))

@@ -1,18 +1,17 @@
 """What every report draws with: one palette, one style, and panels that become SVG in a page and PNG next to it.
 
 Before plots. A panel is drawn once, in the colours of PALETTE; for the page each of them becomes the CSS property of
-its name, so that one drawing serves light, dark and print.
+its name, so that one drawing serves light, dark and print. It is drawn as wide as a phone shows it, so that one drawing
+serves all screens: a point of the drawing is a pixel there, and more on larger screens.
 """
 
 import contextlib
 import functools
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -20,11 +19,13 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.ticker import FuncFormatter, LogLocator
 
-# Blue, orange, green, purple and gold keep apart under the common colour blindnesses (after Okabe and Ito 2008), and
-# each has a contrast of at least 4.5 to the paper; heat fills cells behind ink. Every hex value occurs once: it is also
-# the mark that CSS replaces.
+from kernorm.reporting import hover
+from kernorm.reporting.svg import SmallSvg
+
+# Blue, orange, green, purple and gold keep apart under the common colour blindnesses (after Okabe and Ito 2008); pink
+# and teal have markers of their own besides. Each has a contrast of at least 4.5 to the paper; heat fills cells behind
+# ink. Every hex value occurs once: it is also the mark that CSS replaces.
 PALETTE = {
     "ink": "#1b1f24",
     "muted": "#59636e",
@@ -36,8 +37,27 @@ PALETTE = {
     "green": "#0a7d5a",
     "purple": "#8e4a9e",
     "gold": "#8a6500",
+    "pink": "#b3246b",
+    "teal": "#006e7a",
     "heat": "#ee8434",
 }
+
+# Colours and markers of up to eight lines, the first for what others are compared with.
+LOOKS = (
+    ("ink", "o"),
+    ("blue", "s"),
+    ("orange", "^"),
+    ("green", "D"),
+    ("purple", "v"),
+    ("gold", "P"),
+    ("pink", "X"),
+    ("teal", "*"),
+)
+
+# Widths of panels in inches: of a chart, and of one of many small ones, as a phone of 390 pixels shows them.
+WIDTH, SMALL = 4.44, 3.7
+# Of all letters in a chart, in points.
+LETTERS = 11
 
 _FONT = "DejaVu Sans"
 # Fonts with the letters that it lacks, as systems have them; those that are installed are used, letter by letter.
@@ -49,14 +69,14 @@ _MORE_FONTS = (
 
 STYLE: Any = {
     "font.family": _FONT,
-    "font.size": 10,
+    "font.size": LETTERS,
     "text.color": PALETTE["ink"],
     "axes.edgecolor": PALETTE["line"],
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.labelcolor": PALETTE["muted"],
-    "axes.labelsize": 10,
+    "axes.labelsize": LETTERS,
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.color": PALETTE["grid"],
@@ -65,53 +85,62 @@ STYLE: Any = {
     "ytick.color": PALETTE["line"],
     "xtick.labelcolor": PALETTE["muted"],
     "ytick.labelcolor": PALETTE["muted"],
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
+    "xtick.labelsize": LETTERS,
+    "ytick.labelsize": LETTERS,
     "xtick.major.size": 3,
     "ytick.major.size": 3,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": LETTERS,
     "svg.fonttype": "none",
 }
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: a name unique in the page, a title, what it shows in words, its size in inches, and how to draw it."""
+    """One chart: a name unique in the page, a title, what it shows in words, its size in inches, and how to draw it.
+
+    `arm` is the place of the arm that the whole chart is of, where there is one.
+    """
 
     name: str
     title: str
     description: str
     size: tuple[float, float]
     draw: Callable[[FigureBase], None]
+    arm: int | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A panel as an `<svg>` element, and what its points say, for the script of pages."""
+
+    svg: str
+    points: list[dict[str, Any]]
+
+
+def draw_svg(panel: Panel) -> Drawing:
+    """Draws a panel for a page that defines PALETTE's names and `font` as CSS properties."""
+    text = io.StringIO()
+    width, height = panel.size
+    # The salt makes matplotlib's ids depend on nothing but the drawing, so the same record gives the same page.
+    with _styled({"svg.hashsalt": panel.name}), hover.listening() as said:
+        figure = Figure(figsize=panel.size, dpi=72, layout="constrained")
+        panel.draw(figure)
+        # Laid out once, where savefig would draw everything twice.
+        if figure.axes:
+            figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+        figure.set_layout_engine("none")
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        points = hover.as_json(said.values(), 72 * height)
+    colours = {colour: f"var(--{name})" for name, colour in PALETTE.items()}
+    small = SmallSvg(panel.name, colours, LETTERS)
+    return Drawing(small.write(text.getvalue(), f"{panel.title}. {panel.description}"), points)
 
 
 def to_svg(panel: Panel) -> str:
     """Returns the panel as an `<svg>` element for a page that defines PALETTE's names and `font` as CSS properties."""
-    text = io.StringIO()
-    # The salt makes matplotlib's ids depend on nothing but the drawing, so the same record gives the same page.
-    with _styled({"svg.hashsalt": panel.name}):
-        figure = Figure(figsize=panel.size, layout="constrained")
-        panel.draw(figure)
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    drawing = text.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    for pattern, replacement in (
-        (r"<metadata>.*?</metadata>\s*", ""),
-        (r"<defs>\s*<style.*?</style>\s*</defs>\s*", ""),
-        (r'\bid="', f'id="{panel.name}-'),
-        (r'href="#', f'href="#{panel.name}-'),
-        (r"url\(#", f"url(#{panel.name}-"),
-        (r"'DejaVu Sans'[^;\"]*", "var(--font)"),
-    ):
-        drawing = re.sub(pattern, replacement, drawing, flags=re.DOTALL)
-    for name, colour in PALETTE.items():
-        drawing = drawing.replace(colour, f"var(--{name})")
-    box = re.search(r'viewBox="[^"]+"', drawing)
-    label = escape(f"{panel.title}. {panel.description}", quote=True)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box and box[0]}'
-    return re.sub(r"<svg.*?>", lambda _: f'{head} role="img" aria-label="{label}">', drawing, count=1, flags=re.DOTALL)
+    return draw_svg(panel).svg
 
 
 def to_png(panels: Sequence[Panel], caption: str, columns: int = 2) -> bytes:
@@ -159,15 +188,15 @@ def _has_font(letter: str) -> bool:
     return any(font.get_char_index(ord(letter)) for font in fonts)
 
 
-def legend(axes: Axes, room: int = 64) -> None:
+def legend(axes: Axes, room: int = 40) -> None:
     """Sets what is labelled above the axes, each label once; nothing where nothing is.
 
-    A line of the legend holds `room` characters.
+    A line of the legend holds `room` characters. What belongs to an arm does so in the legend too.
     """
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         by_label = dict(zip(labels, handles, strict=True))
-        axes.legend(
+        shown = axes.legend(
             by_label.values(),
             by_label.keys(),
             loc="lower left",
@@ -175,24 +204,60 @@ def legend(axes: Axes, room: int = 64) -> None:
             ncols=legend_columns(list(by_label), room),
             borderaxespad=0.1,
             handlelength=1.2,
+            handletextpad=0.5,
             columnspacing=0.8,
         )
+        for source, handle, text in zip(by_label.values(), shown.legend_handles, shown.get_texts(), strict=True):
+            for part in (handle, text):
+                if part is not None:
+                    part.set_gid(source.get_gid())
 
 
-def legend_columns(labels: Sequence[str], room: int = 64) -> int:
+def legend_columns(labels: Sequence[str], room: int = 40) -> int:
     """Returns the most columns whose longest labels, each with its line, fit into `room` characters."""
     for columns in range(len(labels), 1, -1):
         rows = -(-len(labels) // columns)
         longest = (max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows))
-        if sum(length + 5 for length in longest) <= room:
+        if sum(length + 4 for length in longest) <= room:
             return columns
     return 1
 
 
-def concise(value: float) -> str:
-    """Returns a number in three digits, as people write it: 0.00123, 4.5e-5."""
-    text = f"{abs(value):.3g}".replace("e-0", "e-").replace("e+0", "e+")
-    return f"−{text}" if value < 0 else text
+def interval(axes: Axes, ends: tuple[float, float], at: float, *, across: bool = True, **look: Any) -> None:
+    """Draws an interval within the limits of its axis, which are set; an arrow marks an end that lies beyond.
+
+    Args:
+        axes: of the chart.
+        ends: of the interval.
+        at: its place on the other axis.
+        across: whether it lies along x, else along y.
+        look: of the line.
+    """
+    low, high = sorted(axes.get_xlim() if across else axes.get_ylim())
+    inside = [min(max(end, low), high) for end in ends]
+    axes.plot(*(inside, [at, at]) if across else ([at, at], inside), solid_capstyle="butt", **look)
+    for end, kept, marker in zip(ends, inside, "<>" if across else "v^", strict=True):
+        if end != kept and inside[0] < inside[1]:
+            place = (kept, at) if across else (at, kept)
+            axes.plot(*place, marker, color=look["color"], markersize=5, clip_on=False, gid=look.get("gid"))
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Moves values apart until neighbours keep a gap, by least squares: places of labels that would overlap.
+
+    Values less their rank times the gap must not fall, which isotonic regression sees to (Barlow et al. 1972).
+    """
+    order = sorted(range(len(values)), key=lambda place: values[place])
+    pools: list[tuple[float, int]] = []
+    for rank, place in enumerate(order):
+        total, count = values[place] - rank * gap, 1
+        while pools and total / count < pools[-1][0] / pools[-1][1]:
+            before, many = pools.pop()
+            total, count = total + before, count + many
+        pools.append((total, count))
+    level = [total / count for total, count in pools for _ in range(count)]
+    moved = {place: level[rank] + rank * gap for rank, place in enumerate(order)}
+    return [moved[place] for place in range(len(values))]
 
 
 def plain(text: str, most: int = 34) -> str:
@@ -205,48 +270,3 @@ def plain(text: str, most: int = 34) -> str:
     shown = text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
     # A dollar sign begins mathematics, and a label that begins with an underscore is hidden.
     return ("\N{NO-BREAK SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
-
-
-def logarithmic(axes: Axes, values: Sequence[float], over: float) -> None:
-    """Makes the y axis logarithmic, ticks at 1, 2 and 5, where its values span more than the factor `over`."""
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    if low <= 0 or high < over * low:
-        return
-    axes.set(yscale="log", ylim=(low / 1.2, high * 1.2))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(LogLocator(subs=(1,)))
-
-
-def stretch(accuracy: Any) -> Any:
-    """Maps accuracies so that errors show by their ratio: −log10(1 − a + 0.001), at 100 % still finite.
-
-    The last 1.5 points take nearly as much room as the 48.5 before them, so that a tenth of a point can be read.
-    """
-    return -np.log10(np.maximum(1.001 - np.asarray(accuracy, float), 1e-9))
-
-
-def stretch_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Puts the y axis on the stretched scale, with limits and ticks chosen from the values shown."""
-    low, high = stretch(min(values, default=0.0)), stretch(max(values, default=1.0))
-    margin = max(0.05 * (high - low) + 0.02, 0.12 - (high - low) / 2)
-    low, high = low - margin, high + margin
-    axes.set_yscale("function", functions=(stretch, lambda stretched: 1.001 - 10.0 ** -np.asarray(stretched)))
-    axes.set_ylim(1.001 - 10**-low, 1.001 - 10**-high)
-    ticks: list[float] = []
-    for preferred in (_ACCURACY_TICKS, _FINE_TICKS):
-        for tick in preferred if len(ticks) < 3 else ():
-            place = stretch(tick / 100)
-            if low <= place <= high and all(abs(place - stretch(other / 100)) > 0.08 * (high - low) for other in ticks):
-                ticks.append(tick)
-    axes.set_yticks([tick / 100 for tick in ticks], [f"{tick:g}" for tick in ticks])
-    axes.set_yticks([], minor=True)
-
-
-# In percent and in order of preference: a tick is set where it lies far enough from those before it.
-_ACCURACY_TICKS: tuple[float, ...] = (
-    *(100, 99, 90, 50, 0, 98, 95, 99.5, 80, 97, 98.5, 99.8, 70, 99.2, 99.4, 99.3, 99.1, 99.6, 85, 96, 98.8),
-    *(93, 60, 40, 30, 20, 10, 87, 88, 92, 94, 99.7, 5),
-)
-# For axes so short that hardly one of those lies on them.
-_FINE_TICKS: tuple[float, ...] = (*range(100), *(97 + tenth / 10 for tenth in range(20)), 99.95)

@@ -70,3 +70,9 @@ def worst_class(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> st
 def share(confidence: float) -> str:
     """Returns a probability in percent with one decimal, never rounded up to certainty."""
     return ">99.9 %" if 0.9995 <= confidence < 1 else f"{100 * confidence:.1f} %"
+
+
+def concise(value: float, digits: int = 3) -> str:
+    """Returns a number in a few digits, as people write it: 0.00123, 4.5e-5."""
+    text = f"{abs(value):.{digits}g}".replace("e-0", "e-").replace("e+0", "e+")
+    return f"−{text}" if value < 0 else text

@@ -1,10 +1,14 @@
-"""What renders the pages of all reports: templates, escaping, filters, pictures inside the page."""
+"""What renders the pages of all reports: templates, escaping, filters, pictures and the script inside the page."""
 
 import base64
 import io
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,7 +16,8 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
-from kernorm.reporting.format import duration, moment, percent, points, share
+from kernorm.reporting.figures import Panel, draw_svg
+from kernorm.reporting.format import concise, duration, moment, percent, points, share
 
 
 @lru_cache(maxsize=1)
@@ -37,9 +42,61 @@ def page_renderer() -> Environment:
         "setting": _setting,
         "code": _code,
         "thousands": lambda count: f"{count:,}",
-        "short": lambda value: "–" if value is None else f"{value:.4g}",
+        "short": lambda value: "–" if value is None else concise(value, 4),
+        "concise": concise,
     }
+    renderer.globals["script"] = _script()
     return renderer
+
+
+@dataclass(frozen=True)
+class Charts:
+    """The charts of a page by name, and what their points say."""
+
+    panels: dict[str, Panel]
+    svgs: dict[str, Markup]
+    points: dict[str, list[dict[str, Any]]]
+
+
+def drawn(panels: Iterable[Panel]) -> Charts:
+    """Draws the charts of a page."""
+    by_name = {panel.name: panel for panel in panels}
+    drawings = {name: draw_svg(panel) for name, panel in by_name.items()}
+    return Charts(
+        by_name,
+        {name: Markup(drawing.svg) for name, drawing in drawings.items()},
+        {name: drawing.points for name, drawing in drawings.items() if drawing.points},
+    )
+
+
+def page_data(
+    *,
+    arms: Iterable[tuple[str, str]] = (),
+    measures: Mapping[str, Any] | None = None,
+    charts: Charts | None = None,
+) -> Markup:
+    """Returns what the script of a page knows, as JSON that is safe inside a `<script>` element.
+
+    Args:
+        arms: names of what can be hidden, with a colour of PALETTE each; their place is what `hover.of_arm` takes.
+        measures: tables of what lines over epochs hold, by name; see `hover.Measure`. Only those that charts name stay.
+        charts: whose points speak.
+    """
+    points = charts.points if charts else {}
+    used = {name for found in points.values() for axes in found for _, name in axes.get("l", ())}
+    data = {
+        "arms": [{"name": name, "colour": colour} for name, colour in arms],
+        "values": {name: table for name, table in (measures or {}).items() if name in used},
+        "charts": points,
+    }
+    return Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _script() -> Markup:
+    """Returns the script of pages without comments and indentation."""
+    text = (resources.files("kernorm.reporting") / "templates" / "page.js").read_text(encoding="utf-8")
+    lines = (line.strip() for line in text.splitlines())
+    return Markup("\n".join(line for line in lines if line and not line.startswith("//")))
 
 
 def mistakes_as_uris(images: Iterable[NDArray[np.uint8]]) -> list[str]:

@@ -136,8 +136,8 @@ class StudyProgress(_Bar):
         super().__init__(total=total, done=done)
         self.total, self.first, self.done, self.slots, self.what = total, done, done, slots, what
 
-    def ended(self, text: str, best: str = "") -> None:
-        """Counts a run, and prints its line, with the best so far where there is one."""
+    def ended(self, text: str, best: str = "") -> float:
+        """Counts a run, and prints its line, with the best so far if there is one; returns the seconds left."""
         text += f"  {best}" if best else ""
         self.done += 1
         under_way = max(min(self.slots, self.total - self.done), 0)
@@ -145,6 +145,7 @@ class StudyProgress(_Bar):
         left = (time.monotonic() - self.begun) / worked * (self.total - self.done - under_way / 2)
         self.line(f"{self.done}/{self.total}  {text}" + (f"  ETA {clock(left)}" if left >= 1 else ""))
         self.move(self.done, self.what, f"ETA {clock(left)}  {best}")
+        return left
 
 
 def clock(seconds: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from kernorm.stats.intervals import ROUNDING, Interval, Values, as_interval, bootstrap_interval, finite_values
+from kernorm.stats.intervals import ANYWHERE, ROUNDING, Interval, Values, as_interval, bootstrap_interval, finite_values
 
 ALPHA = 0.05
 # Above this correlation of arm and baseline over seeds, pairs find more than two samples do.
@@ -26,7 +26,7 @@ PAIRING = 0.3
 class Summary:
     """One metric of one arm over its seeds; a single run has neither `sd` nor interval.
 
-    `interval` is of the mean, by Student's t; `bootstrap` by percentiles of its resampled means.
+    `interval` is of the mean, by Student's t, cut to what is possible; `bootstrap` by percentiles of resampled means.
     """
 
     n: int
@@ -49,7 +49,8 @@ class Comparison:
     outside ±`margin` (two one-sided tests), `interval` of the difference, all by Student's t with these. `sd`,
     `bootstrap` and `p_paired` are of the differences by seed as they are, `p_welch` and `welch` of the arms unpaired;
     None where neither varies. `probability_better` is the share of all cross pairs in which the arm's value is the
-    better one, ties one half; its bootstrap interval is a point where every pair agrees.
+    better one, ties one half; its bootstrap interval is a point where every pair agrees. `most` is the greatest
+    difference that is possible, to which intervals by Student's t are cut.
     """
 
     pairs: int
@@ -72,13 +73,15 @@ class Comparison:
     welch: Interval | None = None
     probability_better: float | None = None
     probability_interval: Interval | None = None
+    most: float | None = None
 
     def interval_at(self, alpha: float) -> Interval | None:
         """Returns the interval of the difference at the level 1 − `alpha`."""
         if self.difference is None or self.error is None or self.df is None:
             return None
         half = self.error * float(stats.t.isf(alpha / 2, self.df)) if self.error else 0.0
-        return self.difference - half, self.difference + half
+        most = math.inf if self.most is None else self.most
+        return as_interval((self.difference - half, self.difference + half), (-most, most))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +93,8 @@ class McNemar:
     p: float
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """Returns mean, spread and intervals of a metric over the runs of an arm.
+def summarize(values: Sequence[float], within: Interval = ANYWHERE) -> Summary:
+    """Returns mean, spread and intervals of a metric over the runs of an arm; `within` is what is possible at all.
 
     Raises:
         ValueError: there is no value, or one is not finite.
@@ -104,7 +107,7 @@ def summarize(values: Sequence[float]) -> Summary:
         n=len(sample),
         mean=float(described.mean),
         sd=float(described.std_ddof(1)) if several else None,
-        interval=as_interval(described.tconfint_mean()) if several else None,
+        interval=as_interval(described.tconfint_mean(), within) if several else None,
         bootstrap=bootstrap_interval(np.mean, sample) if several else None,
         minimum=float(sample.min()),
         maximum=float(sample.max()),
@@ -119,6 +122,7 @@ def compare(
     margin: float | None,
     paired: bool = True,
     floor: float = 0.0,
+    most: float | None = None,
 ) -> Comparison:
     """Compares two arms, given as seed → value.
 
@@ -129,6 +133,7 @@ def compare(
         margin: what counts as no difference; None makes no equivalence test.
         paired: by the seeds in common, to be decided before any test, as `pooled_correlation` does for a study.
         floor: the least variance of a difference of two runs.
+        most: the greatest difference that is possible; None: there is none.
 
     Without a floor, differences that are all the same have no t; both tests of them are sign tests, so that two equal
     pairs prove nothing.
@@ -142,7 +147,9 @@ def compare(
     common = sorted(arm.keys() & baseline.keys())
     pairs = len(common)
     if pairs < 2:
-        return Comparison(pairs=pairs, higher_is_better=higher_is_better, margin=margin, paired=paired, floor=floor)
+        return Comparison(
+            pairs=pairs, higher_is_better=higher_is_better, margin=margin, paired=paired, floor=floor, most=most
+        )
     differences = np.array([arm[seed] - baseline[seed] for seed in common], dtype=np.float64)
     described = DescrStatsW(differences)
     rounding = ROUNDING * max(np.abs(a).max(), np.abs(b).max())
@@ -158,6 +165,7 @@ def compare(
         variances = [0.0 if np.ptp(values) <= rounding else float(values.var(ddof=1)) for values in (a, b)]
         seen, spread = math.sqrt(sum(variances)), math.sqrt(sum(max(one, floor / 2) for one in variances))
         error, df = _welch(variances, (len(a), len(b)), floor)
+    limit = math.inf if most is None else most
     found = Comparison(
         pairs=pairs,
         higher_is_better=higher_is_better,
@@ -173,9 +181,10 @@ def compare(
         bootstrap=bootstrap_interval(np.mean, differences),
         p_paired=_sign_test(differences, rounding) if constant else float(described.ttest_mean(0.0)[1]),
         p_welch=float(means.ttest_ind(usevar="unequal")[1]) if means else None,
-        welch=as_interval(means.tconfint_diff(usevar="unequal")) if means else None,
+        welch=as_interval(means.tconfint_diff(usevar="unequal"), (-limit, limit)) if means else None,
         probability_better=float(_share_above(*sides)),
         probability_interval=bootstrap_interval(_share_above, *sides),
+        most=most,
     )
     if error <= rounding:
         within = pairs if margin is not None and abs(difference) < margin - rounding else 0

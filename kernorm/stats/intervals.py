@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Interval = tuple[float, float]
+ANYWHERE: Interval = (-math.inf, math.inf)
 Values = NDArray[np.float64]
 
 RESAMPLES = 2000
@@ -97,10 +98,10 @@ def bootstrap_interval(statistic: Callable[..., Any], *samples: Values) -> Inter
     return as_interval(result.confidence_interval)
 
 
-def as_interval(limits: Any) -> Interval:
-    """Returns two limits of any library as an interval."""
-    low, high = limits
-    return float(low), float(high)
+def as_interval(limits: Any, within: Interval = ANYWHERE) -> Interval:
+    """Returns two limits of any library as an interval, cut to what is possible."""
+    low, high = (min(max(float(end), within[0]), within[1]) for end in limits)
+    return low, high
 
 
 def finite_values(values: Mapping[Any, float], what: str) -> Values:

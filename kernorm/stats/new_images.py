@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from kernorm.stats.intervals import Interval, Values
+from kernorm.stats.intervals import Interval, Values, as_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,8 @@ def two_level_difference(
     (a, b), places = _misses(strata, wrong_a, wrong_b)
     if paired and len(a) != len(b):
         raise ValueError(f"Paired arms have the same seeds. Received: {len(a)} and {len(b)} runs. Drop the others.")
-    return _two_levels([b - a] if paired else [-a, b], strata, places, 0.0, alpha)
+    interval = _two_levels([b - a] if paired else [-a, b], strata, places, 0.0, alpha)
+    return interval and as_interval(interval, (-1.0, 1.0))
 
 
 def two_level_interval(wrong: Wrong, images: int | Strata) -> Interval | None:
@@ -101,7 +102,7 @@ def two_level_interval(wrong: Wrong, images: int | Strata) -> Interval | None:
     strata = _strata(images)
     (misses,), places = _misses(strata, wrong)
     interval = _two_levels([-misses], strata, places, 1.0, 0.05)
-    return interval and (max(0.0, interval[0]), min(1.0, interval[1]))
+    return interval and as_interval(interval, (0.0, 1.0))
 
 
 def chance_variance(wrong: Wrong, images: int | Strata, baseline: Wrong | None = None) -> float:

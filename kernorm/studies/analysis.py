@@ -9,6 +9,7 @@ from statistics import median_low
 from typing import Any
 
 from kernorm.config import TrainConfig
+from kernorm.records.record import Record
 from kernorm.stats import comparison, new_images
 from kernorm.stats.verdict import Verdict
 from kernorm.studies.definition import Study
@@ -91,6 +92,7 @@ def analyse(
         ),
         unusable=dict(unusable or {}),
         duplicates={record.data.name: record.data.duplicates for record in records if record.data.duplicates},
+        test_gains=_test_gains(records),
         metric=design.metric,
         design=design,
         anytime=judged_anytime(design, found),
@@ -106,6 +108,15 @@ def new_images_metric(design: Design) -> Metric:
     """Returns the metric of intervals for new images: the primary one, or the accuracy where it is no mean of them."""
     primary = primary_metric(design)
     return primary if primary.mean_over else METRICS["accuracy"]
+
+
+def _test_gains(records: Iterable[Record]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record.validation:
+            gain = tested(record).accuracy - record.validation.accuracy
+            found.setdefault(record.data.name, []).append(gain)
+    return {name: mean(gains) for name, gains in found.items()}
 
 
 def results_by_arm(study: Study, results: Mapping[str, Result]) -> dict[str, dict[int, Result]]:
@@ -153,7 +164,8 @@ def _arm(
             f"seed {seed}: {result.message}" for seed, result in sorted(results.items()) if result.status != "finished"
         ),
         scores={
-            key: comparison.summarize([metric.value(record) for record in records]) for key, metric in METRICS.items()
+            key: comparison.summarize([metric.value(record) for record in records], metric.within)
+            for key, metric in METRICS.items()
         }
         if records
         else {},
@@ -206,7 +218,7 @@ def _decided(
     ]
     last = None
     if lasts:
-        score = comparison.summarize([value for value, _ in lasts])
+        score = comparison.summarize([value for value, _ in lasts], metric.within)
         last = LastEpoch(
             score=score,
             gain=mean(selected for _, selected in lasts) - score.mean,
@@ -227,7 +239,9 @@ def _decided(
 def _compare(metric: Metric, runs: Runs, baseline: Runs) -> comparison.Comparison:
     """Describes the difference of an arm to its baseline by one metric, over finished runs."""
     values, against = ({seed: metric.value(record) for seed, record in some.items()} for some in (runs, baseline))
-    return comparison.compare(values, against, higher_is_better=metric.higher_is_better, margin=metric.margin)
+    return comparison.compare(
+        values, against, higher_is_better=metric.higher_is_better, margin=metric.margin, most=metric.most
+    )
 
 
 def _wrong(runs: Runs) -> dict[int, set[int]]:

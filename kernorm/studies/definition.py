@@ -58,6 +58,7 @@ class Study:
         baselines: the arm that each arm is compared with; an arm that is its own baseline, or has none, is compared
             with nothing.
         rates: how the arms' learning rates were found, where `--tune-rate` did.
+        shortened: the epochs that arms have in the study file, where the command gave them others.
         file: where it is defined: a path from the current folder, `kernorm:NAME`, or a name and a digest of the path of
             a file elsewhere; empty for a call.
     """
@@ -75,6 +76,7 @@ class Study:
     margin: float | Literal["auto"] = AUTO
     targets: tuple[float, ...] | Literal["auto"] = ()
     rates: "Rates | None" = None
+    shortened: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Returns the seeds of an arm."""
@@ -183,6 +185,7 @@ def with_overrides(
         arms=arms,
         statements=tuple(one for one in study.statements if _arms_of(one) <= arms.keys()),
         seeds=study.seeds if count is None else tuple(range(count)),
+        shortened={arm: study.arms[arm].epochs for arm in arms if arms[arm].epochs != study.arms[arm].epochs},
         metric=study.metric if metric is None else primary(metric, "--metric"),
         margin=study.margin if margin is None else margin_of(margin, "--margin"),
         targets=study.targets if targets is None else targets_of_text(targets, "--targets"),

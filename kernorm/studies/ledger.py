@@ -64,21 +64,25 @@ class Ledger:
     Results of one data set have one source: the highest revision in the file, and of that the data of the last line.
     Others stay in the file and are not in `results`.
 
+    Args:
+        folder: the study's.
+        mend: takes lines that cannot be read out of the file; not while another process appends to it.
+
     Attributes:
         results: by run id.
         damaged: the numbers of the lines, from 1, that could not be read and were moved to records.damaged.jsonl.
         file: the study file that added the last result; empty where it is not known.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, mend: bool = True) -> None:
         self.path = folder / RECORDS
         self.results: dict[str, Result] = {}
         self.damaged: list[int] = []
         self.file = ""
         self._sources: dict[str, Source] = {}
-        self._read()
+        self._read(mend)
 
-    def _read(self) -> None:
+    def _read(self, mend: bool) -> None:
         kept, aside = [], []
         for number, (line, result) in enumerate(_LINES.read(self.path), 1):
             if result is None:
@@ -87,6 +91,9 @@ class Ledger:
             else:
                 self._enter(result)
                 kept.append(line)
+        if not mend:
+            self.damaged.clear()
+            return
         if aside:
             append_whole(self.path.with_name(DAMAGED), b"".join(aside))
         # Also where a process was killed before it wrote the last line's end.

@@ -34,6 +34,7 @@ class Metric:
         why_not: why it is none, in words.
         rounding: the variance of a difference that whole images round, by the test images of each class.
         in_percent: a share, shown in percent, and differences in points.
+        most: what is possible, from 0; None: there is no end.
     """
 
     label: str
@@ -45,6 +46,12 @@ class Metric:
     why_not: str = "it is not kept image by image"
     rounding: Callable[[Sequence[int]], float] = lambda _: 0.0
     in_percent: bool = False
+    most: float | None = None
+
+    @property
+    def within(self) -> tuple[float, float]:
+        """The values that are possible."""
+        return 0.0, self.most or math.inf
 
     @property
     def show(self) -> Callable[[float], str]:
@@ -76,6 +83,7 @@ METRICS: dict[str, Metric] = {
         mean_over="images",
         rounding=lambda sizes: Strata.whole(sum(sizes)).rounding,
         in_percent=True,
+        most=1.0,
     ),
     "balanced_accuracy": Metric(
         label="balanced accuracy",
@@ -85,6 +93,7 @@ METRICS: dict[str, Metric] = {
         mean_over="classes",
         rounding=_by_class,
         in_percent=True,
+        most=1.0,
     ),
     "macro_f1": Metric(
         label="macro F1",
@@ -94,6 +103,7 @@ METRICS: dict[str, Metric] = {
         why_not="it is no mean over images",
         rounding=_by_class,
         in_percent=True,
+        most=1.0,
     ),
     "worst_recall": Metric(
         label="worst recall",
@@ -103,16 +113,18 @@ METRICS: dict[str, Metric] = {
         why_not="it is no mean over images",
         rounding=lambda sizes: Strata.whole(min(size for size in sizes if size)).rounding,
         in_percent=True,
+        most=1.0,
     ),
     "cross_entropy": Metric(
         label="cross-entropy (NLL)", of=lambda test: test.cross_entropy, worst=lambda classes: math.log(classes)
     ),
-    "brier": Metric(label="Brier score", of=lambda test: test.brier, worst=lambda classes: 1 - 1 / classes),
+    "brier": Metric(label="Brier score", of=lambda test: test.brier, worst=lambda classes: 1 - 1 / classes, most=2.0),
     "ece": Metric(
         label="calibration error (ECE)",
         of=lambda test: test.ece,
         worst=lambda _: 1.0,
         why_not="it is no mean over images",
+        most=1.0,
     ),
 }
 

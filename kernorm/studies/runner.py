@@ -7,7 +7,7 @@ seeds extend it. This process schedules jobs and collects results: it imports ne
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from kernorm.parallel.grouping import static_key
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.data import Data
 from kernorm.records.record import Record
+from kernorm.reporting.live import Live, LivePage
 from kernorm.reporting.progress import StudyProgress
 from kernorm.studies.analysis import analyse, results_by_arm
 from kernorm.studies.choices import AUTO
@@ -29,14 +30,18 @@ from kernorm.studies.design import Design, read_design, settled, write_design
 from kernorm.studies.judged import ended_runs
 from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
 from kernorm.studies.primary import asked_design, class_sizes, resolved
+from kernorm.studies.provisional import is_complete, without_verdicts
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.rounds import format_round, next_round, open_arms, require_order, with_counts
 from kernorm.studies.sources import not_used, taken
 from kernorm.studies.summary import StudySummary
 from kernorm.studies.terminal import format_primary, format_result
 from kernorm.studies.verdicts import format_visible
-from kernorm.system.files import locked, make_folder
+from kernorm.system.files import locked, locked_if_free, make_folder
 from kernorm.training.first_step import try_nets
+
+# Writes the page of a study as it stands, while its runs are under way or at their end; returns what it says.
+Show = Callable[[Study, Live | None], StudySummary]
 
 _LOG = logging.getLogger("kernorm")
 
@@ -70,8 +75,11 @@ def run_study(
             what was fixed before its first run would change.
     """
     make_folder(folder, "--reports-dir")
-    with locked(folder / "lock", "run this study"):
-        ledger = Ledger(folder)
+    planned = study
+    with locked(folder / "lock", "run this study") if train else locked_if_free(folder / "lock") as free:
+        # Another process adds runs to what is only shown here.
+        alone = free is not False
+        ledger = Ledger(folder, mend=alone)
         _check_file(study, ledger)
         if ledger.damaged:
             _LOG.warning(
@@ -88,17 +96,40 @@ def run_study(
             write_design(design, folder)
         if design.until_resolved:
             study = _as_far_as_it_is(study, design, ledger)
+
+        def show(study: Study, live: Live | None = None) -> StudySummary:
+            return _show(study, ledger, design, command, live=live)
+
         if train and until:
-            study = _run_until_resolved(study, engine or EngineConfig(), ledger, design, until)
+            study = _run_until_resolved(study, engine or EngineConfig(), ledger, design, until, show)
         elif train:
-            _run(study, engine or EngineConfig(), ledger)
-        if train or ledger.results:
+            _run(study, engine or EngineConfig(), ledger, show)
+        complete = is_complete(study, design, ledger.results)
+        if alone and complete and (train or ledger.results):
             # Before the page, so that a page that is made again says the same of its looks.
             design = design.looked(ended_runs(results_by_arm(study, ledger.results)))
             write_design(design, folder)
-        summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable, design=design)
-        write_study_report(study, summary, ledger, folder, command)
+        summary = show(study, None if alone else _far(study, ledger))
+    if alone or (folder / "lock").exists():
         return summary
+    # The other process has ended meanwhile: its last page is not to be hidden by an older one.
+    return run_study(planned, folder, command=command, train=False, until=until)
+
+
+def _show(study: Study, ledger: Ledger, design: Design, command: str, *, live: Live | None) -> StudySummary:
+    """Analyses a study as it stands, and writes its page; `live` while runs are under way."""
+    folder = ledger.path.parent
+    summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable, design=design)
+    if not is_complete(study, design, ledger.results):
+        summary = without_verdicts(summary)
+    write_study_report(study, summary, ledger, folder, command, live=live)
+    return summary
+
+
+def _far(study: Study, ledger: Ledger) -> Live:
+    """Returns how far a study is that another process runs."""
+    runs = study.runs()
+    return Live(sum(run.config.run_id in ledger.results for run in runs), len(runs))
 
 
 def _check_file(study: Study, ledger: Ledger) -> None:
@@ -125,7 +156,7 @@ def visible(study: Study, folder: Path) -> str:
     return f"{format_primary(design)}\n{format_visible(study, design, results_by_arm(study, results))}"
 
 
-def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
+def _run(study: Study, engine_config: EngineConfig, ledger: Ledger, show: Show) -> None:
     """Takes the runs that any study has trained, and trains the others; each result is in the ledger once it ended."""
     folder = ledger.path.parent
     prepare(run.config for run in missing_runs(study, folder))
@@ -137,7 +168,7 @@ def _run(study: Study, engine_config: EngineConfig, ledger: Ledger) -> None:
         return
     opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
     with opened as engine:
-        _train(study, missing, engine, ledger)
+        _train(study, missing, engine, ledger, LivePage(), show)
 
 
 def _as_far_as_it_is(study: Study, design: Design, ledger: Ledger) -> Study:
@@ -149,10 +180,10 @@ def _as_far_as_it_is(study: Study, design: Design, ledger: Ledger) -> Study:
 
 
 def _run_until_resolved(
-    study: Study, engine_config: EngineConfig, ledger: Ledger, design: Design, until: UntilResolved
+    study: Study, engine_config: EngineConfig, ledger: Ledger, design: Design, until: UntilResolved, show: Show
 ) -> Study:
     """Adds seeds round by round; returns the study with those that it has then."""
-    folder, begun, rounds = ledger.path.parent, time.monotonic(), 0
+    folder, begun, rounds, pages = ledger.path.parent, time.monotonic(), 0, LivePage()
     prepare(study.arms.values())
     opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
     with opened as engine:
@@ -170,14 +201,20 @@ def _run_until_resolved(
             study = with_counts(study, counts)
             shared = _find_shared(study, folder)
             _take(study, shared, ledger)
-            _train(study, _missing(study, shared), engine, ledger)
             rounds += 1
+            _train(study, _missing(study, shared), engine, ledger, pages, show, f"runs of round {rounds}")
 
 
 def _train(
-    study: Study, missing: Iterable[Planned], engine: Engine[Planned, Record] | Populations[Planned], ledger: Ledger
+    study: Study,
+    missing: Iterable[Planned],
+    engine: Engine[Planned, Record] | Populations[Planned],
+    ledger: Ledger,
+    pages: LivePage,
+    show: Show,
+    what: str = "runs",
 ) -> None:
-    """Trains these runs; each result is in the ledger once it ended."""
+    """Trains these runs; each result is in the ledger once it ended, and on the page within a minute or so."""
     missing, total = list(missing), len(study.runs())
     with StudyProgress(total=total, done=total - len(missing), slots=engine.slots) as progress:
         for run in missing:
@@ -185,7 +222,8 @@ def _train(
         for outcome in engine.outcomes():
             result = replace(_result(outcome), file=study.file)
             ledger.add(result)
-            progress.ended(format_result(result))
+            left = progress.ended(format_result(result))
+            pages.ended(lambda live: show(study, live), progress.done, total, left, what)
 
 
 def _find_shared(study: Study, folder: Path) -> Shared:

@@ -26,7 +26,7 @@ Said = Literal["yes", "no", "not resolved"]
 def answer_statements(
     study: Study, design: Design, results: Mapping[str, Mapping[int, Result]], scores: Mapping[str, comparison.Summary]
 ) -> tuple[Answer, ...]:
-    """Answers what a publication concludes.
+    """Answers what a publication concludes; runs of fewer epochs than it speaks of answer nothing.
 
     Args:
         study: its arms and statements.
@@ -34,10 +34,19 @@ def answer_statements(
         results: by arm and seed.
         scores: the accuracy of each arm that has finished runs, as it was selected.
     """
+    if study.shortened:
+        text = f"these runs are of other lengths, {format_lengths(study)}"
+        return tuple(_answer(one, "not resolved", text) for one in study.statements)
     return tuple(
         _reaches(one, scores.get(one.arm)) if one.reaches is not None else _compares(one, study, design, results)
         for one in study.statements
     )
+
+
+def format_lengths(study: Study) -> str:
+    """Says how many epochs the arms of a shortened study have, and how many they would have."""
+    pairs = sorted({(study.arms[arm].epochs, epochs) for arm, epochs in study.shortened.items()})
+    return ", ".join(f"{counted(now, 'epoch')} in place of {before}" for now, before in pairs)
 
 
 def _reaches(statement: Statement, score: comparison.Summary | None) -> Answer:

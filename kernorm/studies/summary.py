@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from kernorm.config import TrainConfig
 from kernorm.records.data import Duplicates
 from kernorm.records.record import BY_COLUMNS
+from kernorm.reporting.format import concise
 from kernorm.stats import comparison, intervals
 from kernorm.stats.planning import MOST_SEEDS
 from kernorm.stats.verdict import Verdict
@@ -36,7 +37,7 @@ class Claim:
     @property
     def sentence(self) -> str:
         """Says it in words."""
-        stated, applied = (f"{value:g}".replace("e-0", "e-") for value in (self.stated, self.applied))
+        stated, applied = (concise(value, 6) for value in (self.stated, self.applied))
         found = f"measured at step 0: {self.measured:.4g}."
         if self.kept:
             return f"λ{self.part} = {stated} as stated; {found}"
@@ -209,7 +210,9 @@ class StudySummary:
     the data sets, by name, where they were counted. `metric` is the primary one, `design` how verdicts were found,
     and `anytime` whether by tests that are valid however often one looks. `visible` says which difference the planned
     seeds can see, where their number is fixed; `answers` are to what a publication concludes, and `factors` the
-    settings whose values are all combined, if the arms are such a product of two or more.
+    settings whose values are all combined, if the arms are such a product of two or more. `test_gains` is, by data set,
+    the test accuracy less that of validation, a mean over runs. `provisional` says that runs are missing, so that there
+    are no verdicts yet.
     """
 
     name: str
@@ -237,6 +240,8 @@ class StudySummary:
     visible: str = ""
     answers: tuple[Answer, ...] = ()
     factors: tuple[Factor, ...] = ()
+    test_gains: dict[str, float] = field(default_factory=dict)
+    provisional: bool = False
 
 
 def counted(number: int, thing: str) -> str:

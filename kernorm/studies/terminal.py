@@ -8,6 +8,7 @@ from rich.table import Table
 from kernorm.config import TrainConfig
 from kernorm.datasets.counts import train_shape
 from kernorm.datasets.splits import images_of
+from kernorm.reporting.format import concise
 from kernorm.studies.definition import Planned, Study
 from kernorm.studies.design import Design
 from kernorm.studies.ledger import Result
@@ -66,10 +67,10 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
             arm,
             config.net,
             config.norm,
-            f"{config.l1:g}",
-            f"{config.l2:g}",
+            concise(config.l1),
+            concise(config.l2),
             str(config.batch_size),
-            f"{config.peak_rate:.3g}",
+            concise(config.peak_rate),
             str(config.epochs),
             _images(config.train_size),
             f"{len(study.seeds) - left}/{len(study.seeds)}",
@@ -145,6 +146,8 @@ def show_verdicts(summary: StudySummary) -> None:
     _console().print(table)
     if any(arm.scores for arm in summary.arms):
         print(f"± {plus_minus(summary)}.")
+    if summary.provisional:
+        print(f"{summary.missing:,} runs are missing; verdicts follow once all have ended.")
     for arm in summary.arms:
         if arm.unpredicted:
             print(f"caution  {arm.name}: {arm.unpredicted}")

@@ -13,7 +13,7 @@ import numpy as np
 from kernorm.stats import comparison, new_images
 from kernorm.stats.anytime import anytime_p, confidence_sequence
 from kernorm.stats.comparison import Comparison
-from kernorm.stats.intervals import Interval
+from kernorm.stats.intervals import Interval, as_interval
 from kernorm.stats.planning import plan_seeds, visible_difference
 from kernorm.stats.verdict import Verdict, verdict
 from kernorm.studies.definition import Study
@@ -112,6 +112,7 @@ def _test_once(mine: Judged, base: Judged, metric: Metric, *, c: float, paired: 
         margin=metric.margin,
         paired=paired,
         floor=floor,
+        most=metric.most,
     )
     return _Tested(comparison=found, p=found.p, p_equivalent=found.tost_p)
 
@@ -132,6 +133,7 @@ def _test_anytime(mine: Judged, base: Judged, metric: Metric, *, c: float, paire
         higher_is_better=metric.higher_is_better,
         margin=metric.margin,
         floor=floors[-1] if floors else 0.0,
+        most=metric.most,
     )
     p = anytime_p(differences, floors=floors, c=c)
     equivalent = None
@@ -175,6 +177,8 @@ def _decide_family(
         here = None
         if anytime:
             here = confidence_sequence(one.differences, floors=one.floors, alpha=alpha, c=design.c)
+            most = metric.most or math.inf
+            here = here and as_interval(here, (-most, most))
         said = verdict(
             one.comparison,
             adjusted[arm],

@@ -64,8 +64,13 @@ def signed(value: float | None, metric: str = "accuracy") -> str:
 
 
 def half(interval: Interval | None, metric: str = "accuracy") -> str:
-    """Returns what stands behind ±: half of an interval around a mean."""
-    return f"± {score((interval[1] - interval[0]) / 2, metric)}" if interval else ""
+    """Returns what stands behind a mean: ± half of its interval; the interval, where it ends at what is possible."""
+    if interval is None:
+        return ""
+    low, high = interval
+    if low == 0 < high or high == METRICS[metric].most != low:
+        return f"[{score(low, metric)}, {score(high, metric)}]"
+    return f"± {score((high - low) / 2, metric)}"
 
 
 def p_value(value: float | None) -> str:

@@ -71,6 +71,22 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Holds the lock file `path` while the body runs, if no other process does; yields whether it holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
 def locked(path: Path, purpose: str) -> Iterator[None]:
     """Holds the lock file `path` while the body runs, then removes it.
 

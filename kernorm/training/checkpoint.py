@@ -13,7 +13,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from kernorm.config import TrainConfig, with_added
 from kernorm.errors import UsageError
+from kernorm.records.data import Data
 from kernorm.system.files import write_atomically
 
 Arrays = list[NDArray]
@@ -111,3 +113,17 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
     set_variables(model, checkpoint.variables)
     for variable, value in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):
         variable.assign(value)
+
+
+def require_same(state: Checkpoint, path: Path, config: TrainConfig, data: Data) -> None:
+    """Refuses the checkpoint of another config, or of other data.
+
+    Raises:
+        UsageError: it is one.
+    """
+    fix = "Give another --reports-dir, or move that folder away."
+    if with_added(state.notes["identity"]) != config.identity:
+        raise UsageError("A run is resumed with the config that it started with.", f"{path} of another one", fix)
+    if (digest := state.notes.get("data", data.sha256)) != data.sha256:
+        received = f"{path} of {data.name} {digest[:12]}…, which is {data.sha256[:12]}… now"
+        raise UsageError("A run is resumed on the data that it started with.", received, fix)

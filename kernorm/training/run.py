@@ -20,6 +20,7 @@ from kernorm.datasets.dataset import Dataset, load, prepared_sha256
 from kernorm.datasets.own import with_prepared
 from kernorm.errors import UsageError
 from kernorm.nets.source import net_file, with_net
+from kernorm.records.index import append_run
 from kernorm.records.record import CHECKPOINT, RECORD, REVISION, Export, Record, read_record, write_record
 from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.saved_model.export import export_in_subprocess, export_run
@@ -210,6 +211,7 @@ def fail(trainer: "Trainer", error: "Diverged") -> Record:
         from kernorm.reporting.run_report import write_report  # Matplotlib, Jinja
 
         write_report(record, trainer.folder, trainer.batches.images[:0])
+    append_run(record, trainer.folder)
     return record
 
 
@@ -227,6 +229,7 @@ def finish(trainer: "Trainer", record: Record, mistakes: NDArray[np.uint8]) -> R
         write_report(record, folder, mistakes)
     # While it is there, the run is not complete: the same command repeats what comes after the last epoch.
     (folder / CHECKPOINT).unlink()
+    append_run(record, folder)
     return record
 
 

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from kernorm.config import TrainConfig, with_added
+from kernorm.config import TrainConfig
 from kernorm.datasets.batches import EVALUATION_BATCH, Batches
 from kernorm.datasets.dataset import Dataset, Split, load
-from kernorm.errors import UsageError
 from kernorm.nets.penalties import measure, prove
 from kernorm.nets.weights import save_weights
 from kernorm.records.history import write_history
@@ -38,7 +37,6 @@ _OPENINGS = TypeAdapter(list[Opening])
 # Accesses to the test split since the checkpoint, where an epoch ends without one: of populations.
 LOOKS = "looks.jsonl"
 _LOOKS = JsonLines(Opening)
-_ELSEWHERE = "Give another --reports-dir, or move that folder away."
 
 
 class Trainer:
@@ -64,9 +62,7 @@ class Trainer:
         self.class_weights = class_weights(config, self.data.train.labels, len(self.data.info.labels))
         self.model = compiled_model(config, self.data.info, self.tables, self.class_weights)
         self.monitored = "test" if config.select == "test" else "validation" if self.data.validation else "none"
-        probe = self.batches[0]
         self.watch = Watch(self.model, config, self.data.train.images)
-        proof = prove(self.model, config, *probe, self.watch.own.of(probe[0]), self.class_weights)
         penalty = measure(self.model, config)
         own, watched = self.watch.own.measure(), self.watch.measure()
         first = Epoch(epoch=0, l1_penalty=penalty.l1, l2_penalty=penalty.l2, own_losses=own, watched=watched)
@@ -82,9 +78,14 @@ class Trainer:
             environment=describe_environment(config),
             parameters=count_parameters(self.model.trainable_variables),
             parameters_total=count_parameters(self.model.weights),
-            penalty_proof=proof,
+            penalty_proof=self._prove(),
             monitored=self.monitored,
         )
+
+    def _prove(self) -> tuple[float, float]:
+        """Compares the penalty in the loss of one batch with the formula."""
+        images, labels = self.batches[0]
+        return prove(self.model, self.config, images, labels, self.watch.own.of(images), self.class_weights)
 
     @property
     def last(self) -> int:
@@ -117,12 +118,7 @@ class Trainer:
             self.data.test.openings.extend(noted)
             return 0
         state = checkpoint.load(path)
-        if with_added(state.notes["identity"]) != self.config.identity:
-            rule = "A run is resumed with the config that it started with."
-            raise UsageError(rule, f"{path} of another one", _ELSEWHERE)
-        if (data := state.notes.get("data", self.data.info.sha256)) != self.data.info.sha256:
-            changed = f"{path} of {self.data.info.name} {data[:12]}…, which is {self.data.info.sha256[:12]}… now"
-            raise UsageError("A run is resumed on the data that it started with.", changed, _ELSEWHERE)
+        checkpoint.require_same(state, path, self.config, self.data.info)
         checkpoint.restore(state, self.model)
         history = _HISTORY.validate_python(state.notes["history"])
         self.reached = TrainingState(history=history, selected=state.notes["selected"], kept=state.kept)
@@ -259,10 +255,11 @@ class Trainer:
         return self.config.select == "test"
 
     def final_look(self) -> Split:
-        """Opens the test split for the evaluation of the selected epoch, and of the last one if test selected.
+        """Opens the test split for the selected epoch and, if test selects, the last; checks the penalty before that.
 
         From here on the model has the averages of its weights, where there are any.
         """
+        self.record = replace(self.record, penalty_proof_last=self._prove())
         if self.selects_on_test:
             self._open_test("evaluation of the last epoch", self.reached.history[-1].epoch)
         test = self._open_test("final evaluation", self.reached.selected)

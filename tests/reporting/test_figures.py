@@ -10,9 +10,11 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.optimize import minimize
 
 from kernorm.reporting import figures
-from kernorm.reporting.figures import PALETTE, STYLE, Panel, legend, logarithmic, stretch, stretch_axis, to_png, to_svg
+from kernorm.reporting.figures import LOOKS, PALETTE, STYLE, Panel, legend, spread, to_png, to_svg
+from kernorm.reporting.scales import logarithmic, stretch, stretch_axis
 
 
 def panel(name="odd", size=(4.0, 3.0), colour="blue"):
@@ -35,7 +37,8 @@ def test_a_panel_becomes_themed_svg():
     root = ElementTree.fromstring(text)
     assert root.get("aria-label") == "A title. A description."
     assert root.get("viewBox") == "0 0 288 216"  # 4 x 3 inches in points
-    assert "fill: var(--blue)" in text
+    assert "--w:288px" in root.get("style")
+    assert "fill:var(--blue)" in text
     assert not re.findall("#[0-9a-f]{6}", text)
 
 
@@ -141,3 +144,27 @@ def test_letters_without_a_font_are_drawn_in_silence(monkeypatch, more):
         assert drawn == [r"猫 ä \$", r"\u732b ä \$"]
     for cached in (figures._families, figures._has_font):
         cached.cache_clear()
+
+
+def test_labels_move_apart_as_little_as_they_can():
+    assert spread([0.0, 5.0, 10.0], 1.0) == [0.0, 5.0, 10.0]
+    assert spread([3.0, 3.0, 3.0], 1.0) == pytest.approx([2.0, 3.0, 4.0])
+    assert spread([10.0, 0.0, 10.5], 2.0) == pytest.approx([9.25, 0.0, 11.25])
+    assert spread([], 1.0) == []
+    values = [0.3, 0.1, 0.35, 0.32, 0.9]
+    moved = spread(values, 0.1)
+    gaps = np.diff(np.sort(moved))
+    assert (gaps >= 0.1 - 1e-12).all()
+    assert np.argsort(moved).tolist() == np.argsort(values).tolist()
+    # Of all orders that keep the gap, by least squares: SciPy finds nothing nearer.
+    best = minimize(
+        lambda x: ((x - np.sort(values)) ** 2).sum(),
+        np.sort(values) + np.arange(5),
+        constraints={"type": "ineq", "fun": lambda x: np.diff(x) - 0.1},
+    )
+    assert ((np.sort(moved) - np.sort(values)) ** 2).sum() <= best.fun + 1e-6
+
+
+def test_looks_are_eight_colours_and_markers():
+    assert len({colour for colour, _ in LOOKS}) == len({marker for _, marker in LOOKS}) == len(LOOKS) == 8
+    assert {colour for colour, _ in LOOKS} <= set(PALETTE)

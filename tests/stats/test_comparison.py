@@ -59,6 +59,21 @@ def test_summary_is_scipys_interval_and_the_enumerated_bootstrap():
     assert summary.bootstrap == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=1e-4)
 
 
+def test_intervals_end_at_what_is_possible():
+    """Two runs of 10 and 87 %: Student's t with one degree of freedom leaves the possible far behind."""
+    values = [0.1, 0.87]
+    assert summarize(values).interval[1] == pytest.approx(np.mean(values) + 12.7062 * 0.385, abs=1e-4)
+    assert summarize(values, (0.0, 1.0)).interval == (0.0, 1.0)
+    assert summarize([0.99, 0.995], (0.0, 1.0)).interval[1] == 1.0
+    words = {"higher_is_better": True, "margin": None}
+    pairs = {0: 0.1, 1: 0.87}, {0: 0.9, 1: 0.2}
+    free, bounded = compare(*pairs, **words), compare(*pairs, **words, most=1.0)
+    assert free.interval[0] < -1
+    assert (bounded.interval, bounded.welch) == ((-1.0, 1.0), (-1.0, 1.0))
+    assert bounded.interval_at(0.5) == pytest.approx(free.interval_at(0.5))
+    assert bounded.p == free.p
+
+
 def test_summary_of_a_single_a_constant_and_no_value():
     single = summarize([0.99])
     assert (single.n, single.mean, single.sd, single.interval, single.bootstrap) == (1, 0.99, None, None, None)

@@ -49,7 +49,7 @@ def study(boxes_cache):
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """No page is drawn, and the bootstrap, which no verdict looks at, is left out: rounds are many."""
-    monkeypatch.setattr("kernorm.studies.runner.write_study_report", lambda *_: None)
+    monkeypatch.setattr("kernorm.studies.runner.write_study_report", lambda *_, **__: None)
     monkeypatch.setattr("kernorm.stats.comparison.bootstrap_interval", lambda *_: (0.0, 0.0))
 
 

@@ -16,7 +16,7 @@ from kernorm.studies import runner
 from kernorm.studies.ledger import DAMAGED, RECORDS, Ledger, Result
 from kernorm.study import PROG, StudyConfig, command, main, plan
 from kernorm.system import cli
-from tests.builders import make_record
+from tests.builders import Page, make_record
 from tests.processes import Processes
 
 ARMS = """
@@ -132,6 +132,28 @@ def test_more_seeds_extend_a_study_and_a_damaged_line_is_done_again(done, capfd,
     assert len(trained) == 3
     for run_id in set(first) & set(results):
         assert results[run_id].record.test == first[run_id].record.test
+
+
+@pytest.mark.slow
+def test_the_page_is_live_while_runs_are_under_way(tmp_path, boxes, boxes_cache, start):
+    path = write(tmp_path)
+    words = [sys.executable, "-m", "kernorm.study", path, f"--reports-dir={tmp_path / 'reports'}", "--workers=1"]
+    process = start(words, KERNORM_CACHE_DIR=str(boxes))
+    for line in process.stderr:
+        if line.startswith("2/4"):  # the page that followed the first run is there
+            break
+    shown = folder_of(path) / "report.html"
+    live = Page(shown.read_text())
+    assert "1 of 4 runs, ends about" in live.text
+    assert ("meta", {"http-equiv": "refresh", "content": "60"}) in live.tags
+    assert "Means so far." in live.text
+    assert run(path, "--report-only") == 0  # however far it is by now
+    process.stderr.read()
+    assert process.wait() == 0
+    found = Page(shown.read_text())
+    assert "Means so far." not in found.text
+    assert "http-equiv" not in shown.read_text()
+    assert [len(look["seeds"]) for look in json.loads((folder_of(path) / "design.json").read_text())["looks"]] == [2]
 
 
 @pytest.mark.slow

@@ -46,6 +46,18 @@ def test_an_arm_that_is_said_to_be_better_or_worse(words, errors, name):
     assert text.count("against") == len(words.get("better_than", words.get("worse_than")))
 
 
+def test_a_shortened_study_answers_nothing():
+    statement = Statement(text="ln reaches 50", arm="ln", reaches=50.0)
+    study = with_overrides(a_study(ARMS, statements=(statement,)), epochs=3)
+    assert study.shortened == dict.fromkeys(ARMS, 8)
+    assert with_overrides(study, epochs=3).shortened == {}
+    errors = {"bn": NEAR[:3], "ln": NEAR[:3], "gn": NEAR[:3]}
+    results = results_by_arm(study, some_results(study, errors))
+    scores = {arm: summarize([1 - wrong / COUNT for wrong in values]) for arm, values in errors.items()}
+    (found,) = answer_statements(study, Design(), results, scores)
+    assert (found.name, found.text) == ("not resolved", "these runs are of other lengths, 3 epochs in place of 8")
+
+
 def test_the_words_are_of_the_arm_of_the_statement():
     _, text = answer(Statement(text="so it is", arm="ln", better_than=("bn",)), bn=FAR, ln=NEAR)
     points = 100 * (np.mean(FAR) - np.mean(NEAR)) / COUNT

@@ -100,6 +100,9 @@ def test_history_splits_the_loss_and_agrees_with_the_file(finished):
     found, expected = record.penalty_proof
     assert found == pytest.approx(expected, rel=1e-4)
     assert expected == pytest.approx(record.history[0].l1_penalty + record.history[0].l2_penalty)
+    found, expected = record.penalty_proof_last
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert expected == pytest.approx(record.history[-1].l1_penalty + record.history[-1].l2_penalty)
 
 
 def test_scores_are_those_of_the_saved_weights_and_the_test_split_was_opened_once(finished, boxes_cache):

@@ -69,6 +69,22 @@ def test_a_search_scores_its_trials_on_validation_with_the_test_split_shut(done)
 
 
 @pytest.mark.slow
+def test_the_page_is_live_while_trials_are_under_way(start, tmp_path, boxes, boxes_cache, capsys):
+    process = started(start, tmp_path, boxes, "--workers=1")
+    for line in process.stdout:
+        if line.startswith("2/4"):  # the page that followed the first trial is there
+            break
+    path = search_folder(tmp_path) / "report.html"
+    assert "1 of 4 trials, ends about" in re.sub(r"<[^>]+>", "", path.read_text())
+    assert 'http-equiv="refresh"' in path.read_text()
+    assert main(search_words(tmp_path, "--report-only")) == 0
+    process.stdout.read()
+    assert process.wait() == 0
+    assert 'http-equiv="refresh"' not in path.read_text()
+    assert "Confirmed on fresh seeds" in path.read_text()
+
+
+@pytest.mark.slow
 def test_only_the_best_keep_their_checkpoints(done):
     folder = search_folder(done[0])
     kept = {path.parent.name for path in (folder / "runs").glob("*/checkpoint.npz")}
@@ -275,7 +291,7 @@ def test_refuses_points_that_are_none(tmp_path, capsys, content, message):
 def test_a_dry_run_says_what_is_searched_and_its_cost(tmp_path, capsys, boxes_cache):
     assert main(search_words(tmp_path, "--dry-run", "--enqueue=published")) == 0
     told = capsys.readouterr().out
-    assert "l1             off, or 1e-06 to 0.001, log scale" in told
+    assert "l1             off, or 1e-6 to 0.001, log scale" in told
     assert "random: up to 4 trials of " in told
     assert not Path(tmp_path / "reports").exists()
 

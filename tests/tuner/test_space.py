@@ -83,7 +83,7 @@ def test_points_are_given_as_fields_of_train():
     ("given", "message"),
     [
         ({"l3": 1}, r"^A point names what is searched\. Received: 'l3'\. Did you mean 'l"),
-        ({"l2": 0.5}, r"^A point lies in the space\. Received: l2=0\.5, searched: off, or 1e-06 to 0\.01"),
+        ({"l2": 0.5}, r"^A point lies in the space\. Received: l2=0\.5, searched: off, or 1e-6 to 0\.01"),
         ({"l2": "x"}, r"^A point lies in the space\. Received: l2='x'"),
         ({"batch_size": 17}, r"^A point lies in the space\. Received: batch_size=17, searched: 16, 32, 64, 128"),
     ],

@@ -10,24 +10,26 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import PERCENTILES, THRESHOLDS, Epoch, Record
+from kernorm.reporting.figures import LOOKS
 from kernorm.studies.analysis import finished, results_by_arm
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Result
 from kernorm.studies.summary import ArmSummary, StudySummary
-
-# Arms up to which each has a colour of its own; more share colours by what they have in common.
-COLOURED = 6
-COLOURS, MARKERS = ("blue", "orange", "green", "purple", "gold"), ("s", "^", "D", "v", "P")
 
 Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Look:
-    """How an arm is drawn: a colour of PALETTE, a marker, what the legend calls it, and whether it has it alone."""
+    """How an arm is drawn: a colour of PALETTE, a marker, what a legend calls it, and whether it has it alone.
+
+    Up to as many arms as there are LOOKS have one each; more share a colour by what they have in common, and are drawn
+    a panel each.
+    """
 
     colour: str
     marker: str
@@ -44,11 +46,19 @@ class Curve:
     sd: NDArray[np.float64]
     runs: int
 
+    @property
+    def halves(self) -> NDArray[np.float64]:
+        """Half of the 95 % interval of each mean, by Student's t over runs; empty for a single run."""
+        if self.runs < 2:
+            return np.zeros(0)
+        return float(stats.t.isf(0.025, self.runs - 1)) * self.sd / np.sqrt(self.runs)
+
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """An arm with its results and the records of its finished runs, both by seed."""
+    """An arm with its place in the study, its results and the records of its finished runs, both by seed."""
 
+    place: int
     summary: ArmSummary
     results: Mapping[int, Result]
     records: Mapping[int, Record]
@@ -101,7 +111,10 @@ MEASURES: dict[str, Callable[[Epoch], float | None]] = {
 def arms_of(study: Study, summary: StudySummary, results: Mapping[str, Result]) -> list[Arm]:
     """Returns the arms of a study in its order."""
     found, looks = results_by_arm(study, results), _looks(summary.arms)
-    return [Arm(arm, found[arm.name], finished(found[arm.name]), looks[arm.name]) for arm in summary.arms]
+    return [
+        Arm(place, arm, found[arm.name], finished(found[arm.name]), looks[arm.name])
+        for place, arm in enumerate(summary.arms)
+    ]
 
 
 def compared_groups(arms: Sequence[Arm]) -> list[list[Arm]]:
@@ -125,30 +138,24 @@ def readable(errors: Mapping[Name, float]) -> set[Name]:
 
 
 def _looks(arms: Sequence[ArmSummary]) -> dict[str, Look]:
-    """Gives few arms a colour each, many arms one by their kind; the only baseline is drawn in ink."""
+    """Gives few arms a look each, many arms a colour by their kind; the only baseline is drawn in ink."""
     baselines = {arm.baseline for arm in arms if arm.baseline}
     first = baselines.pop() if len(baselines) == 1 else None
-    kinds = {arm.name: arm.name for arm in arms} if len(arms) <= COLOURED else _kinds(arms)
-    others = list(dict.fromkeys(kind for arm, kind in kinds.items() if arm != first))
-    looks = dict(zip(others, zip(COLOURS, MARKERS, strict=True), strict=False))
-    if len(arms) == COLOURED and first is None:
-        looks[others[-1]] = ("ink", "o")
+    alone = len(arms) <= len(LOOKS)
+    kinds = {arm.name: arm.name for arm in arms} if alone else _kinds(arms)
+    others = dict.fromkeys(kind for arm, kind in kinds.items() if arm != first)
+    looks = dict(zip(others, LOOKS[1:] if first else (*LOOKS[1:], LOOKS[0]), strict=False))
     found = {}
     for arm, kind in kinds.items():
-        alone = list(kinds.values()).count(kind) == 1
-        if arm == first:
-            found[arm] = Look("ink", "o", f"{arm} (baseline)", True)
-        elif kind in looks and len(others) > 1 or alone:
-            found[arm] = Look(*looks[kind], kind, alone)
-        else:
-            found[arm] = Look("muted", "", "other arms", False)
+        colour, marker = LOOKS[0] if arm == first else looks[kind] if len(looks) > 1 or alone else ("muted", "o")
+        found[arm] = Look(colour, marker, f"{arm} (baseline)" if arm == first else kind, alone or arm == first)
     return found
 
 
 def _kinds(arms: Sequence[ArmSummary]) -> dict[str, str]:
     """Sorts many arms into a few kinds by one setting, rather one in which arms differ from their baselines."""
     found = [{arm.name: kind(arm.config) for arm in arms} for kind in _KINDS]
-    few = [kinds for kinds in found if 2 <= len(set(kinds.values())) <= len(COLOURS)]
+    few = [kinds for kinds in found if 2 <= len(set(kinds.values())) < len(LOOKS)]
     telling = [kinds for kinds in few if all(kinds[arm.name] != kinds[arm.baseline] for arm in arms if arm.baseline)]
     return next(iter(telling + few), dict.fromkeys((arm.name for arm in arms), ""))
 

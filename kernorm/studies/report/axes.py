@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from kernorm.reporting.figures import PALETTE, logarithmic, plain, stretch_axis
+from kernorm.reporting.figures import LETTERS, PALETTE, plain
+from kernorm.reporting.hover import follow, of_arm
+from kernorm.reporting.scales import logarithmic, stretch_axis
 from kernorm.studies.report.arms import Arm, Curve, readable
 
 
@@ -58,16 +60,19 @@ def _from_zero(axes: Axes, values: list[float]) -> None:
 
 
 AXES = {
-    "accuracy": Axis("accuracy, % (stretched scale)", 1, lambda accuracy: 1 - accuracy, 1 / 3, 1, stretch_axis),
+    "accuracy": Axis("accuracy, % (stretched)", 1, lambda accuracy: 1 - accuracy, 1 / 3, 1, stretch_axis),
     "cross_entropy": Axis("cross-entropy, nats", 1, lambda loss: loss, 1 / 3, np.inf, _logarithmic_loss),
     "kernel_norm": Axis("‖w‖₂", 1, lambda norm: norm, 0, np.inf, _from_zero),
     "near_zero": Axis("share of all kernel weights, %", 100, lambda share: 0.0, 0, 1, _from_zero),
 }
 
+# Of what each panel scales by itself.
+_PLAIN = Axis("", 1, lambda value: 0.0, 0, np.inf, lambda axes, values: None)
+
 
 def axis_of(measure: str) -> Axis:
     """Returns the axis of one of the arms' measures."""
-    return next(axis for name, axis in AXES.items() if name in measure)
+    return next((axis for name, axis in AXES.items() if name in measure), _PLAIN)
 
 
 def late(curve: Curve, share: float, side: int = 0) -> list[float]:
@@ -87,55 +92,58 @@ def epoch_axis(axes: Axes, curves: Iterable[Curve], label: str) -> Axes:
     return axes
 
 
-def draw_line(axes: Axes, curve: Curve, arm: Arm, factor: float, *, strong: bool, label: str = "") -> None:
-    """Draws an arm's mean; with its band and markers where few arms look like this one."""
-    every = max(1, len(curve.epochs) // 8)
-    marker = arm.look.marker if strong else ""
+def draw_line(
+    axes: Axes, curve: Curve, arm: Arm, measure: str, look: tuple[str, str] | None = None, label: str = ""
+) -> None:
+    """Draws an arm's mean with its band and markers, in a look of this panel or its own."""
+    colour, marker = look or (arm.look.colour, arm.look.marker)
+    factor = axis_of(measure).factor
     axes.plot(
         curve.epochs,
         factor * curve.mean,
-        color=PALETTE[arm.look.colour],
+        color=PALETTE[colour],
         marker=marker,
         markersize=4,
-        markevery=every,
-        linewidth=1.7 if strong else 1.0,
+        markevery=max(1, len(curve.epochs) // 8),
+        linewidth=1.7,
         label=label or "_",
+        gid=of_arm(arm.place),
     )
-    if strong:
-        draw_band(axes, curve, arm.look.colour, factor)
+    draw_band(axes, curve, arm, colour, factor)
+    follow(axes, measure, arm.place)
 
 
-def draw_band(axes: Axes, curve: Curve, colour: str, factor: float = 1) -> None:
+def draw_band(axes: Axes, curve: Curve, arm: Arm, colour: str, factor: float = 1) -> None:
     """Draws one standard deviation on either side of a curve's mean."""
     if curve.runs > 1:
         low, high = factor * (curve.mean - curve.sd), factor * (curve.mean + curve.sd)
-        axes.fill_between(curve.epochs, low, high, color=PALETTE[colour], alpha=0.15, linewidth=0)
+        axes.fill_between(
+            curve.epochs, low, high, color=PALETTE[colour], alpha=0.15, linewidth=0, gid=of_arm(arm.place)
+        )
 
 
-def name_absent(axes: Axes, values: Mapping[str, np.ndarray], percent: bool) -> None:
-    """Names what lies outside the axes at every epoch."""
+def name_absent(axes: Axes, values: Mapping[Arm, np.ndarray], percent: bool) -> None:
+    """Names what lies outside the axes at every epoch, at the edge behind which it lies."""
     low, high = axes.get_ylim()
-    for side, place, outside in (("below", 0.03, lambda v: v < low), ("above", 0.92, lambda v: v > high)):
-        names = {name: value[-1] for name, value in values.items() if outside(value).all()}
-        if names:
-            shown = ", ".join(
-                f"{plain(name)} ({100 * end:.1f} %)" if percent else f"{plain(name)} ({end:.3g})"
-                for name, end in list(names.items())[:2]
-            )
-            more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-            behind = {"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 1.5}
-            axes.text(
-                0.985,
-                place,
-                f"{side} the axis: {shown}{more}",
-                transform=axes.transAxes,
-                fontsize=8,
+    behind = {"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 0.5}
+    for above, outside in ((False, lambda v: v < low), (True, lambda v: v > high)):
+        absent = {arm: value[-1] for arm, value in values.items() if outside(value).all()}
+        for place, (arm, end) in enumerate(list(absent.items())[:3]):
+            shown = f"{100 * end:.1f} %" if percent else f"{end:.3g}"
+            axes.annotate(
+                f"{'▴' if above else '▾'} {plain(arm.name, 26)} {shown}",
+                (0.985, above),
+                (0, (-1 if above else 1) * (4 + (LETTERS + 2) * place)),
+                xycoords="axes fraction",
+                textcoords="offset points",
                 ha="right",
+                va="top" if above else "bottom",
                 color=PALETTE["muted"],
                 bbox=behind,
+                gid=of_arm(arm.place),
             )
 
 
 def write_note(axes: Axes, text: str) -> None:
     """Writes a small note above the right end of axes."""
-    axes.set_title(text, loc="right", fontsize=8.5, color=PALETTE["muted"])
+    axes.set_title(text, loc="right", fontsize=LETTERS, color=PALETTE["muted"])

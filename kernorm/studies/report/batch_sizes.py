@@ -1,5 +1,6 @@
 """The charts of a study of batch sizes: a score over them, by norm and by the rule for the learning rate."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
@@ -8,8 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import NullLocator
 
-from kernorm.reporting.figures import PALETTE, Panel, legend, legend_columns, plain, stretch_axis
-from kernorm.studies.report.arms import COLOURS, MARKERS, Arm, penalties
+from kernorm.reporting.figures import LETTERS, LOOKS, PALETTE, WIDTH, Panel, interval, legend, legend_columns, plain
+from kernorm.reporting.hover import of_arm, say
+from kernorm.reporting.scales import stretch_axis
+from kernorm.studies.report.arms import Arm, penalties
+from kernorm.studies.wording import half, score
 
 # Exponents of the batch size by which a learning rate may follow it.
 RULES = {0.0: "same learning rate", 0.5: "learning rate ∝ √batch", 1.0: "learning rate ∝ batch"}
@@ -47,56 +51,57 @@ def batch_lines(arms: Sequence[Arm]) -> list[Line]:
 
 
 def batch_sizes(arms: Sequence[Arm]) -> tuple[Panel, ...]:
-    """Test accuracy against batch size, a line a norm; a panel a rule by which the learning rate follows it."""
+    """Test accuracy against batch size: a panel a rule by which the learning rate follows it, of up to eight lines."""
     lines = batch_lines(arms)
-    labels = list(dict.fromkeys(line.label for line in lines))
-    colours = dict(zip(labels, zip((*COLOURS, "ink"), (*MARKERS, "o"), strict=True), strict=False))
     exponents = [exponent for exponent in RULES if any(line.exponent == exponent for line in lines)]
-    errors = {arm: 1 - arm.summary.scores["accuracy"].mean for line in lines for arm in line.arms}
-    limit = max(10 * median_low(errors.values()), 4 * min(errors.values())) if errors else 0.0
-    shown = [1 - error for error in errors.values() if error <= limit]
-    shown += [
-        end
-        for arm, error in errors.items()
-        if error <= limit
-        for end in arm.summary.scores["accuracy"].interval or ()
-        if 1 - limit <= end <= 1
-    ]
-
-    def panel(exponent: float) -> Panel:
+    found: list[Panel] = []
+    for exponent in exponents:
         inside = [line for line in lines if line.exponent == exponent]
-
-        def draw(figure: FigureBase) -> None:
-            axes = figure.subplots()
-            for line in inside:
-                colour, marker = colours.get(line.label, ("muted", "o"))
-                # Side by side, so that intervals at one batch size do not hide each other.
-                aside = 2 ** (0.07 * (labels.index(line.label) - (len(labels) - 1) / 2))
-                _batch_line(axes, line, PALETTE[colour], marker, aside)
-            stretch_axis(axes, shown)
-            _dropped(axes, [arm for line in inside for arm in line.arms])
-            sizes = sorted({arm.summary.config.batch_size for line in lines for arm in line.arms})
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(sizes if len(sizes) <= 10 else sizes[:: -(-len(sizes) // 10)])
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.set(xlim=(sizes[0] / 1.25, sizes[-1] * 1.25), xlabel="batch size")
-            axes.set_ylabel("test accuracy, % (stretched scale)")
-            legend(axes)
-
-        listed = "; ".join(
-            f"{line.label} "
-            + ", ".join(
-                f"{100 * arm.summary.scores['accuracy'].mean:.2f} at {arm.summary.config.batch_size}"
-                for arm in line.arms
-            )
-            for line in inside
-        )
         title = "Accuracy against batch size" + (f": {RULES[exponent]}" if len(exponents) > 1 else "")
-        size = (5.3, 3.4 + 0.17 * -(-len(labels) // legend_columns(labels)))
-        return Panel(f"batch-size-{exponents.index(exponent)}", title, f"In percent: {listed}.", size, draw)
+        parts = [inside[start : start + len(LOOKS)] for start in range(0, len(inside), len(LOOKS))]
+        found += [_panel(part, lines, title, len(found) + place) for place, part in enumerate(parts)]
+    return tuple(found)
 
-    return tuple(panel(exponent) for exponent in exponents)
+
+def _panel(inside: Sequence[Line], lines: Sequence[Line], title: str, place: int) -> Panel:
+    """Draws some lines on the axes of all of them."""
+    labels = [line.label for line in inside]
+    sizes = sorted({arm.summary.config.batch_size for line in lines for arm in line.arms})
+
+    def draw(figure: FigureBase) -> None:
+        axes = figure.subplots()
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes if len(sizes) <= 6 else sizes[:: -(-len(sizes) // 6)])
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlim=(sizes[0] / 1.25, sizes[-1] * 1.25), xlabel="batch size")
+        axes.set_ylabel("test accuracy, % (stretched)")
+        stretch_axis(axes, _shown(lines))
+        for line, look in zip(inside, (*LOOKS[1:], LOOKS[0]), strict=False):
+            # Side by side, so that intervals at one batch size do not hide each other.
+            aside = 2 ** (0.07 * (labels.index(line.label) - (len(labels) - 1) / 2))
+            _batch_line(axes, line, look, aside)
+        _dropped(axes, [arm for line in inside for arm in line.arms])
+        legend(axes)
+
+    listed = "; ".join(
+        f"{line.label} "
+        + ", ".join(
+            f"{100 * arm.summary.scores['accuracy'].mean:.2f} at {arm.summary.config.batch_size}" for arm in line.arms
+        )
+        for line in inside
+    )
+    size = (WIDTH, 3.1 + 0.2 * -(-len(labels) // legend_columns(labels)))
+    return Panel(f"batch-size-{place}", title, f"In percent: {listed}.", size, draw)
+
+
+def _shown(lines: Sequence[Line]) -> list[float]:
+    """Returns the accuracies that the axis has to hold: of all arms that are not far worse than the others."""
+    errors = {arm: 1 - arm.summary.scores["accuracy"].mean for line in lines for arm in line.arms}
+    limit = max(10 * median_low(errors.values()), 4 * min(errors.values()))
+    fair = [arm for arm, error in errors.items() if error <= limit]
+    ends = [end for arm in fair for end in arm.summary.scores["accuracy"].interval or ()]
+    return [1 - errors[arm] for arm in fair] + [end for end in ends if 1 - limit <= end <= 1]
 
 
 def _families(arms: Sequence[Arm]) -> list[tuple[float, tuple[Arm, ...]]]:
@@ -114,30 +119,38 @@ def _families(arms: Sequence[Arm]) -> list[tuple[float, tuple[Arm, ...]]]:
     return [(exponent, family) for exponent, family in found if len(family) > 1 and 2 * len(family) > most]
 
 
-def _batch_line(axes: Axes, line: Line, colour: str, marker: str, aside: float) -> None:
+def _batch_line(axes: Axes, line: Line, look: tuple[str, str], aside: float) -> None:
+    colour, marker = PALETTE[look[0]], look[1]
     sizes = [aside * arm.summary.config.batch_size for arm in line.arms]
     scores = [arm.summary.scores["accuracy"] for arm in line.arms]
-    axes.plot(
-        sizes, [score.mean for score in scores], color=colour, marker=marker, markersize=5, label=plain(line.label)
-    )
-    for size, score in zip(sizes, scores, strict=True):
-        if score.interval:
-            low, high = max(score.interval[0], 0.0), min(score.interval[1], 1.0)
-            axes.plot([size, size], [low, high], color=colour, linewidth=1.1)
+    means = [found.mean for found in scores]
+    # Markers belong to arms, the line between them to none.
+    axes.plot(sizes, means, color=colour, marker=marker, markersize=5, markevery=[], label=plain(line.label))
+    for arm, size, found in zip(line.arms, sizes, scores, strict=True):
+        gid = of_arm(arm.place)
+        if found.interval:
+            ends = (max(found.interval[0], 0.0), min(found.interval[1], 1.0))
+            interval(axes, ends, size, across=False, color=colour, linewidth=1.1, gid=gid)
+        axes.plot([size], [found.mean], marker, color=colour, markersize=5, gid=gid)
+        told = f"{arm.name}, batch {arm.summary.config.batch_size}: {score(found.mean)} % {half(found.interval)}"
+        say(axes, [(size, found.mean)], [f"{told}, n = {found.n}"], arm.place)
 
 
 def _dropped(axes: Axes, arms: Sequence[Arm]) -> None:
-    """Writes the accuracy of what lies below the axis at its foot."""
+    """Writes the accuracy of what lies below the axis at its foot, arms of one batch size above each other."""
     low, _ = axes.get_ylim()
     below = [arm for arm in arms if arm.summary.scores["accuracy"].mean < low]
-    for place, arm in enumerate(below):
-        mean = 100 * arm.summary.scores["accuracy"].mean
-        axes.text(
-            arm.summary.config.batch_size,
-            0.02 + 0.05 * (place % 3),
-            f"▾ {mean:.1f}",
-            fontsize=8,
-            transform=axes.get_xaxis_transform(),
+    seen: Counter[int] = Counter()
+    for arm in below:
+        size = arm.summary.config.batch_size
+        axes.annotate(
+            f"▾ {score(arm.summary.scores['accuracy'].mean)}",
+            (size, 0),
+            (0, 3 + (LETTERS + 2) * seen[size]),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
             ha="center",
             color=PALETTE["muted"],
+            gid=of_arm(arm.place),
         )
+        seen[size] += 1

@@ -7,17 +7,23 @@ from collections import Counter
 from collections.abc import Iterable
 
 from kernorm.records.record import REVISION
-from kernorm.reporting.run_report import Notice, duplicates_notice
+from kernorm.reporting.notices import EASIER, Notice, duplicates_notice, easier
 from kernorm.stats.comparison import ALPHA
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import primary_metric
 from kernorm.studies.report.rates import rate_notices
-from kernorm.studies.report.words import broken_claims, twin
 from kernorm.studies.sources import not_used, taken
-from kernorm.studies.summary import StudySummary, counted
+from kernorm.studies.statements import format_lengths
+from kernorm.studies.summary import ArmSummary, Claim, StudySummary, counted
 from kernorm.studies.wording import LISTED, compared, failure_rate, listed, score
+
+# What the claim that a penalty was on rests on.
+_CHECKED = (
+    "Checked in the loss of one batch before the first step, and again after the last epoch since records hold that; "
+    "what it adds is measured on the weights at every epoch's end."
+)
 
 
 def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) -> list[Notice]:
@@ -27,6 +33,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
     """
     found = [
         *_claims(study, summary),
+        *_shortened(study),
         *_looks(summary),
         *_failures(summary),
         *_unpredicted(summary),
@@ -39,6 +46,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_mixture(summary),
         *_sources(summary),
         *_visible(summary),
+        *_easier(summary),
         *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
         _rule(summary),
     ]
@@ -55,14 +63,27 @@ def _claims(study: Study, summary: StudySummary) -> Iterable[Notice]:
         title = f"{counted(len(broken), 'arm')} did not train what the publication states"
         yield Notice("bad", title, f"{text}{more} What was on is measured from the weights at every epoch.")
     elif kept := sum(bool(arm.claims) for arm in summary.arms):
-        text = f"{counted(kept, 'arm')} with a penalty in the publication: the same λ was on, measured from step 0 on."
+        text = f"{counted(kept, 'arm')} with a penalty in the publication: the same λ was on. {_CHECKED}"
         yield Notice("good", "Every stated penalty was on", text)
     elif on := sum(bool(arm.penalties and any(map(any, arm.penalties))) for arm in summary.arms):
-        text = f"{counted(on, 'arm')} with a penalty: what it added to the loss is measured from step 0 on."
-        yield Notice("good", "Every penalty is proven", text)
+        yield Notice("good", "Every penalty was on", f"{counted(on, 'arm')} with a penalty. {_CHECKED}")
     if twins := [arm for arm in summary.arms if twin(study, arm)]:
         pairs = " ".join(f"`{arm.name}` has the settings of `{arm.baseline}` and other seeds." for arm in twins)
         yield Notice("warning", "The same recipe twice", f"{pairs} What differs between them is noise.")
+
+
+def _shortened(study: Study) -> Iterable[Notice]:
+    if study.shortened:
+        text = f"Arms are trained for {format_lengths(study)}."
+        if study.published:
+            text += " What is published is of full length: these runs neither confirm nor refute it."
+        yield Notice("warning", "A shortened study", text)
+
+
+def _easier(summary: StudySummary) -> Iterable[Notice]:
+    for name, gain in summary.test_gains.items():
+        if name == "mnist" and gain > 0:
+            yield Notice("note", EASIER, easier(gain))
 
 
 def _selection(summary: StudySummary) -> Iterable[Notice]:
@@ -248,3 +269,16 @@ def _spread(summary: StudySummary) -> Iterable[Notice]:
 
 def _times(number: int) -> str:
     return "once" if number == 1 else f"{number:,} times"
+
+
+def broken_claims(arm: ArmSummary) -> list[Claim]:
+    """Returns what a publication states of an arm's penalties and what was not so."""
+    return [claim for claim in arm.claims if not claim.kept]
+
+
+def twin(study: Study, arm: ArmSummary) -> bool:
+    """Tells whether an arm and its baseline differ in their seeds alone."""
+    if arm.baseline is None:
+        return False
+    mine, baseline = (config.identity | {"seed": 0} for config in (arm.config, study.arms[arm.baseline]))
+    return mine == baseline

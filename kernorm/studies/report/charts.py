@@ -6,18 +6,22 @@ SVG inside it.
 
 from collections.abc import Callable, Sequence
 from statistics import median_low
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
-from kernorm.reporting.figures import PALETTE, Panel, plain
+from kernorm.reporting.figures import LETTERS, PALETTE, WIDTH, Panel, interval, plain
+from kernorm.reporting.hover import of_arm, say
 from kernorm.stats.intervals import Interval
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.report import curves
+from kernorm.studies.report.activations import activations
 from kernorm.studies.report.arms import Arm, readable
 from kernorm.studies.report.batch_sizes import batch_sizes
+from kernorm.studies.wording import half, score, signed
 
 # Verdicts by colour and marker; what is not resolved, or not for new images, is hollow.
 MARKS = {
@@ -58,7 +62,9 @@ def charts(arms: Sequence[Arm], primary: str = "accuracy") -> dict[str, tuple[Pa
         "cross_entropy": curves.multiples(finished, "cross_entropy"),
         "penalties": curves.penalties(finished),
         "kernels": curves.kernels(finished),
-        "activations": curves.activations(finished),
+        "kernel_norms": curves.kernel_norms(finished),
+        "near_zero": curves.near_zero(finished),
+        "activations": activations(finished),
     }
     return {name: panels for name, panels in found.items() if panels}
 
@@ -80,58 +86,73 @@ def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
     factor, unit, _ = UNITS[metric]
     margin, higher = rows[0].summary.comparisons[metric].margin, METRICS[metric].higher_is_better
     # The interval for new images is of the primary metric, or of the accuracy where that is no mean over images.
-    told = metric == (primary if METRICS[primary].mean_over else "accuracy")
+    with_new = metric == (primary if METRICS[primary].mean_over else "accuracy")
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
-        low, high = (factor * end for end in _reach([_ends(arm, metric, told) for arm in rows], margin or 0.0))
-        if margin:
-            axes.axvspan(-factor * margin, factor * margin, color=PALETTE["grid"], linewidth=0)
-        axes.axvline(0, color=PALETTE["muted"], linewidth=1)
-        for row, arm in enumerate(rows):
-            comparison, verdict = arm.summary.comparisons[metric], arm.summary.verdict
-            # Other metrics than the primary one have no verdict.
-            outcome = verdict.name if verdict and metric == primary else "no verdict"
-            colour, marker = MARKS[outcome]
-            new = arm.summary.generalization_difference if told else None
-            for ends, below, width, ink, name in (
-                (new, 0.22, 1.2, "muted", "new images"),
-                (comparison.interval, 0, 3.0, colour, "interval"),
-            ):
-                if ends:
-                    axes.plot(
-                        [factor * end for end in ends],
-                        [row + below] * 2,
-                        color=PALETTE[ink],
-                        linewidth=width,
-                        label=name,
-                        solid_capstyle="butt",
-                    )
-            difference = factor * (comparison.difference or 0.0)
-            if not low <= difference <= high:
-                _beyond(axes, difference, row, f"{difference:+.3g}".replace("-", "−"), colour)
-            else:
-                face = "paper" if marker == "o" or outcome.endswith("images") else colour
-                axes.plot(
-                    [difference],
-                    [row],
-                    marker,
-                    color=PALETTE[colour],
-                    markersize=7,
-                    label="difference",
-                    markerfacecolor=PALETTE[face],
-                    markeredgewidth=1.4,
-                )
+        low, high = (factor * end for end in _reach([_ends(arm, metric, with_new) for arm in rows], margin or 0.0))
         axes.set(xlim=(low, high), xlabel=f"difference to the baseline, {unit}".rstrip(", "))
+        if margin:
+            axes.axvspan(-factor * margin, factor * margin, color=PALETTE["grid"], linewidth=0, zorder=0.1)
+        axes.axvline(0, color=PALETTE["muted"], linewidth=1, zorder=0.2)
+        for row, arm in enumerate(rows):
+            _forest_row(axes, row, arm, metric, primary, with_new)
         better, worse = ("better →", "← worse") if higher else ("worse →", "← better")
-        axes.set_title(worse, loc="left", fontsize=9, color=PALETTE["muted"])
-        axes.set_title(better, loc="right", fontsize=9, color=PALETTE["muted"])
+        axes.set_title(worse, loc="left", fontsize=LETTERS, color=PALETTE["muted"])
+        axes.set_title(better, loc="right", fontsize=LETTERS, color=PALETTE["muted"])
         _rows(axes, rows)
 
     listed = "; ".join(f"{arm.name} {factor * (_difference(arm, metric) or 0):+.3g}" for arm in rows[:20])
     title = f"Differences in {METRICS[metric].label}"
     words = f"{f'In {unit}' if unit else 'Differences'}: {listed}."
     return Panel(f"difference-{metric.replace('_', '-')}", title, words, _tall(len(rows)), draw)
+
+
+def _forest_row(axes: Axes, row: int, arm: Arm, metric: str, primary: str, with_new: bool) -> None:
+    """Draws an arm's difference with its intervals; one that lies beyond the axis is written at its edge instead."""
+    factor, unit, _ = UNITS[metric]
+    comparison, verdict = arm.summary.comparisons[metric], arm.summary.verdict
+    # Other metrics than the primary one have no verdict.
+    outcome = verdict.name if verdict and metric == primary else "no verdict"
+    colour, marker = MARKS[outcome]
+    new = arm.summary.generalization_difference if with_new else None
+    difference, gid = factor * (comparison.difference or 0.0), of_arm(arm.place)
+    told = f"{arm.name}: {signed(comparison.difference, metric)} {unit}".rstrip()
+    low, high = axes.get_xlim()
+    if low <= difference <= high:
+        for ends, below, width, ink, name in (
+            (new, 0.2, 1.2, "muted", "new images"),
+            (comparison.interval, 0, 3.0, colour, "interval"),
+        ):
+            if ends:
+                look: dict[str, Any] = {"color": PALETTE[ink], "linewidth": width, "label": name, "gid": gid}
+                interval(axes, (factor * ends[0], factor * ends[1]), row + below, **look)
+        face = "paper" if marker == "o" or outcome.endswith("images") else colour
+        axes.plot(
+            [difference],
+            [row],
+            marker,
+            color=PALETTE[colour],
+            markersize=7,
+            label="difference",
+            markerfacecolor=PALETTE[face],
+            markeredgewidth=1.4,
+            gid=gid,
+        )
+    else:
+        _beyond(axes, difference, row, _with_interval(comparison.difference, comparison.interval, metric), colour, gid)
+    told += f", 95 % {_ends_in_words(comparison.interval, metric)} over seeds" if comparison.interval else ""
+    told += f", {_ends_in_words(new, metric)} for new images" if new else ""
+    told += f"; {outcome}" if verdict and metric == primary else ""
+    say(axes, [(difference, row)], [told], arm.place)
+
+
+def _ends_in_words(ends: Interval, metric: str) -> str:
+    return f"{signed(ends[0], metric)} to {signed(ends[1], metric)}"
+
+
+def _with_interval(value: float | None, ends: Interval | None, metric: str) -> str:
+    return signed(value, metric) + (f" [{signed(ends[0], metric)}, {signed(ends[1], metric)}]" if ends else "")
 
 
 def seeds(arms: Sequence[Arm], metric: str) -> Panel:
@@ -152,37 +173,9 @@ def seeds(arms: Sequence[Arm], metric: str) -> Panel:
                 if min(ends) - span / 2 <= factor * end <= max(ends) + span / 2
             ]
         margin = 0.06 * (max(ends) - min(ends)) or 0.01 * max(ends) or 0.01
-        low, high = min(ends) - margin, max(ends) + margin
+        axes.set(xlim=(min(ends) - margin, max(ends) + margin), xlabel=f"{METRICS[metric].label}, {unit}".rstrip(", "))
         for row, arm in enumerate(arms):
-            score = arm.summary.scores[metric]
-            if not low <= factor * score.mean <= high:
-                side = -1 if factor * score.mean < low else 1
-                _beyond(axes, side, row, f"{factor * score.mean:.4g}", arm.look.colour)
-                continue
-            if score.interval:
-                axes.plot(
-                    [factor * end for end in score.interval],
-                    [row, row],
-                    color=PALETTE["line"],
-                    linewidth=3,
-                    solid_capstyle="butt",
-                    label="interval",
-                )
-            offsets = np.linspace(-0.2, 0.2, len(values[arm])) if len(values[arm]) > 1 else [0.0]
-            axes.plot(
-                values[arm],
-                row + np.asarray(offsets),
-                "o",
-                color=PALETTE[arm.look.colour],
-                markersize=4.5,
-                alpha=0.8,
-                markeredgewidth=0,
-                label="seeds",
-            )
-            axes.plot(
-                [factor * score.mean] * 2, [row - 0.32, row + 0.32], color=PALETTE["ink"], linewidth=1.6, label="mean"
-            )
-        axes.set(xlim=(low, high), xlabel=f"{METRICS[metric].label}, {unit}".rstrip(", "))
+            _seeds_row(axes, row, arm, metric, values[arm])
         _rows(axes, arms)
 
     means = "; ".join(f"{arm.name} {factor * arm.summary.scores[metric].mean:.4g}" for arm in arms[:20])
@@ -196,14 +189,40 @@ def seeds(arms: Sequence[Arm], metric: str) -> Panel:
     )
 
 
+def _seeds_row(axes: Axes, row: int, arm: Arm, metric: str, values: Sequence[float]) -> None:
+    found, gid = arm.summary.scores[metric], of_arm(arm.place)
+    factor, unit, _ = UNITS[metric]
+    unit = "%" if METRICS[metric].in_percent else unit
+    mean, (low, high) = factor * found.mean, axes.get_xlim()
+    offsets = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
+    if low <= mean <= high:
+        if found.interval:
+            ends = (factor * found.interval[0], factor * found.interval[1])
+            interval(axes, ends, row, color=PALETTE["line"], linewidth=3, label="interval", gid=gid)
+        look: dict[str, Any] = {"color": PALETTE[arm.look.colour], "markeredgewidth": 0, "gid": gid}
+        axes.plot(values, row + offsets, "o", markersize=4.5, alpha=0.8, label="seeds", **look)
+        for value, offset in zip(values, offsets, strict=True):
+            if not low <= value <= high:
+                side = "<" if value < low else ">"
+                axes.plot(np.clip(value, low, high), row + offset, side, markersize=4.5, clip_on=False, **look)
+        axes.plot([mean] * 2, [row - 0.2, row + 0.2], color=PALETTE["ink"], linewidth=1.6, label="mean", gid=gid)
+    else:
+        _beyond(axes, -1 if mean < low else 1, row, f"{mean:.4g}", arm.look.colour, gid)
+    mean_told = f"{arm.name}: mean {score(found.mean, metric)} {unit} {half(found.interval, metric)}, n = {found.n}"
+    say(axes, [(mean, row)], [mean_told], arm.place)
+    runs = zip(arm.records, values, strict=True)
+    told = [f"{arm.name}, seed {seed}: {score(value / factor, metric)} {unit}" for seed, value in runs]
+    say(axes, zip(values, row + offsets, strict=True), told, arm.place)
+
+
 def _difference(arm: Arm, metric: str) -> float | None:
     return arm.summary.comparisons[metric].difference
 
 
-def _ends(arm: Arm, metric: str, told: bool) -> list[float]:
+def _ends(arm: Arm, metric: str, with_new: bool) -> list[float]:
     """Returns what an arm's row of the forest has to hold."""
     ends = [_difference(arm, metric) or 0.0, *(arm.summary.comparisons[metric].interval or ())]
-    return ends + list(arm.summary.generalization_difference or ()) if told else ends
+    return ends + list(arm.summary.generalization_difference or ()) if with_new else ends
 
 
 def _reach(rows: Sequence[Sequence[float]], margin: float) -> Interval:
@@ -215,7 +234,7 @@ def _reach(rows: Sequence[Sequence[float]], margin: float) -> Interval:
     return min(low - 0.06 * span, -0.2 * span), max(high + 0.06 * span, 0.2 * span)
 
 
-def _beyond(axes: Axes, side: float, row: int, text: str, colour: str) -> None:
+def _beyond(axes: Axes, side: float, row: int, text: str, colour: str, gid: str) -> None:
     """Marks a row whose value lies beyond the axis, at the edge on its side, with the value in words."""
     left = side < 0
     axes.text(
@@ -225,18 +244,24 @@ def _beyond(axes: Axes, side: float, row: int, text: str, colour: str) -> None:
         ha="left" if left else "right",
         va="center",
         transform=axes.get_yaxis_transform(),
-        fontsize=9,
         color=PALETTE[colour],
-        bbox={"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 1},
+        gid=gid,
     )
 
 
 def _rows(axes: Axes, arms: Sequence[Arm]) -> None:
-    axes.set_yticks(range(len(arms)), [plain(arm.name, 26) for arm in arms], fontsize=9 if len(arms) <= 30 else 8)
-    axes.set(ylim=(len(arms) - 0.4, -0.6))
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    """Names each row above its marks, which then have the whole width."""
+    # Places of the labels, half a line above what they name.
+    axes.set_yticks([row - 0.44 for row in range(len(arms))], [plain(arm.name, 44) for arm in arms])
+    axes.tick_params("y", length=0, pad=-2)
+    for label, arm in zip(axes.get_yticklabels(), arms, strict=True):
+        label.set(ha="left", va="center", color=PALETTE["ink"], gid=of_arm(arm.place))
+        label.set_bbox({"facecolor": PALETTE["paper"], "edgecolor": "none", "pad": 0.5})
+    axes.set(ylim=(len(arms) - 0.5, -0.75))
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
     axes.grid(axis="y", visible=False)
 
 
 def _tall(rows: int) -> tuple[float, float]:
-    return 5.3, 1.15 + (0.36 if rows <= 16 else 0.24) * rows
+    return WIDTH, 0.9 + 0.47 * rows

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kernorm.reporting.run_report import Notice
+from kernorm.reporting.notices import Notice
 from kernorm.studies.definition import Study
 
 

@@ -1,4 +1,5 @@
 import io
+import itertools
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -7,12 +8,14 @@ import pytest
 from PIL import Image
 
 from kernorm.config import TrainConfig
-from kernorm.reporting.figures import PALETTE, plain, to_png, to_svg
+from kernorm.records.record import Watched
+from kernorm.reporting.figures import LOOKS, PALETTE, interval, plain, to_png, to_svg
 from kernorm.studies.loading import load_study
-from kernorm.studies.report.arms import COLOURED, compared_groups, readable
+from kernorm.studies.report.arms import compared_groups, readable
 from kernorm.studies.report.batch_sizes import batch_lines
 from kernorm.studies.report.charts import charts
 from kernorm.studies.report.mistakes import misclassified
+from kernorm.studies.wording import signed
 from tests.builders import a_study, arm_named, arms_from, drawn, lines_of, make_record, some_results
 
 ARMS = {
@@ -87,13 +90,13 @@ def test_a_bad_arm_leaves_the_axes_of_the_good_ones_and_is_named():
     bad = panels_from(arms_from(study, some_results(study, ERRORS | {"gn": (450, 460, 470)})))
     axes = drawn(bad["val-accuracy"]).axes[0]
     assert axes.get_ylim()[0] > 0.8
-    assert [text.get_text() for text in axes.texts] == ["below the axis: gn (49.3 %)"]
+    assert [text.get_text() for text in axes.texts] == ["▾ gn 49.3 %"]
     axes = drawn(bad["val-cross-entropy"]).axes[0]
-    assert [text.get_text().partition(" (")[0] for text in axes.texts] == ["above the axis: gn"]
+    assert [text.get_text() for text in axes.texts] == ["▴ gn 1.52"]
     assert drawn(bad["accuracy-1"]).axes[0].get_title("right") == "axis of its own"
     assert drawn(bad["accuracy-2"]).axes[0].get_title("right") == ""
     axes = drawn(bad["difference-accuracy"]).axes[0]
-    assert [text.get_text() for text in axes.texts] == ["◂ −43.8"]
+    assert [text.get_text().partition(" [")[0] for text in axes.texts] == ["◂ −43.77"]
     assert axes.get_xlim()[0] > -10
     assert [text.get_text() for text in drawn(bad["seeds-accuracy"]).axes[0].texts] == ["◂ 54"]
 
@@ -157,17 +160,14 @@ def test_every_seed_is_a_point(arms, panels):
 
 
 def test_penalties_show_zero_as_zero(arms, panels):
-    off, on = (drawn(panels[f"penalties-{place}"]).axes[0] for place in (0, 2))
-    lines = lines_of(off)
-    assert list(lines) == ["λ1·Σ|w| = 0", "λ2·Σw² = 0"]
-    assert not any(line.get_ydata().any() for line in lines.values())
-    lines = lines_of(on)
+    assert [panel.title for panel in charts(arms)["penalties"]] == ["ln"]  # without a penalty there is nothing to see
+    axes = drawn(panels["penalties-0"]).axes[0]
+    lines = lines_of(axes)
     assert list(lines) == ["λ1·Σ|w| = 0", "λ2·Σw²: 0.5 → 0.0714"]
     expected = [row.l2_penalty for row in next(iter(arms[2].records.values())).history]
     np.testing.assert_allclose(lines["λ2·Σw²: 0.5 → 0.0714"].get_ydata(), expected)
-    for axes in (off, on):
-        assert axes.get_ylim()[0] < 0
-        assert "0" in [label.get_text() for label in axes.get_yticklabels()]
+    assert axes.get_ylim()[0] < 0
+    assert 0 in axes.get_yticks()
 
 
 def test_kernels_and_activations_are_what_was_watched(arms, panels):
@@ -219,13 +219,13 @@ def test_accuracy_against_batch_size():
     np.testing.assert_allclose(lines["ln"].get_xdata(), sizes, rtol=0.03)
     assert axes.get_xscale() == "log"
     assert axes.get_ylim()[0] > 0.9
-    assert [text.get_text() for text in axes.texts] == ["▾ 29.5"]
+    assert [text.get_text() for text in axes.texts] == ["▾ 29.50"]
 
 
 def test_few_arms_have_a_colour_each_and_many_one_by_their_kind():
-    study = a_study({f"arm {n}": TrainConfig(seed=100 * n) for n in range(COLOURED)})
+    study = a_study({f"arm {n}": TrainConfig(seed=100 * n) for n in range(len(LOOKS))})
     looks = [arm.look for arm in arms_from(study, {})]
-    assert len({look.colour for look in looks}) == COLOURED
+    assert len({look.colour for look in looks}) == len(LOOKS)
     assert looks[0].colour == "ink"
     for name, kinds in (
         ("eva6", {"bn (baseline)", "norm bn", "norm gn", "norm ln"}),
@@ -234,9 +234,66 @@ def test_few_arms_have_a_colour_each_and_many_one_by_their_kind():
     ):
         arms = arms_from(load_study(name), {})
         assert {arm.look.label for arm in arms} == kinds
-        assert len({(arm.look.label, arm.look.colour) for arm in arms}) == len(kinds) <= COLOURED
+        assert len({(arm.look.label, arm.look.colour) for arm in arms}) == len(kinds) <= len(LOOKS)
     alike = a_study({f"arm {n}": TrainConfig(seed=100 * n) for n in range(9)})
     assert {arm.look.colour for arm in arms_from(alike, {})} == {"ink", "muted"}
+
+
+@pytest.mark.parametrize("number", [8, 9])
+def test_a_legend_is_true_for_every_line_or_arms_have_a_panel_each(number):
+    study = a_study({f"arm {n}": TrainConfig(epochs=3, dropout=n / 100) for n in range(number)})
+    found = charts(arms_from(study, some_results(study, {arm: (20, 22) for arm in study.arms})))
+    assert ("curves" in found, "kernels" in found) == (number == 8,) * 2
+    assert ("kernel_norms" in found, "near_zero" in found) == (number == 9,) * 2
+    assert len(found["accuracy"]) == number
+    for panel in (*found.get("curves", ()), *found.get("kernels", ())):
+        axes = drawn(panel).axes[0]
+        lines = {(line.get_color(), line.get_marker()): line for line in axes.get_lines()}
+        assert len(lines) == len(axes.get_lines()) == number
+        shown = axes.get_legend()
+        for handle, text in zip(shown.legend_handles, shown.get_texts(), strict=True):
+            line = lines[handle.get_color(), handle.get_marker()]
+            assert text.get_text().partition(" (")[0] == f"arm {line.get_gid().removeprefix('arm')}"
+
+
+def test_a_difference_beyond_the_axis_is_written_with_its_interval_and_a_cut_interval_is_marked(arms):
+    study = a_study(ARMS)
+    bad = arms_from(study, some_results(study, ERRORS | {"gn": (450, 460, 470)}))
+    found = arm_named(bad, "gn").summary.comparisons["accuracy"]
+    (panel, _) = charts(bad)["differences"]
+    axes = drawn(panel).axes[0]
+    assert [text.get_text() for text in axes.texts] == [
+        f"◂ {signed(found.difference)} [{signed(found.interval[0])}, {signed(found.interval[1])}]"
+    ]
+    # Its own interval is not drawn beneath the words.
+    assert {line.get_gid() for line in axes.get_lines() if line.get_label() == "interval"} == {"arm2"}
+    axes.set_xlim(-1, 1)
+    interval(axes, (-3.0, 0.5), 0, color="red")
+    line, arrow = axes.get_lines()[-2:]
+    assert (list(line.get_xdata()), line.get_solid_capstyle()) == ([-1, 0.5], "butt")
+    assert (list(arrow.get_xdata()), arrow.get_marker()) == ([-1], "<")
+
+
+def test_labels_of_percentiles_keep_apart(arms):
+    study = a_study({"bn": TrainConfig(epochs=2)})
+    results = some_results(study, {"bn": (20, 21)})
+    flat = Watched(layer="conv6", kernel_norm=1.0, near_zero=(0.0, 0.0, 0.0), activations=(-0.01, 0.0, 0.0, 0.01))
+    wide = replace(flat, activations=(-10.0, -1.0, 1.0, 10.0))
+    results = {
+        name: replace(
+            one,
+            record=replace(
+                one.record,
+                history=tuple(replace(row, watched=flat if row.epoch else wide) for row in one.record.history),
+            ),
+        )
+        for name, one in results.items()
+    }
+    (panel,) = charts(arms_from(study, results))["activations"]
+    figure = drawn(panel)
+    boxes = sorted(text.get_window_extent().extents[1::2].tolist() for text in figure.axes[0].texts)
+    assert len(boxes) == 4
+    assert all(low[1] <= high[0] + 2 for low, high in itertools.pairwise(boxes))
 
 
 def test_a_panel_a_baseline_where_there_are_several():

@@ -16,15 +16,16 @@ from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
 from kernorm.records.data import Duplicates
 from kernorm.studies.analysis import analyse
+from kernorm.studies.definition import with_overrides
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.published import Published, Statement
 from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
+from kernorm.studies.report.answers import answers, narrower, sentence
 from kernorm.studies.report.cautions import cautions
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.report.tables import tables_csv
-from kernorm.studies.report.words import answers, sentence
 from kernorm.studies.wording import (
     decided_interval,
     half,
@@ -34,7 +35,7 @@ from kernorm.studies.wording import (
     signed,
     unit,
 )
-from tests.builders import COUNT, Page, a_study, arm_named, arms_from, make_record, some_results
+from tests.builders import COUNT, Page, a_study, arm_named, arms_from, leave_undrawn, make_record, some_results
 
 COMMAND = "python -m kernorm.study mine.py --seeds 3"
 MESSAGE = "diverged at step 9: the loss is nan"
@@ -102,15 +103,9 @@ def folder(study, results, tmp_path_factory):
     """The report of that study, undrawn."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        leave_undrawn(patch)
+        leave_undrawn(patch, module)
         write(study, results, folder)
     return folder
-
-
-def leave_undrawn(patch):
-    """Saves the time of the drawings, which tests/test_study_plots.py looks at."""
-    patch.setattr(module, "to_svg", lambda panel: panel.name)
-    patch.setattr(module, "to_png", lambda panels, *_: b"".join(panel.name.encode() for panel in panels))
 
 
 @pytest.fixture(scope="module")
@@ -145,23 +140,24 @@ def rows_of(page, name):
 
 def test_the_result_table_holds_the_numbers_of_the_summary(page, summary):
     for arm in summary.arms:
-        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 12 and row[1] in ("bn", "gn, 1")]
+        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 13]
         value, comparison = arm.scores["accuracy"], arm.comparisons.get("accuracy")
         around = f" ± {50 * (value.interval[1] - value.interval[0]):.2f}*" if value.interval else " *"
-        assert row[1:8] == [
+        compared = not (arm.name == "wild" or arm.baseline is None)
+        assert row[1:] == [
+            f"{100 * value.mean:.2f}{around}",
+            signed(comparison.difference) if compared else "–",
+            "as selected" if arm.baseline else "baseline",
+            "–",
+            "on test: no verdict" if arm.baseline else "",
+            str(value.n),
+            f"{100 * value.sd:.2f}" if value.sd is not None else "–",
+            f"{comparison.probability_better:.2f}" if compared else "–",
             "gn, 1" if arm.config.norm == "gn" else "bn",  # the groups that its layers have
             {"l1": "0 ✗ 0.0005 stated", "l1_l2": "0.005 ✗ 0.0005 stated"}.get(arm.name, "0"),
             f"{arm.config.l2:g}",
             str(arm.config.batch_size),
-            str(value.n),
-            f"{100 * value.mean:.2f}{around}",
-            f"{100 * value.sd:.2f}" if value.sd is not None else "–",
         ]
-        if arm.name == "wild" or arm.baseline is None:
-            assert row[8:11] == ["–"] * 3
-        else:
-            assert row[8:11] == [signed(comparison.difference), "–", f"{comparison.probability_better:.2f}"]
-        assert row[11] == ("as selected on test: no verdict" if arm.baseline else "baseline")
 
 
 def test_the_published_table_is_answered_row_by_row(page, summary):
@@ -244,13 +240,16 @@ def test_the_primary_metric_has_verdicts_and_the_interval_that_decided(tmp_path,
     results = some_results(study, {"bn": (20, 21, 22), "ln": (60, 61, 62), "gn": (20, 22, 21)})
     page, summary = write(study, results, tmp_path), analyse(study, results)
     for arm in summary.arms[1:]:
-        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 12]
+        (row,) = [row for row in rows_of(page, arm.name) if len(row) == 13]
         found = arm.comparisons["accuracy"]
-        assert row[8:11] == [signed(found.difference), p_value(arm.p_adjusted), f"{found.probability_better:.2f}"]
         words = arm.verdict.sentence.removeprefix(arm.verdict.name).lstrip(":;, ")
-        assert row[11] == " ".join(
-            f"{arm.verdict.name} {words}{'; ' if words else ''}{decided_interval(arm.verdict)}".split()
-        )
+        assert row[2:6] == [
+            signed(found.difference),
+            arm.verdict.name,
+            p_value(arm.p_adjusted),
+            " ".join(f"{words}{'; ' if words else ''}{decided_interval(arm.verdict)}".split()),
+        ]
+        assert row[8] == f"{found.probability_better:.2f}"
     assert [arm.verdict.name for arm in summary.arms[1:]] == ["worse", "not resolved"]
     by_loss = replace(study, metric="cross_entropy")
     found = analyse(by_loss, results)
@@ -265,12 +264,12 @@ def test_every_metric_has_its_table(page, summary, metric):
     for arm in summary.arms:
         row = [row for row in rows_of(page, arm.name) if len(row) == 8][place]
         value, comparison = arm.scores[metric], arm.comparisons.get(metric)
-        assert row[1] == str(value.n)
-        assert row[2].split()[0] == f"{value.mean:.4f}"
-        assert row[4:6] == [f"{value.minimum:.4f}", f"{value.maximum:.4f}"]
+        assert row[1].split()[0] == f"{value.mean:.4f}"
+        assert (row[3], row[5:7]) == (str(value.n), [f"{value.minimum:.4f}", f"{value.maximum:.4f}"])
         if comparison and comparison.difference is not None:
             ends = [signed(end, metric) for end in (comparison.difference, *comparison.interval)]
-            assert row[6:] == [f"{ends[0]} [{ends[1]}, {ends[2]}]", f"{comparison.probability_better:.2f}"]
+            assert row[2] == f"{ends[0]} [{ends[1]}, {ends[2]}]"
+            assert row[7] == f"{comparison.probability_better:.2f}"
 
 
 def test_new_digits_mcnemar_times_and_sparsity(page, summary):
@@ -386,11 +385,9 @@ def test_names_are_escaped(page, html):
 def test_the_page_stands_alone(drawn_folder):
     html = (drawn_folder / "report.html").read_text()
     page = Page(html)
-    assert set(re.findall(r"https?://[^\"'\s<]+", html)) == {
-        "http://www.w3.org/2000/svg",
-        "http://www.w3.org/1999/xlink",
-    }
-    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")]
+    assert set(re.findall(r"https?://[^\"'\s<]+", html)) == {"http://www.w3.org/2000/svg"}
+    assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object")]
+    assert not [attributes for tag, attributes in page.tags if tag == "script" and "src" in attributes]
     for tag, attributes in page.tags:
         for name in ("src", "href", "xlink:href"):
             assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,")), tag
@@ -478,7 +475,7 @@ def test_files_beside_the_page(drawn_folder):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    leave_undrawn(monkeypatch)
+    leave_undrawn(monkeypatch, module)
 
 
 def test_the_same_records_give_the_same_files(study, results, folder, tmp_path, undrawn):
@@ -542,6 +539,27 @@ def told(study, results, **ledger):
     return {found.title: found for found in cautions(study, summary, SimpleNamespace(damaged=[], **ledger), 0)}
 
 
+def test_a_shortened_study_says_so(tmp_path, undrawn):
+    study = with_overrides(a_study(ARMS, published=PUBLISHED, statements=STATEMENTS), epochs=2)
+    results = some_results(study, {"none": (20, 22), "l1": (21, 20)})
+    assert told(study, results)["A shortened study"].text == (
+        "Arms are trained for 2 epochs in place of 6. What is published is of full length: these runs neither confirm "
+        "nor refute it."
+    )
+    text = write(study, results, tmp_path).text
+    assert "shortened: 2 epochs in place of 6" in text
+    assert "The published values are of full length, and are neither confirmed nor refuted here." in text
+
+
+def test_an_interval_for_new_images_that_is_narrower_is_explained(summary):
+    pairs = [(arm.generalization_interval, arm.scores["accuracy"].interval) for arm in summary.arms if arm.scores]
+    known = [(new, seeds) for new, seeds in pairs if new and seeds]
+    many = sum(new[1] - new[0] < seeds[1] - seeds[0] for new, seeds in known)
+    assert 0 < many < len(known)
+    assert narrower(summary).startswith(f"In {many} of {len(known)} arms it is narrower than the one over seeds")
+    assert narrower(replace(summary, arms=())) == ""
+
+
 def test_cautions_of_a_clean_study():
     study = a_study(
         {"bn": TrainConfig(), "ln": TrainConfig(norm="ln", l2=0.01)},
@@ -553,6 +571,7 @@ def test_cautions_of_a_clean_study():
         "No split selected the weights": "good",
         "The test split was opened 6 times": "good",
         "What so many seeds can see": "note",
+        "MNIST's test split is the easier one": "note",
         "1 difference that varies less than chance does": "note",
         "How a verdict is found": "note",
     }
@@ -626,6 +645,7 @@ def test_words_and_numbers():
         *("–", "+0.12", "−0.12", "0.00", "0.00")
     ]
     assert signed(-0.00123, "brier") == "−0.0012"
+    assert (half((0.0, 0.9)), half((0.2, 1.0)), half((1.0, 1.0))) == ("[0.00, 90.00]", "[20.00, 100.00]", "± 0.00")
     assert (score(None), score(0.99444), score(0.0123456, "ece")) == ("–", "99.44", "0.0123")
     assert (half(None), half((0.993, 0.9942)), half((0.1, 0.2), "brier")) == ("", "± 0.06", "± 0.0500")
     assert unit(-0.0005) == "−0.05 pp"

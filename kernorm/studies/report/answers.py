@@ -1,10 +1,9 @@
-"""What the report of a study says in words: the answer, and a sentence an arm.
+"""What a study answers, in words: in a few lines, and in a sentence an arm.
 
 Between the analysis and the study's report.
 """
 
-from kernorm.studies.definition import Study
-from kernorm.studies.summary import ArmSummary, Claim, StudySummary, counted
+from kernorm.studies.summary import ArmSummary, StudySummary, counted
 from kernorm.studies.wording import compared, decided_interval, failure_rate, listed, score, unit
 
 _ANSWERS = {
@@ -31,6 +30,10 @@ def answers(summary: StudySummary) -> list[tuple[str, str, str]]:
     for name, words in _ANSWERS.items():
         if arms := [arm for arm, verdict in told.items() if verdict == name]:
             found.append((name, f"{words} {against}", listed(arms)))
+    if summary.provisional:
+        total = sum(sum(arm.states.values()) for arm in summary.arms)
+        words = f"{total - summary.missing:,} of {counted(total, 'run')} have ended"
+        found.append(("no verdict", "No verdict before all runs have", words))
     if unfinished := [arm.name for arm in summary.arms if not arm.scores]:
         found.append(("no verdict", "Without a finished run", listed(unfinished)))
     return found
@@ -59,14 +62,15 @@ def sentence(arm: ArmSummary, metric: str = "accuracy") -> str:
     return "; ".join(part for part in parts if part)
 
 
-def broken_claims(arm: ArmSummary) -> list[Claim]:
-    """Returns what a publication states of an arm's penalties and what was not so."""
-    return [claim for claim in arm.claims if not claim.kept]
-
-
-def twin(study: Study, arm: ArmSummary) -> bool:
-    """Tells whether an arm and its baseline differ in their seeds alone."""
-    if arm.baseline is None:
-        return False
-    mine, baseline = (config.identity | {"seed": 0} for config in (arm.config, study.arms[arm.baseline]))
-    return mine == baseline
+def narrower(summary: StudySummary) -> str:
+    """Explains why the interval for new images can be narrower than the one over seeds, where it is; else nothing."""
+    pairs = [(arm.generalization_interval, arm.scores["accuracy"].interval) for arm in summary.arms if arm.scores]
+    known = [(new, seeds) for new, seeds in pairs if new and seeds]
+    many = sum(new[1] - new[0] < seeds[1] - seeds[0] for new, seeds in known)
+    if not many:
+        return ""
+    return (
+        f"In {many} of {counted(len(known), 'arm')} it is narrower than the one over seeds: that one takes the spread "
+        "of few runs alone, which Student's t stretches; this one takes of that spread only what exceeds chance over "
+        "the images, and knows the chance from all images."
+    )

@@ -1,0 +1,66 @@
+"""Tags and notes that a user gives to runs: runs/tags.json of a reports folder, by the runs' names."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernorm.records.schema import Schema, strict
+from kernorm.system.files import locked
+
+TAGS = Path("runs", "tags.json")
+
+
+@strict
+@dataclass(frozen=True, kw_only=True)
+class Tags:
+    """What a user says of a run."""
+
+    tags: tuple[str, ...] = ()
+    note: str = ""
+
+
+@strict
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    runs: dict[str, Tags] = field(default_factory=dict)
+
+
+_SCHEMA = Schema("A tags.json", _File, version=None, fix="Fix it, or remove it; then tags and notes are gone.")
+
+
+def read_tags(reports_dir: Path) -> dict[str, Tags]:
+    """Returns the tags and notes by the names of runs.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    found = _SCHEMA.read(reports_dir / TAGS)
+    return found.runs if found else {}
+
+
+def set_tags(
+    reports_dir: Path,
+    runs: Iterable[str],
+    *,
+    add: Iterable[str] = (),
+    remove: Iterable[str] = (),
+    note: str | None = None,
+) -> dict[str, Tags]:
+    """Adds and removes tags of some runs, and sets their note unless it is None; returns those of all runs.
+
+    Raises:
+        UsageError: the file is damaged, or another process changes it.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    path = reports_dir / TAGS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gone = set(remove)
+    with locked(path.with_name("tags.lock"), "change tags"):
+        found = read_tags(reports_dir)
+        for run in runs:
+            before = found.get(run, Tags())
+            tags = tuple(tag for tag in dict.fromkeys((*before.tags, *add)) if tag not in gone)
+            found[run] = Tags(tags=tags, note=before.note if note is None else note)
+        found = {run: one for run, one in found.items() if one != Tags()}
+        _SCHEMA.write(_File(runs=found), path)
+    return found

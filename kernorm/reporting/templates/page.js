@@ -1,0 +1,188 @@
+// What a page can do beyond being read: points of charts that speak, arms that are hidden, tables that sort and copy.
+// Templates need nothing for it: without this script, or without JavaScript, the page is complete.
+(() => {
+  const { arms = [], values = {}, charts = {} } = JSON.parse(document.getElementById("data").textContent);
+  const all = (selector, from = document) => [...from.querySelectorAll(selector)];
+  const make = (tag, given, ...inside) => {
+    const made = Object.assign(document.createElement(tag), given);
+    made.append(...inside);
+    return made;
+  };
+  const button = (textContent, onclick) => make("button", { type: "button", textContent, onclick });
+  const clip = (v, low, high) => Math.min(Math.max(v, low), high);
+  const hidden = new Set();
+
+  // What is said next to a point, and by an abbreviation or a picture that is touched.
+  const tip = document.body.appendChild(make("div", { className: "tip", hidden: true, role: "status" }));
+  const dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+  const tell = (text, x, y) => {
+    Object.assign(tip, { textContent: text, hidden: false });
+    tip.style.left = clip(x + 12, 8, innerWidth - tip.offsetWidth - 8) + "px";
+    tip.style.top = (y + tip.offsetHeight + 24 > innerHeight ? y - tip.offsetHeight - 12 : y + 16) + "px";
+  };
+  const quiet = () => {
+    tip.hidden = true;
+    dot.remove();
+    all("[data-hot]").forEach((svg) => delete svg.dataset.hot);
+  };
+
+  // Points of charts: lines over epochs by the page's tables, others by their own words.
+  const scales = [(v) => v, Math.log10, (v) => -Math.log10(Math.max(1.001 - v, 1e-9))];
+  const written = (v, { f, d }) => (d == null ? String(+v.toPrecision(3)) : (v * f).toFixed(d)).replace("-", "−");
+  const line = ({ b, x, y }, [arm, key], number) => {
+    const measure = values[key], { n, q, r = 1 / 0, u } = measure;
+    const [first, means = [], halves = []] = measure.y[arm ?? 0] || [];
+    return means.flatMap((whole, at) => {
+      if (whole == null) return [];
+      const v = whole / q, half = halves[at] / q, ends = [v - half, v + half].map((end) => clip(end, 0, r));
+      const wide = ends[1] - ends[0] > 1.999 * half;
+      return {
+        x: x[0] + x[1] * (first + at), y: clip(y[1] + y[2] * scales[y[0]](v), b[1], b[3]), arm, number,
+        text: `${arm == null ? "" : arms[arm].name + ", "}epoch ${first + at}: ${n} ${written(v, measure)}${u}`
+          + (!half ? "" : wide ? " ± " + written(half, measure) : `, 95 % ${ends.map((end) => written(end, measure)).join(" to ")}`),
+      };
+    });
+  };
+  const known = {};
+  const pointsOf = (name) => (known[name] ??= charts[name].flatMap((axes, place) => [
+    ...(axes.l || []).flatMap((one, at) => line(axes, one, `${place}.${at}`)),
+    ...(axes.m || []).map(([x, y, text, arm]) => ({ x, y, text, arm, number: `${place}:${arm}` })),
+  ])).filter(({ arm }) => !hidden.has(arm));
+  const nearest = (points, x, y) => points.reduce((best, point) => {
+    const far = Math.hypot(point.x - x, point.y - y);
+    return far < best[0] ? [far, point] : best;
+  }, [1 / 0])[1];
+  all("svg[data-chart]").filter((svg) => charts[svg.dataset.chart]).forEach((svg) => {
+    const points = () => pointsOf(svg.dataset.chart);
+    const show = (point) => {
+      quiet();
+      if (!point) return;
+      svg.now = point;
+      svg.append(dot);
+      Object.entries({ cx: point.x, cy: point.y, r: 4 }).forEach((pair) => dot.setAttribute(...pair));
+      if (point.arm != null) svg.dataset.hot = point.arm;
+      const { x, y } = dot.getBoundingClientRect();
+      tell(point.text, x, y);
+    };
+    const at = ({ clientX, clientY }) => {
+      const { x, y } = new DOMPoint(clientX, clientY).matrixTransform(svg.getScreenCTM().inverse());
+      show(nearest(points(), x, y));
+    };
+    svg.tabIndex = 0;
+    const on = (name, act) => svg.addEventListener(name, act);
+    on("pointermove", (event) => event.pointerType == "mouse" && at(event));
+    on("pointerleave", (event) => event.pointerType == "mouse" && quiet());
+    on("click", (event) => (at(event), event.stopPropagation()));
+    on("blur", quiet);
+    on("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], turn = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+      const found = points(), here = found.includes(svg.now) ? svg.now : found[0];
+      if (!here || !step && !turn) return;
+      event.preventDefault();
+      const lines = [...new Set(found.map(({ number }) => number))];
+      const next = lines.at((lines.indexOf(here.number) + turn) % lines.length);
+      show(turn ? nearest(found.filter(({ number }) => number == next), here.x, here.y)
+        : found[clip(found.indexOf(here) + step, 0, found.length - 1)]);
+    });
+  });
+  document.addEventListener("click", ({ target, clientX, clientY }) => {
+    const text = target.alt || target.closest("abbr[title]")?.title;
+    text ? tell(text, clientX, clientY) : quiet();
+  });
+  document.addEventListener("keydown", ({ key }) => key == "Escape" && quiet());
+
+  // Arms by checkboxes; kept while the tab is open, since the page of something that runs loads itself again.
+  const rules = document.head.appendChild(make("style"));
+  const reduced = new Set();
+  const place = "kernorm:" + location.pathname;
+  let store = {};
+  try { store = sessionStorage; } catch { /* a browser that keeps nothing */ }
+  const apply = () => {
+    const gone = [...hidden].map((arm) => `[data-arm="${arm}"]`);
+    reduced.forEach((table) => same(table).forEach((is, at) => is && gone.push(`#${table.id} tr>:nth-child(${at + 1})`)));
+    rules.textContent = `${gone.join() || "_"}{display:none}`
+      + arms.map((_, arm) => `[data-hot="${arm}"] [data-arm]:not([data-arm="${arm}"]){opacity:.15}`).join("");
+    store[place] = [...hidden];
+  };
+  const nav = document.querySelector("nav");
+  if (nav && arms.length > 1) {
+    (store[place] || "").split(",").forEach((arm) => arm && hidden.add(+arm));
+    const boxes = arms.map(({ name, colour }, arm) => {
+      const box = make("input", { type: "checkbox", checked: !hidden.has(arm) });
+      box.onchange = () => (hidden[box.checked ? "delete" : "add"](arm), apply());
+      return name ? [box, make("label", {}, box, make("i", { style: `background:var(--${colour})` }), name)] : [];
+    });
+    const every = (text, checked) => button(text, () => boxes.forEach(([box]) => box && box.checked != checked && box.click()));
+    nav.append(make("details", { className: "pick" }, make("summary", { textContent: nav.dataset.arms || "Arms" }),
+      make("div", {}, make("p", {}, every("All", true), every("None", false)), ...boxes.flatMap(([, label]) => label || []))));
+  }
+
+  // Tables.
+  const text = (cell) => (cell?.textContent || "").replace(/\s+/g, " ").trim();
+  const rowsOf = (table) => all("thead tr,tbody tr", table).filter((row) => !hidden.has(+(row.dataset.arm ?? -1)));
+  const same = (table) => all("thead th", table).map((_, at) => {
+    const found = new Set(rowsOf(table).slice(1).map((row) => text(row.cells[at])));
+    return at && found.size == 1 && !found.has("");
+  });
+  const key = (text) => {
+    const plain = text.replace(/−/g, "-").replace(/,(?=\d{3})/g, "");
+    const time = plain.match(/^(?:(\d+) h )?(\d+) min/);
+    const number = plain.match(/^[^\w.+-]*([+-]?\d*\.?\d+(e[+-]?\d+)?)(?![\w-])/i);
+    return time ? 3600 * (time[1] || 0) + 60 * time[2] : number ? +number[1] : /^[–]?$/.test(plain) ? null : plain;
+  };
+  // Numbers before words; what is missing comes last, whichever way.
+  const sorted = (items, keyOf, way) => items.map((item) => [keyOf(item), item]).sort(([a], [b]) => {
+    if (a == null || b == null) return (a == null) - (b == null);
+    const order = typeof a == typeof b ? (a.localeCompare ? a.localeCompare(b) : a - b) : typeof a == "number" ? -1 : 1;
+    return way == "descending" ? -order : order;
+  }).map(([, item]) => item);
+  const sorting = (table, sort) => all("thead th", table).filter(text).forEach((head) => {
+    const by = button("", () => {
+      const way = { ascending: "descending", descending: "" }[head.ariaSort] ?? "ascending";
+      all("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));
+      if (way) head.ariaSort = way;
+      sort(head.cellIndex, way);
+    });
+    by.className = "sort";
+    by.append(...head.childNodes);
+    head.append(by);
+  });
+  const quoted = (text) => `"${text.replace(/"/g, '""')}"`;
+  const marks = {
+    "±": "$\\pm$", "−": "$-$", "λ": "$\\lambda$", "Σ": "$\\Sigma$", "→": "$\\to$", "‖": "$\\|$", "²": "$^2$", "₂": "$_2$",
+    "·": "$\\cdot$", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$", "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}",
+  };
+  const tex = (text) => text.replace(/[&%$#_{}±−λΣ→‖²₂·–<>|\\^~]/g, (mark) => marks[mark] || "\\" + mark);
+  const forms = {
+    CSV: (rows) => rows.map((row) => row.map(quoted).join() + "\n").join(""),
+    LaTeX: ([head, ...rows], sides) => [`\\begin{tabular}{${sides}}\n\\toprule`, head, "\\midrule", ...rows, "\\bottomrule\n\\end{tabular}\n"]
+      .map((row) => (row.map ? row.map(tex).join(" & ") + " \\\\" : row)).join("\n"),
+  };
+  const copy = async (what) => {
+    try {
+      await navigator.clipboard.writeText(what);
+    } catch {
+      const area = document.body.appendChild(make("textarea", { value: what }));
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+  };
+  const copier = (table, form) => button("Copy " + form, ({ target }) => {
+    const leave = reduced.has(table) ? same(table) : [];
+    const rows = rowsOf(table).map((row) => [...row.cells].filter((_, at) => !leave[at]));
+    copy(forms[form](rows.map((row) => row.map(text)), rows[0].map((cell) => (cell.matches(".text") ? "l" : "r")).join("")));
+    target.textContent = "Copied " + form;
+  });
+  all(".scroll>table").filter((table) => table.tHead && table.tBodies[0].rows.length > 1).forEach((table, number) => {
+    const first = [...table.tBodies[0].rows], only = make("input", { type: "checkbox" });
+    table.id ||= "t" + number;
+    only.onchange = () => (reduced[only.checked ? "add" : "delete"](table), apply());
+    table.parentNode.before(make("p", { className: "tools" },
+      ...(same(table).some(Boolean) ? [make("label", {}, only, "Only differences")] : []), copier(table, "CSV"), copier(table, "LaTeX")));
+    sorting(table, (at, way) =>
+      table.tBodies[0].append(...(way ? sorted(first, (row) => key(text(row.cells[at])), way) : first)));
+  });
+  all("time").forEach((time) => (time.textContent = new Date(time.dateTime).toTimeString().slice(0, 5)));
+  apply();
+})();

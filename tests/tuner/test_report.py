@@ -1,0 +1,102 @@
+"""A search's page: next to what was found, the recipe as it is, trained in full as well, and the difference."""
+
+from dataclasses import replace
+
+import pytest
+
+from kernorm.config import TrainConfig
+from kernorm.studies.analysis import analyse
+from kernorm.studies.wording import decided_interval, score, signed
+from tests.builders import Page, a_study, leave_undrawn, some_results
+from tuner import report
+from tuner.config import SearchConfig
+from tuner.confirm import DEFAULT, FOUND, Arm, Confirmed, final_arms
+from tuner.report import write_search_report
+from tuner.trials import Repeat, Trial, Trials
+
+SETTINGS = ({"l1": 0.0, "l2": 1e-6, "batch_size": 64}, {"l1": 1.23e-5, "l2": 0.0, "batch_size": 16})
+
+
+def a_trial(number, score):
+    repeat = Repeat(seed=0, run_id=f"run {number}", cross_entropy=score, accuracy=0.98, seconds=9.0, cpu_seconds=8.0)
+    return Trial(
+        number=number,
+        trial_id=f"{number:04}",
+        values=dict(SETTINGS[number]),
+        settings=SETTINGS[number],
+        status="completed",
+        epochs=4,
+        new_epochs=4,
+        score=score,
+        repeats=(repeat,),
+        ended=60.0 * (number + 1),
+    )
+
+
+def summary_of(arms, errors, baseline):
+    study = a_study(
+        {arm: TrainConfig(norm=norm) for arm, norm in arms.items()}, baselines=dict.fromkeys(arms, baseline)
+    )
+    return analyse(study, some_results(study, errors))
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """Renders the page of a search whose full training has so many wrong images an arm and seed."""
+    leave_undrawn(monkeypatch, report)
+    config = SearchConfig(reports_dir=tmp_path, name="norms")
+    config.folder.mkdir(parents=True)
+    trials = Trials(config.folder)
+    for number, value in enumerate((0.05, 0.04)):
+        trials.add(a_trial(number, value))
+    best = trials.best()[0]
+    errors = {"trial 2": (30, 31, 33), "no penalty": (20, 22, 21)}
+    study = summary_of({"trial 2": "ln", "no penalty": "bn"}, errors, "no penalty")
+
+    def render(final):
+        confirmed = Confirmed(
+            arms=(Arm(name="trial 2", trial=best, scores=(0.045, 0.047)),),
+            chosen=best,
+            config=TrainConfig(),
+            baseline=Arm(name="no penalty", trial=None, scores=(0.046,)),
+            study=study,
+            final=summary_of({FOUND: "ln", DEFAULT: "bn"}, final, DEFAULT),
+        )
+        return Page(write_search_report(config, trials, confirmed).read_text()), study, confirmed.final
+
+    return render
+
+
+def test_what_was_found_stands_next_to_the_recipe_as_it_is(page):
+    found, study, final = page({FOUND: (40, 41, 42), DEFAULT: (20, 21, 22)})
+    arm, default = final.arms
+    assert f"{score(arm.scores['accuracy'].mean)} % test accuracy of what was found, trained in full" in found.text
+    assert f"trained in full: {score(default.scores['accuracy'].mean)} % ±" in found.text
+    assert f"Difference {signed(-0.02)} pp, {decided_interval(arm.decided)}: worse" in found.text
+    row = found.row("trial 2")
+    compared = study.arms[0].comparisons["accuracy"]
+    assert row[2:5] == [signed(compared.difference), "worse", "0.0460"]
+    assert row[7:9] == ["0.0400", "+0.0060"]
+    assert found.row("no penalty")[2:4] == ["–", "baseline"]
+
+
+def test_a_search_from_before_says_that_the_recipe_was_not_trained_in_full(page):
+    found, _, _ = page({FOUND: (40, 41, 42)})
+    assert "The same recipe as it is, without a search, is not yet trained in full" in found.text
+
+
+def test_numbers_are_written_in_one_way(page):
+    found, _, _ = page({FOUND: (40, 41, 42)})
+    assert "1e-06" not in found.text
+    assert "off, or 1e-6 to 0.001, log scale" in found.text
+    assert found.row("1", "off")[1:4] == ["off", "1e-6", "64"]
+
+
+def test_the_recipe_as_it_is_has_no_value_of_the_search():
+    config = SearchConfig(train=TrainConfig(epochs=4, train_size=10_000, l2=1e-4))
+    found = replace(config.base, l1=1e-5, batch_size=16, seed=1000)
+    arms = final_arms(config, found)
+    assert (arms[FOUND].l1, arms[FOUND].batch_size) == (1e-5, 16)
+    assert (arms[DEFAULT].l1, arms[DEFAULT].l2, arms[DEFAULT].batch_size) == (0.0, 1e-4, TrainConfig.batch_size)
+    assert {(arm.epochs, arm.train_size, arm.seed) for arm in arms.values()} == {(TrainConfig.epochs, None, 1000)}
+    assert list(final_arms(config, replace(config.base, seed=1000))) == [FOUND]
