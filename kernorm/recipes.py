@@ -44,6 +44,27 @@ RECIPES: dict[str, dict[str, Any]] = {
         "interpolation": "nearest",
         "validation_size": 5000,
     },
+    # Small sets of photos: mirrored, with light that varies and edges mirrored outward, and a net with shortcuts.
+    "photos": {
+        "net": "resnet8",
+        "epochs": 60,
+        "batch_size": 32,
+        "optimizer": "adamw",
+        "learning_rate": 0.003,
+        "weight_decay": 0.05,
+        "clip_ratio": None,
+        "schedule": "cosine",
+        "warmup": 0.1,
+        "label_smoothing": 0.1,
+        "initializer": "he_normal",
+        "rotation": 10.0,
+        "shift": 0.1,
+        "zoom": 0.2,
+        "flip": "horizontal",
+        "fill": "reflect",
+        "brightness": 0.2,
+        "contrast": 0.2,
+    },
     # TSAI EVA4 session 6, as claimed; facts of each value: notebook "Modularized_FINAL".
     "eva4": {
         "net": "eva4",

@@ -193,9 +193,7 @@ def test_recipes_are_values_of_the_config_and_flags_override_them():
 
 @pytest.mark.parametrize("words", [["--recipe", "evq6"], ["--recipe"], ["--recipe=best2"]])
 def test_unknown_recipes_are_refused(words):
-    with pytest.raises(
-        UsageError, match=r"--recipe takes a known name.*Known: default, best, cifar, photos, eva"
-    ):
+    with pytest.raises(UsageError, match=r"--recipe takes a known name.*Known: default, best, cifar, photos, eva"):
         recipe_of_words(words)
 
 

@@ -321,7 +321,7 @@ def test_runs_that_did_not_finish_are_shown(page):
     assert diverged[:4] == ["wild", "0", "diverged", "–"]
     assert diverged[-1] == MESSAGE
     assert "2 runs of 15 are missing" in page.text
-    assert "in progress" in page.text
+    assert "13 of 15 runs, not complete" in page.text
 
 
 def test_settings_that_differ_are_listed(page):
