@@ -18,7 +18,18 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.cache import prepared_sha256
 from kernorm.nets.source import trust
 from kernorm.records.data import Data
-from kernorm.records.record import REVISION, THRESHOLDS, Environment, Epoch, Layer, Opening, Pruned, Record, Watched
+from kernorm.records.record import (
+    REVISION,
+    THRESHOLDS,
+    Environment,
+    Epoch,
+    Layer,
+    Opening,
+    Pruned,
+    Record,
+    Watched,
+    read_record,
+)
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import UNHASHED, tree_sha256
 from kernorm.stats.scores import evaluate
@@ -29,6 +40,17 @@ COUNT = 1000
 
 
 LABELS = np.arange(COUNT) % 10
+
+# Of a run that takes a moment, on the set `boxes`.
+TINY_RUN = {
+    "net": "eva6",
+    "dataset": "boxes",
+    "validation_size": 32,
+    "epochs": 3,
+    "batch_size": 40,
+    "export": False,
+    "dropout": 0.05,
+}
 
 
 def make_evaluation(split="test", classes=10, count=1000, errors=37, seed=0):
@@ -392,3 +414,16 @@ def net(image_shape, num_classes, conv):
     x = layers.Dropout(0.1)(layers.ActivityRegularization(l2=1e-4)(x))
     return keras.Model(image, layers.Dense(num_classes, name="head")(x))
 """
+
+
+def weights_of(folder):
+    """The weights that a run's folder holds."""
+    from kernorm.nets.weights import load_model
+
+    return load_model(read_record(folder / "record.json"), folder / "model.weights.h5").get_weights()
+
+
+def assert_equal_weights(first, second):
+    """Two runs' folders hold the same weights, bit for bit."""
+    for ours, theirs in zip(weights_of(first), weights_of(second), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

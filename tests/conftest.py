@@ -236,3 +236,17 @@ def boxes(digits, tmp_path_factory):
 def boxes_cache(boxes, monkeypatch):
     monkeypatch.setenv("KERNORM_CACHE_DIR", str(boxes))
     return boxes
+
+
+@pytest.fixture(scope="module")
+def small_net():
+    """In this process `eva6` has four layers, traced in less time, for tests of what is done with a net."""
+    from functools import partial
+
+    from kernorm.nets import blocks
+
+    layers = (blocks.Conv(8), blocks.Pool(), blocks.Conv(16), blocks.Conv(16), blocks.GlobalPool())
+    small = partial(blocks._chain, blocks=layers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(blocks.NETS, "eva6", small)
+        yield

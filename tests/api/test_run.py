@@ -6,6 +6,8 @@ import kernorm
 from kernorm import UsageError
 from kernorm.records.record import read_record
 
+pytestmark = pytest.mark.usefixtures("small_net")
+
 SETTINGS = {"net": "eva6", "dataset": "boxes", "validation_size": 32, "epochs": 2, "batch_size": 40, "l2": 1e-3}
 
 

@@ -103,8 +103,17 @@ def torch_twin(torch, net, norm, groups):
     return nn.Sequential(*blocks, nn.Flatten())
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("norm", ["bn", "gn", "ln"])
+@pytest.mark.parametrize(
+    ("norm", "training"),
+    [
+        ("bn", False),
+        ("bn", True),
+        ("gn", False),
+        ("ln", False),
+        pytest.param("gn", True, marks=pytest.mark.slow),
+        pytest.param("ln", True, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("net", ["eva4", "eva6"])
 def test_outputs_equal_a_pytorch_twin(mnist_info, digits, rng, net, norm, training):
     torch = pytest.importorskip("torch")
@@ -128,7 +137,7 @@ def test_outputs_equal_a_pytorch_twin(mnist_info, digits, rng, net, norm, traini
                 layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape))
                 module.running_mean.copy_(torch.from_numpy(to_numpy(layer.moving_mean)))
                 module.running_var.copy_(torch.from_numpy(to_numpy(layer.moving_variance)))
-        images = digits[0][:128]
+        images = digits[0][:48]
         scaled = ((images - mnist_info.mean[0]) / mnist_info.std[0]).astype(np.float32).transpose(0, 3, 1, 2)
         # In double precision: PyTorch's own single-precision batch norm is off by 1e-3 on channels-last input.
         expected = twin.double().train(training)(torch.from_numpy(scaled).double()).numpy()

@@ -13,16 +13,17 @@ from kernorm.datasets.cache import write
 from kernorm.evaluation.gate import measure, scored
 from kernorm.evaluation.report import render
 from kernorm.evaluation.result import ModelEvaluation, Robustness
+from kernorm.reporting import run_report
 from kernorm.reporting.run_report import write_report
 from kernorm.saved_model.card import make_card
 from kernorm.stats.scores import evaluate
 from kernorm.studies.analysis import analyse
 from kernorm.studies.ledger import Result
-from kernorm.studies.report import mistakes
+from kernorm.studies.report import mistakes, page
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.runner import visible
 from kernorm.studies.terminal import show_plan, show_verdicts
-from tests.builders import Page, a_study, make_mistakes, make_record
+from tests.builders import Page, a_study, leave_undrawn, make_mistakes, make_record
 
 FOREIGN = re.compile(
     r"digit|mnist|lecun|cortes|cheque|handwrit|catalogue|99\.0 %|99\.4|0\.05 (pp|points)|28x28|28×28", re.IGNORECASE
@@ -56,6 +57,12 @@ def record():
     )
     test = evaluate(logits(0), CLASSES, "test")
     return replace(base, data=data, train=replace(test, split="train", mistakes=()), validation=None, test=test)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    for module in (run_report, page):
+        leave_undrawn(monkeypatch, module)
 
 
 def assert_own(text):

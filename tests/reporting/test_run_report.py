@@ -58,6 +58,11 @@ def page(html):
     return Page(html)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    leave_undrawn(monkeypatch, run_report)
+
+
 def test_headline_is_recomputed_from_the_record(finished, page):
     confusion = np.array(finished.test.confusion)
     right, count = confusion.trace(), confusion.sum()
@@ -151,14 +156,14 @@ def test_layers_and_pruning_are_the_records(finished, page):
     assert "Kernel weights of the selected epoch set to 0, validation split" in page.text
 
 
-def test_a_column_of_groups_only_where_there_are_groups(finished, tmp_path):
+def test_a_column_of_groups_only_where_there_are_groups(finished, tmp_path, undrawn):
     layers = [dataclasses.replace(layer, groups=None) for layer in finished.layers]
     page = write(make_record(**NOTHING | {"layers": tuple(layers)}), tmp_path)
     assert "Groups" not in page.text
     assert page.row("conv2")[4:8] == ["", "0", "0.01", "2.500"]
 
 
-def test_the_head_names_groups_and_recipe(tmp_path):
+def test_the_head_names_groups_and_recipe(tmp_path, undrawn):
     record = make_record(config=recipe("eva6", norm="gn", groups=2, l1=1e-5), **NOTHING)
     assert "norm gn, groups 2 · recipe eva6 · λ1 1e-5 · λ2" in write(record, tmp_path).text
 
@@ -238,7 +243,7 @@ def test_export_says_how_to_serve(page):
     assert "ab" * 32 in text
 
 
-def test_labels_and_messages_are_escaped(tmp_path):
+def test_labels_and_messages_are_escaped(tmp_path, undrawn):
     evil = "<script>alert('x')</script>"
     record = make_record(
         classes=2,
@@ -288,7 +293,7 @@ def test_running_and_empty_records_give_a_page(tmp_path):
     assert "The run failed After 0 of 8 epochs: no message was left." in text
 
 
-def test_smallest_run_one_epoch_two_classes_no_validation_no_mistake(tmp_path):
+def test_smallest_run_one_epoch_two_classes_no_validation_no_mistake(tmp_path, undrawn):
     history = make_history(1, watched=False)[1:]
     record = make_record(classes=2, errors=0, epochs=1, history=history, monitored="none", validation=None, pruned=())
     page = write(record, tmp_path)
@@ -318,7 +323,7 @@ def test_many_classes_and_coloured_images(tmp_path):
     assert not [attributes for _, attributes in page.tags if "ink" in attributes.get("class", "").split()]
 
 
-def test_without_pictures_no_image_is_on_the_page_or_in_the_folder(tmp_path):
+def test_without_pictures_no_image_is_on_the_page_or_in_the_folder(tmp_path, undrawn):
     record = make_record()
     record = dataclasses.replace(record, config=dataclasses.replace(record.config, pictures=False))
     page = Page(write_report(record, tmp_path, make_mistakes(record)[:0]).read_text())
@@ -330,7 +335,7 @@ def test_without_pictures_no_image_is_on_the_page_or_in_the_folder(tmp_path):
         write_report(record, tmp_path, make_mistakes(record))
 
 
-def test_only_strokes_on_black_are_drawn_as_ink(tmp_path):
+def test_only_strokes_on_black_are_drawn_as_ink(tmp_path, undrawn):
     record = make_record()
     own = dataclasses.replace(record, data=dataclasses.replace(record.data, name="photos@0123456789ab"))
     for one in (record, own):

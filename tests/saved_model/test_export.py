@@ -36,6 +36,8 @@ from kernorm.serving.tfserving import NotServed
 from kernorm.stats.scores import evaluate
 from kernorm.system import cli
 
+pytestmark = pytest.mark.usefixtures("small_net")
+
 LABELS = tuple("0123456789")
 SIGNATURES = ["classify", "serving_default", "serving_png", "serving_tf_examples"]
 TINY = TrainConfig(net="eva6", norm="ln", l2=0.0066, dropout=0.05, dataset="tiny", validation_size=30, batch_size=8)
@@ -83,7 +85,7 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, mnist_info, images):
+def made(small_net, tmp_path_factory, mnist_info, images):
     """One export of the main job's net: the model, its record, the export and the reloaded signatures."""
     config = TrainConfig(net="eva6", norm="ln", l2=0.0066, dropout=0.05, initializer="he_normal")
     model = trained(config, mnist_info)

@@ -23,6 +23,8 @@ from tests.builders import asked_here, candidate, easy_thresholds, make_record
 from tuner.config import SearchConfig
 from tuner.search import search
 
+pytestmark = pytest.mark.usefixtures("small_net")
+
 TINY = TrainConfig(net="eva6", train_size=400, validation_size=200, epochs=1, batch_size=50, report=False, push=True)
 
 

@@ -122,6 +122,7 @@ def test_a_folder_that_is_no_version_is_served_as_the_cards(tmp_path, images, mo
         assert len(found) == 15
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_is_told_at_once_with_the_reason(tmp_path, images, monkeypatch):
     """Without --max_num_load_retries=0 the server tries it again and again."""
     on_path(tmp_path, monkeypatch, f'exec {sys.executable} -m tests.serving_twin "$@"')

@@ -14,13 +14,15 @@ from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import REVISION
 from kernorm.studies import runner
 from kernorm.studies.ledger import DAMAGED, RECORDS, Ledger, Result
+from kernorm.studies.report import page
 from kernorm.study import PROG, StudyConfig, command, main, plan
 from kernorm.system import cli
-from tests.builders import Page, make_record
+from tests.builders import Page, leave_undrawn, make_record
 from tests.processes import Processes
 
 ARMS = """
 from kernorm.config import TrainConfig
+
 
 def tiny(**values):
     return TrainConfig(net="eva6", dataset="boxes", validation_size=32, epochs=2, batch_size=40, **values)
@@ -190,7 +192,8 @@ def fabricate(path, study="other", data=None, **changes):
     return ledger
 
 
-def test_a_run_that_another_study_has_trained_is_taken(tmp_path, boxes_cache, capsys):
+def test_a_run_that_another_study_has_trained_is_taken(tmp_path, boxes_cache, capsys, monkeypatch):
+    leave_undrawn(monkeypatch, page)
     path = write(tmp_path)
     theirs = fabricate(path).results
     assert run(path, "--dry-run") == 0

@@ -17,6 +17,8 @@ from kernorm.training.callbacks import RunLog
 from kernorm.training.checkpoint import variables_of
 from kernorm.training.optimizers import build_optimizer
 
+pytestmark = pytest.mark.usefixtures("small_net")
+
 EMA = 0.6
 
 

@@ -16,6 +16,8 @@ from kernorm.training import checkpoint
 from kernorm.training.optimizers import ScheduledSGD
 from kernorm.training.run import start_or_resume, train
 
+pytestmark = pytest.mark.usefixtures("small_net")
+
 NOTES = {"identity": {"seed": 3}, "history": [{"epoch": 1, "loss": 0.1 + 0.2}], "selected": 1}
 SCHEDULE = (np.linspace(0.1, 0.01, 9), np.full(9, 0.9))
 
