@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from kernorm.config import NormName, TrainConfig
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import Range, range_of
+from kernorm.reporting.format import concise
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
@@ -35,8 +36,6 @@ class Space:
 
     def described(self) -> list[tuple[str, str]]:
         """Returns a row a searched field: its name, and its values in words."""
-        from kernorm.reporting.format import concise  # NumPy, which --help does without
-
         rows = []
         for name in ("norm", "groups", "l1", "l2", "batch_size", "learning_rate"):
             value = getattr(self, name)

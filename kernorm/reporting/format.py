@@ -1,10 +1,11 @@
-"""Numbers, times and shares as reports write them."""
+"""Numbers, times and shares as reports write them.
+
+Imports no NumPy until it is asked for classes, so that `--help` answers at once.
+"""
 
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-
-from kernorm.stats.scores import class_accuracies, never_predicted
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 # Names that a sentence lists before it only counts.
@@ -53,6 +54,8 @@ def name_of(label: int, labels: Sequence[str]) -> str:
 
 def unpredicted(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> tuple[str, str] | None:
     """Says how many classes no image was taken for, and names them; None if there is no such class."""
+    from kernorm.stats.scores import never_predicted
+
     never = [name_of(label, labels) for label in never_predicted(confusion)]
     if not never:
         return None
@@ -63,6 +66,8 @@ def unpredicted(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> tu
 
 def worst_class(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     """Returns the name of the class with the least recall, the first of several."""
+    from kernorm.stats.scores import class_accuracies
+
     recalls = [1.0 if recall is None else recall for recall in class_accuracies(confusion)]
     return name_of(recalls.index(min(recalls)), labels)
 

@@ -79,8 +79,10 @@ def finished(config, data, model):
 
 @pytest.fixture(scope="module")
 def images():
-    """Patches of 7x7 pixels, so that the mean over the map differs from image to image."""
-    patches = np.random.default_rng(5).integers(0, 256, (150, 4, 4, 1), dtype=np.uint8)
+    """Patches of 7x7 pixels, dark or light, so that the mean over the map differs from image to image."""
+    generator = np.random.default_rng(5)
+    light = generator.uniform(0, 1, (150, 1, 1, 1)) ** 2
+    patches = (light * generator.integers(0, 256, (150, 4, 4, 1))).astype(np.uint8)
     return patches.repeat(7, axis=1).repeat(7, axis=2)
 
 

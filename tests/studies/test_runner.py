@@ -279,6 +279,7 @@ def ran_light(path, *words, **environment):
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_driver_of_a_study_imports_neither_keras_nor_tensorflow(tmp_path, boxes_cache):
     path = write(tmp_path)
     fabricate(path)
