@@ -29,7 +29,7 @@ class ConvertConfig:
     """
 
     path: tyro.conf.Positional[Path]
-    """The model: saved_models/<run id>/<version>."""
+    """The model: saved_models/<run id>/<version>, or saved_models/<run id> for its newest version."""
 
     format: tuple[FormatName, ...] = ("onnx", "openvino", "litert")
     """onnx (ONNX, opset 18), openvino (OpenVINO IR, float32), litert (LiteRT, once TensorFlow Lite)."""
@@ -43,8 +43,9 @@ def main(config: ConvertConfig) -> None:
     """Converts a model and prints the new files."""
     use_tensorflow_on_cpu()
     from kernorm.saved_model.formats import convert_all
+    from kernorm.saved_model.versions import model_of
 
-    for name, path in convert_all(config.path, config.format).items():
+    for name, path in convert_all(model_of(config.path), config.format).items():
         print(f"{name:8} {path}")
 
 

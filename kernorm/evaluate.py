@@ -29,13 +29,14 @@ class EvaluateConfig:
     """
 
     path: tyro.conf.Positional[Path]
-    """The model: saved_models/<run id>/<version>."""
+    """The model: saved_models/<run id>/<version>, or saved_models/<run id> for its newest version."""
 
     baseline: str | None = None
     """A model to compare with, on the same images: a path, or 'latest', the newest published one that was blessed."""
 
     thresholds: str | None = None
-    """What must hold: 'mnist', for models of that set, or a file in TFMA's form of EvalConfig. None: no blessing."""
+    """What must hold: 'mnist', for models of that set; bounds of the whole split, such as balanced_accuracy=0.9; or a
+    file in TFMA's form of EvalConfig. None: no blessing."""
 
     model: str = PUBLISHED
     """Name under which models are published, for --baseline latest."""
@@ -65,9 +66,11 @@ def main(config: EvaluateConfig) -> int:
     use_tensorflow_on_cpu()
     from kernorm.evaluation.evaluator import evaluate_model
     from kernorm.evaluation.result import format_evaluation
+    from kernorm.saved_model.versions import model_of
 
+    path = model_of(config.path)
     found = evaluate_model(
-        config.path,
+        path,
         baseline=config.baseline,
         published=config.saved_models_dir / config.model,
         thresholds=config.thresholds,
@@ -76,7 +79,7 @@ def main(config: EvaluateConfig) -> int:
         manual_dir=config.manual_dir,
         data_dir=config.data_dir,
     )
-    print("\n".join(format_evaluation(found, config.path)))
+    print("\n".join(format_evaluation(found, path)))
     return 1 if found.blessed is False else 0
 
 

@@ -41,7 +41,8 @@ class PredictConfig:
     """Of TF Serving: http://HOST:PORT/v1/models/NAME[/versions/N | /labels/L] for REST, HOST:PORT for gRPC."""
 
     model_path: Path | None = None
-    """A SavedModel here, saved_models/<name>/<version>, instead of a server."""
+    """A SavedModel here instead of a server: saved_models/<name>/<version>, or saved_models/<name> for its newest
+    version."""
 
     model: str = PUBLISHED
     """Name of the model, for gRPC."""
@@ -69,22 +70,24 @@ def main(config: PredictConfig) -> None:
     """Prints a line a file."""
     use_tensorflow_on_cpu(load=False)  # a server is asked by REST without it
     from kernorm.saved_model.card import read_labels
+    from kernorm.saved_model.versions import model_of
     from kernorm.serving.client import predict
 
     files = [_read(path) for path in config.images]
-    labels = read_labels(config.model_path) if config.model_path else []
+    path = config.model_path and model_of(config.model_path)
+    labels = read_labels(path) if path else []
     predictions = predict(
         files,
         endpoint=config.endpoint,
-        model_path=config.model_path,
+        model_path=path,
         model=config.model,
         batch_size=config.batch_size,
         retries=config.retries,
         timeout=config.timeout,
     )
-    for path, found in zip(config.images, predictions, strict=True):
+    for image, found in zip(config.images, predictions, strict=True):
         name = found.class_name or (labels[found.class_id] if labels else str(found.class_id))
-        print(f"{path}  {name}  {found.probability:.4f}")
+        print(f"{image}  {name}  {found.probability:.4f}")
 
 
 def _read(path: Path) -> bytes:

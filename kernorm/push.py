@@ -31,7 +31,8 @@ class PushConfig:
     """
 
     path: tyro.conf.Positional[Path | None] = None
-    """The model to publish: saved_models/<run id>/<version>, blessed by kernorm.evaluate."""
+    """The model to publish, blessed by kernorm.evaluate: saved_models/<run id>/<version>, or saved_models/<run id> for
+    its newest version."""
 
     model: str = PUBLISHED
     """Name of the published model: <saved_models_dir>/<model>/<version>/."""
@@ -81,6 +82,7 @@ def main(config: PushConfig) -> int:
         Refused: the model may not be published.
     """
     use_tensorflow_on_cpu(load=False)  # what is validated already needs no TensorFlow
+    from kernorm.saved_model.versions import model_of
     from kernorm.serving.endpoint import read_endpoint
     from kernorm.serving.listing import format_versions
     from kernorm.serving.registry import Registry
@@ -89,7 +91,7 @@ def main(config: PushConfig) -> int:
     if config.list:
         print("\n".join(format_versions(registry)) or f"nothing is published under {registry.base}")
     elif config.path:
-        print(registry.push(config.path))
+        print(registry.push(model_of(config.path)))
     elif config.label:
         wait = read_endpoint(config.wait, "--wait") if config.wait else None
         if not registry.label(*_label(config.label), wait=wait):

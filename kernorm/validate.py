@@ -30,7 +30,7 @@ class ValidateConfig:
     """
 
     path: tyro.conf.Positional[Path]
-    """The model: saved_models/<run id>/<version>."""
+    """The model: saved_models/<run id>/<version>, or saved_models/<run id> for its newest version."""
 
     data_dir: Path | None = None
     """Where tensorflow-datasets keeps its sets, for their record files. None: its default."""
@@ -43,9 +43,10 @@ class ValidateConfig:
 def main(config: ValidateConfig) -> int:
     """Validates a model and prints what came of each runtime; returns 1 if one of them failed."""
     use_tensorflow_on_cpu()
+    from kernorm.saved_model.versions import model_of
     from kernorm.serving.validation import INFRA_BLESSED, INFRA_NOT_BLESSED, format_validation, validate_model
 
-    found = validate_model(config.path, config.data_dir)
+    found = validate_model(model_of(config.path), config.data_dir)
     print("\n".join([*format_validation(found), INFRA_BLESSED if found.blessed else INFRA_NOT_BLESSED]))
     return 0 if found.blessed else 1
 

@@ -68,7 +68,7 @@ class Exported:
         """Evaluates the model on the test split; see `kernorm.evaluation.evaluator.evaluate_model`.
 
         Args:
-            thresholds: a data set's name such as mnist, or a file; None: no blessing.
+            thresholds: a data set's name such as mnist, bounds such as accuracy=0.9, or a file; None: no blessing.
             baseline: another exported model, or `latest`.
             robustness: measure accuracy on corrupted images too.
 

@@ -6,6 +6,7 @@ tensorflow-datasets writes. A file may have TFMA's names in camelCase or snake_c
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -55,10 +56,10 @@ def packaged_thresholds() -> dict[str, Path]:
 
 
 def read_thresholds(name: str | Path, labels: tuple[str, ...], dataset: str | None = None) -> tuple[Threshold, ...]:
-    """Reads thresholds: those of a data set that come with kernorm, by its name, or a file's.
+    """Reads thresholds: those of a data set that come with kernorm, by its name; bounds in a text; or a file's.
 
     Args:
-        name: of the set, or the file's path.
+        name: of the set; bounds of the whole split, such as accuracy=0.9,cross_entropy=0.5; or the file's path.
         labels: of the model's classes.
         dataset: the set of the model; None: any.
 
@@ -73,6 +74,8 @@ def read_thresholds(name: str | Path, labels: tuple[str, ...], dataset: str | No
             f"--thresholds {name} for a model of {dataset}",
             "Give a file of your own, in the form of TFMA's EvalConfig.",
         )
+    if not packaged and re.fullmatch(r"\w+=[^/]*", str(name)):
+        return tuple(_bound(part) for part in str(name).split(","))
     path = packaged or expanded(name)
     try:
         content = json.loads(path.read_bytes())
@@ -80,7 +83,7 @@ def read_thresholds(name: str | Path, labels: tuple[str, ...], dataset: str | No
         raise UsageError(
             "--thresholds takes a name or a file.",
             f"{path}: {os.strerror(error.errno or 0)}",
-            f"Give {' or '.join(packaged_thresholds())}, or a JSON file.",
+            f"Give {' or '.join(packaged_thresholds())}, a bound such as accuracy=0.9, or a JSON file.",
         ) from None
     except ValueError as error:
         raise UsageError("--thresholds takes JSON.", f"{path}: {error}", "Fix it.") from None
@@ -97,6 +100,24 @@ def read_thresholds(name: str | Path, labels: tuple[str, ...], dataset: str | No
             "A file of thresholds holds at least one.", f"{path} with none", "Remove --thresholds to measure."
         )
     return found
+
+
+def _bound(text: str) -> Threshold:
+    """Reads NAME=BOUND, of the whole split: the least of what is better high, the most of what is better low."""
+    metric, _, bound = text.partition("=")
+    if metric not in HIGHER_IS_BETTER:
+        raise UsageError(
+            "A threshold belongs to a known metric.", f"{metric!r} in --thresholds", nearest(metric, HIGHER_IS_BETTER)
+        )
+    try:
+        number = float(bound)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        rule = "A bound of --thresholds is a number of at least 0."
+        raise UsageError(rule, f"{text!r}", "Give for example balanced_accuracy=0.9.")
+    side: Literal["least", "most"] = "least" if HIGHER_IS_BETTER[metric] else "most"
+    return Threshold(metric=metric, slice=OVERALL, kind="value", side=side, bound=number)
 
 
 def _thresholds(config: dict[str, Any], labels: tuple[str, ...]) -> Iterator[Threshold]:

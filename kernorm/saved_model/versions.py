@@ -50,6 +50,12 @@ def versions(base: Path) -> list[int]:
     return sorted(number for path in base.iterdir() if (number := version_number(path.name)) is not None)
 
 
+def model_of(path: Path) -> Path:
+    """Returns the model that a path means: of a model's folder the newest version, else the path itself."""
+    numbers = [] if (path / "saved_model.pb").exists() else versions(path)
+    return path / str(numbers[-1]) if numbers else path
+
+
 def ignored_versions(base: Path) -> list[str]:
     """Returns names in a model's folder that are whole numbers, but no versions: leading zeros, or above 2^63 - 1."""
     if not base.is_dir():

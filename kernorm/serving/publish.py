@@ -28,7 +28,7 @@ def require_thresholds(dataset: str) -> str:
     raise UsageError(
         "--push compares with the thresholds that come with a set.",
         f"{dataset}, which has none",
-        "Remove it; then python -m kernorm.evaluate PATH --thresholds FILE, and python -m kernorm.push PATH.",
+        "Remove it; then python -m kernorm.evaluate PATH --thresholds accuracy=BOUND, and python -m kernorm.push PATH.",
     )
 
 

@@ -144,3 +144,29 @@ def test_thresholds_of_a_set_are_for_its_models():
 def test_refuses_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match=r"^--thresholds takes a name or a file\. Received: .*No such file"):
         read_thresholds(tmp_path / "none.json", LABELS)
+
+
+def test_bounds_of_the_whole_split_are_read_from_a_text():
+    found = read_thresholds("balanced_accuracy=0.9,cross_entropy=5e-1", ("a", "b"), "photos@0123456789ab")
+    assert found == (
+        Threshold(metric="balanced_accuracy", slice="overall", kind="value", side="least", bound=0.9),
+        Threshold(metric="cross_entropy", slice="overall", kind="value", side="most", bound=0.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "accurracy=0.9",
+            r"A threshold belongs to a known metric\. Received: 'accurracy' in --thresholds\. .*'accuracy'",
+        ),
+        ("accuracy=high", r"A bound of --thresholds is a number of at least 0\. Received: 'accuracy=high'"),
+        ("accuracy=-1", "number of at least 0"),
+        ("accuracy=nan", "number of at least 0"),
+        ("accuracy=0.9,", "known metric"),
+    ],
+)
+def test_refuses_bounds_that_are_none(text, message):
+    with pytest.raises(UsageError, match=message):
+        read_thresholds(text, ("a", "b"))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kernorm.errors import UsageError
-from kernorm.saved_model.versions import ignored_versions, new_version, remove_leftovers, versions
+from kernorm.saved_model.versions import ignored_versions, model_of, new_version, remove_leftovers, versions
 from kernorm.system.files import locked
 
 
@@ -163,3 +163,14 @@ def test_a_base_that_is_not_writable(tmp_path):
         if root:
             os.seteuid(0)
     assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_a_models_folder_means_its_newest_version(tmp_path):
+    for version in ("9", "10", "011"):
+        (tmp_path / "kernorm" / version).mkdir(parents=True)
+    assert model_of(tmp_path / "kernorm") == tmp_path / "kernorm" / "10"
+    assert model_of(tmp_path / "kernorm" / "9") == tmp_path / "kernorm" / "9"
+    # A model elsewhere, whatever lies in it, and what is not there, are themselves; whoever reads them says so.
+    (tmp_path / "kernorm" / "saved_model.pb").touch()
+    assert model_of(tmp_path / "kernorm") == tmp_path / "kernorm"
+    assert model_of(tmp_path / "none") == tmp_path / "none"
