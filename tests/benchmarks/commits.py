@@ -45,7 +45,8 @@ OWN = {"started", "seconds", "cpu_seconds", "environment", "openings", "export",
 def found(checkout: Path, norm: str, folder: Path) -> dict[str, Any]:
     """Returns weights, scores and signatures of a run that the checkout trains and exports in `folder`."""
     run(checkout, folder, "kernorm.train", f"--norm={norm}", *WORDS)
-    (run_folder,) = (folder / "reports" / "runs").iterdir()
+    (record,) = (folder / "reports" / "runs").glob("*/record.json")
+    run_folder = record.parent
     (card,) = (folder / "saved_models").glob("*/*/assets.extra/kernorm/model_card.json")
     record = {
         key: value for key, value in json.loads((run_folder / "record.json").read_text()).items() if key not in OWN

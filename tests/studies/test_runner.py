@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,12 +52,22 @@ def folder_of(path, name="mine"):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, boxes):
-    """A study of two arms and one that diverges, two seeds, that has run on two workers: its file and its process."""
+    """A study of two arms and one that diverges, two seeds, that has run on two workers: its file and its process.
+
+    Its page was read after the second run, and written once more then, by another process.
+    """
     path = write(tmp_path_factory.mktemp("study"), WILD)
     words = [sys.executable, "-m", "kernorm.study", path, f"--reports-dir={path.parent / 'reports'}", "--workers=2"]
-    with Processes() as start:
-        process = start(words, KERNORM_CACHE_DIR=str(boxes))
-        process.stdout_text, process.stderr_text = process.communicate()
+    told = []
+    with Processes() as start, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERNORM_CACHE_DIR", str(boxes))
+        process = start(words)
+        for line in process.stderr:
+            told.append(line)
+            if line.startswith("2/6"):  # the page that followed the first run is there
+                process.live = Page((folder_of(path) / "report.html").read_text())
+                process.written = run(path, "--report-only")
+        process.stdout_text, process.stderr_text = process.communicate()[0], "".join(told)
     return path, process
 
 
@@ -130,32 +141,23 @@ def test_more_seeds_extend_a_study_and_a_damaged_line_is_done_again(done, capfd,
     }
     # What was there has not been trained once more; what was damaged gave the same scores as in its first life.
     first = Ledger(folder_of(whole)).results
-    trained = {path.name for path in (tmp_path / "reports" / "runs").iterdir()}
+    trained = {path.parent.name for path in (tmp_path / "reports" / "runs").glob("*/record.json")}
     assert len(trained) == 3
     for run_id in set(first) & set(results):
         assert results[run_id].record.test == first[run_id].record.test
 
 
 @pytest.mark.slow
-def test_the_page_is_live_while_runs_are_under_way(tmp_path, boxes, boxes_cache, start):
-    path = write(tmp_path)
-    words = [sys.executable, "-m", "kernorm.study", path, f"--reports-dir={tmp_path / 'reports'}", "--workers=1"]
-    process = start(words, KERNORM_CACHE_DIR=str(boxes))
-    for line in process.stderr:
-        if line.startswith("2/4"):  # the page that followed the first run is there
-            break
-    shown = folder_of(path) / "report.html"
-    live = Page(shown.read_text())
-    assert "1 of 4 runs, ends about" in live.text
-    assert ("meta", {"http-equiv": "refresh", "content": "60"}) in live.tags
-    assert "Means so far." in live.text
-    assert run(path, "--report-only") == 0  # however far it is by now
-    process.stderr.read()
-    assert process.wait() == 0
-    found = Page(shown.read_text())
-    assert "Means so far." not in found.text
-    assert "http-equiv" not in shown.read_text()
-    assert [len(look["seeds"]) for look in json.loads((folder_of(path) / "design.json").read_text())["looks"]] == [2]
+def test_the_page_is_live_while_runs_are_under_way(done):
+    path, ran = done
+    assert re.search(r"[12] of 6 runs, ends about", ran.live.text)
+    assert ("meta", {"http-equiv": "refresh", "content": "60"}) in ran.live.tags
+    assert "Means so far." in ran.live.text
+    assert ran.written == 0  # however far it was by then
+    text = (folder_of(path) / "report.html").read_text()
+    assert "Means so far." not in Page(text).text
+    assert "http-equiv" not in text
+    assert [len(look["seeds"]) for look in json.loads((folder_of(path) / "design.json").read_text())["looks"]] == [3]
 
 
 @pytest.mark.slow
