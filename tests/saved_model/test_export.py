@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("small_net")
 
 LABELS = tuple("0123456789")
 SIGNATURES = ["classify", "serving_default", "serving_png", "serving_tf_examples"]
-TINY = TrainConfig(net="eva6", norm="ln", l2=0.0066, dropout=0.05, dataset="tiny", validation_size=30, batch_size=8)
+TINY = TrainConfig(net="eva4", norm="ln", l2=0.0066, dropout=0.05, dataset="tiny", validation_size=30, batch_size=8)
 
 
 def trained(config, data):

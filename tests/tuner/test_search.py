@@ -20,6 +20,7 @@ from tensorboard.util import tensor_util
 from kernorm import config as config_module
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
+from kernorm.evaluation.thresholds import packaged_thresholds
 from kernorm.parallel.factory import open_engine
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import REVISION, read_record
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:Deprecatio
 
 # How a search tells that a trial has ended.
 ENDED = re.compile(r"\d+/\d+  trial \d+ ")
+LIMITS = packaged_thresholds()["mnist"]
 
 
 def started(start, folder, boxes, *more):
@@ -80,7 +82,7 @@ def test_a_search_scores_its_trials_on_validation_with_the_test_split_shut(done)
 def test_the_page_is_live_while_trials_are_under_way(done):
     root, _ = done
     live, ended = (root / "live.html").read_text(), (search_folder(root) / "report.html").read_text()
-    assert re.search("[12] of 4 trials, ends about", re.sub(r"<[^>]+>", "", live))
+    assert re.search("[1-4] of 4 trials[,;] ", re.sub(r"<[^>]+>", "", live))
     assert 'http-equiv="refresh"' in live
     assert 'http-equiv="refresh"' not in ended
     assert "Confirmed on fresh seeds" in ended
@@ -112,6 +114,10 @@ def test_the_best_is_confirmed_on_fresh_seeds_and_exported(done):
 def test_the_exported_one_is_handed_over_to_be_published(done, boxes_cache, monkeypatch, capsys):
     root, _ = done
     monkeypatch.setattr("kernorm.evaluation.evaluator.ROBUSTNESS_IMAGES", 50)
+    assert main(search_words(root, "--report-only", "--push")) == 2
+    assert "--push compares with the thresholds that come with a set. Received: boxes" in capsys.readouterr().err
+    for module in ("kernorm.serving.publish", "kernorm.evaluation.thresholds"):
+        monkeypatch.setattr(f"{module}.packaged_thresholds", lambda: {"boxes": LIMITS})
     assert main(search_words(root, "--report-only", "--push")) == 1
     told = capsys.readouterr().err
     assert "not passed: accuracy overall" in told  # of one epoch on 600 images
