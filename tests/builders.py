@@ -14,10 +14,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kernorm.config import TrainConfig
+from kernorm.config import TrainConfig, to_json, without_auto
 from kernorm.datasets.cache import prepared_sha256
 from kernorm.nets.source import trust
 from kernorm.records.data import Data
+from kernorm.records.index import Line
 from kernorm.records.record import (
     REVISION,
     THRESHOLDS,
@@ -29,12 +30,13 @@ from kernorm.records.record import (
     Record,
     Watched,
     read_record,
+    write_record,
 )
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import UNHASHED, tree_sha256
 from kernorm.stats.scores import evaluate
 from kernorm.studies.definition import Study
-from kernorm.studies.ledger import Result
+from kernorm.studies.ledger import Ledger, Result
 
 COUNT = 1000
 
@@ -142,6 +144,48 @@ def make_record(classes=10, count=1000, errors=37, epochs=8, labels=None, **chan
     return Record(**(values | changes))
 
 
+def a_run_of(reports, seed=0, place="runs", settings=None, **changes):
+    """Writes a finished run's record into its folder; returns the record and the folder."""
+    values = {"norm": "gn", "l2": 0.01, "epochs": 8} | (settings or {})
+    config = TrainConfig(seed=seed, reports_dir=reports, **values)
+    record = make_record(config=config, **changes)
+    record = replace(record, run_id=record.config.run_id, started=f"2026-03-01T10:0{seed}:00+00:00")
+    folder = reports / place / record.run_id
+    folder.mkdir(parents=True)
+    write_record(record, folder / "record.json")
+    return record, folder
+
+
+def in_study(reports, record, name="s"):
+    """Adds a run to the records of a study; returns its folder."""
+    folder = reports / "studies" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"arm": "gn", "seed": record.config.seed, "run_id": record.config.run_id, "status": "finished"}
+    Ledger(folder).add(Result(**values, record=record))
+    return folder
+
+
+def a_line(run, accuracy=None, studies=(), **settings):
+    """A line of the index of runs."""
+    config = TrainConfig(**settings)
+    known = without_auto(to_json(config))
+    return Line(
+        run=run,
+        path=f"runs/{run}",
+        stamp=0,
+        status="finished" if accuracy else "diverged",
+        started=f"2026-03-0{run[-1]}T10:00:00+00:00",
+        settings={name: known[name] for name in config.identity},
+        data="5d",
+        revision=2,
+        accuracy=accuracy,
+        low=accuracy and accuracy - 0.002,
+        high=accuracy and accuracy + 0.001,
+        cross_entropy=accuracy and 0.0251,
+        studies=studies,
+    )
+
+
 def make_mistakes(record, channels=1, side=28):
     shown = min(25, len(record.test.mistakes)) if record.test else 0
     return np.random.default_rng(0).integers(0, 256, (shown, side, side, channels)).astype(np.uint8)
@@ -210,9 +254,9 @@ def some_results(study, errors=ERRORS, **changes):
 
 def leave_undrawn(patch, module):
     """Saves the time of a module's drawings, which others look at."""
-    from kernorm.reporting import figures, page
+    from kernorm.reporting import figures
 
-    patch.setattr(page, "draw_svg", lambda panel: figures.Drawing(panel.name, []))
+    patch.setattr(figures, "draw_svg", lambda panel: figures.Drawing(panel.name, []))
     patch.setattr(module, "to_png", lambda panels, *_: b"".join(panel.name.encode() for panel in panels))
 
 

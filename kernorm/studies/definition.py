@@ -26,6 +26,7 @@ from kernorm.limits import seconds_of, whole_number
 from kernorm.nets.source import with_net
 from kernorm.studies.choices import AUTO, margin_of, primary, targets_of_text
 from kernorm.studies.published import Published, Statement
+from kernorm.training.tracking import Membership
 
 if TYPE_CHECKING:
     from kernorm.studies.rates import Rates
@@ -42,6 +43,7 @@ class Planned:
     arm: str
     seed: int
     config: TrainConfig
+    member: Membership | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,7 @@ class Study:
     Attributes:
         text: the file's docstring; its first paragraph is the question.
         seeds: are added to each arm's own seed.
+        chosen: of runs that were chosen afterwards, the seeds of each arm by what they are compared by; else empty.
         counts: how many of the seeds an arm has, where that is not all of them.
         metric: the primary one, which alone has verdicts; or auto.
         margin: what counts as no difference of it; or auto.
@@ -71,6 +74,7 @@ class Study:
     published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
     statements: tuple[Statement, ...] = ()
     file: str = ""
+    chosen: Mapping[str, Mapping[int, int]] = dataclasses.field(default_factory=dict)
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     metric: str = AUTO
     margin: float | Literal["auto"] = AUTO
@@ -80,7 +84,7 @@ class Study:
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Returns the seeds of an arm."""
-        return self.seeds[: self.counts.get(arm, len(self.seeds))]
+        return tuple(self.chosen[arm]) if self.chosen else self.seeds[: self.counts.get(arm, len(self.seeds))]
 
     @property
     def question(self) -> str:
@@ -89,11 +93,13 @@ class Study:
 
     def runs(self) -> list[Planned]:
         """Returns every run, seed by seed, so that a study that is interrupted has compared all arms so far."""
+        member = Membership(study=self.name, arm="", question=self.question)
         return [
-            Planned(arm=arm, seed=seed, config=replace(config, seed=config.seed + seed))
+            Planned(arm=arm, seed=seed, config=replace(config, seed=own), member=replace(member, arm=arm))
             for seed in self.seeds
             for arm, config in self.arms.items()
             if seed in self.seeds_of(arm)
+            for own in [self.chosen[arm][seed] if self.chosen else config.seed + seed]
         ]
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from kernorm.config import TrainConfig
@@ -25,6 +24,7 @@ from kernorm.studies.wording import (
     score,
     unit,
 )
+from kernorm.system.terminal import table_console
 
 # CPU-milliseconds of training an image of PIXELS and of a step, measured on one thread with batch normalization, and
 # CPU-seconds of what surrounds the epochs of a run.
@@ -76,7 +76,7 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
             f"{len(study.seeds) - left}/{len(study.seeds)}",
             "?" if (seconds := cost(config)) is None else f"{seconds / 60:.1f}",
         )
-    console = _console()
+    console = table_console()
     console.print(study.question + "\n", markup=False)
     console.print(table)
     print(f"\n{len(missing)} of {len(study.runs())} runs to do, {_time(_costs(missing), workers)}")
@@ -132,20 +132,22 @@ def show_verdicts(summary: StudySummary) -> None:
     label = METRICS[summary.metric].label + (", %" if METRICS[summary.metric].in_percent else "")
     for name in ("n", label, "difference"):
         table.add_column(name, justify="right")
-    table.add_column("interval that decides")
-    table.add_column("verdict", overflow="fold")
+    table.add_column("95 % interval" if summary.chosen else "interval that decides")
+    table.add_column("" if summary.chosen else "verdict", overflow="fold")
     for arm in summary.arms:
         table.add_row(
             arm.name,
             str(len(arm.seeds)),
             _score(arm, summary.metric),
             _difference(arm, summary.metric),
-            decided_interval(arm.decided, summary.metric) if arm.decided and arm.decided.alpha is not None else "–",
+            _interval(arm, summary),
             _verdict(arm),
         )
-    _console().print(table)
+    table_console().print(table)
     if any(arm.scores for arm in summary.arms):
         print(f"± {plus_minus(summary)}.")
+    if summary.chosen:
+        print("Chosen afterwards: no verdict, no p; intervals are not corrected for the number of arms.")
     if summary.provisional:
         print(f"{summary.missing:,} runs are missing; verdicts follow once all have ended.")
     for arm in summary.arms:
@@ -164,15 +166,19 @@ def _difference(arm: ArmSummary, metric: str) -> str:
     return unit(found.difference, metric) if found and found.difference is not None else "–"
 
 
+def _interval(arm: ArmSummary, summary: StudySummary) -> str:
+    """Returns the interval of a difference: the one that decided; of runs chosen afterwards a plain one."""
+    if arm.decided and arm.decided.alpha is not None:
+        return decided_interval(arm.decided, summary.metric)
+    found = compared(arm, summary.metric)
+    if not (summary.chosen and found and found.interval):
+        return "–"
+    return " to ".join(unit(end, summary.metric) for end in found.interval)
+
+
 def _verdict(arm: ArmSummary) -> str:
     troubles = ", ".join(f"{count} {state}" for state, count in arm.states.items() if state != "finished" and count)
     rate = failure_rate(arm) if arm.failures.collapsed else ""
     words = arm.decided.sentence if arm.decided else "baseline" if arm.baseline is None else ""
     selected = "on the last epoch" if arm.last and arm.decided else ""
     return "; ".join(part for part in (words, selected, rate, troubles) if part)
-
-
-def _console() -> Console:
-    """A table must not be folded into a pipe's 80 columns."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=300)
