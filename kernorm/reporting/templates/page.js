@@ -18,7 +18,8 @@
   const tell = (text, x, y) => {
     Object.assign(tip, { textContent: text, hidden: false });
     tip.style.left = clip(x + 12, 8, innerWidth - tip.offsetWidth - 8) + "px";
-    tip.style.top = (y + tip.offsetHeight + 24 > innerHeight ? y - tip.offsetHeight - 12 : y + 16) + "px";
+    const below = y + tip.offsetHeight + 24 > innerHeight ? y - tip.offsetHeight - 12 : y + 16;
+    tip.style.top = clip(below, 8, innerHeight - tip.offsetHeight - 8) + "px";
   };
   const quiet = () => {
     tip.hidden = true;
@@ -54,16 +55,18 @@
   }, [1 / 0])[1];
   all("svg[data-chart]").filter((svg) => charts[svg.dataset.chart]).forEach((svg) => {
     const points = () => pointsOf(svg.dataset.chart);
-    const show = (point) => {
+    const show = (point, byKey) => {
       quiet();
       if (!point) return;
       svg.now = point;
       svg.append(dot);
       Object.entries({ cx: point.x, cy: point.y, r: 4 }).forEach((pair) => dot.setAttribute(...pair));
       if (point.arm != null) svg.dataset.hot = point.arm;
+      if (byKey) dot.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
       const { x, y } = dot.getBoundingClientRect();
       tell(point.text, x, y);
     };
+    const here = (found) => (found.includes(svg.now) ? svg.now : found[0]);
     const at = ({ clientX, clientY }) => {
       const { x, y } = new DOMPoint(clientX, clientY).matrixTransform(svg.getScreenCTM().inverse());
       show(nearest(points(), x, y));
@@ -73,16 +76,17 @@
     on("pointermove", (event) => event.pointerType == "mouse" && at(event));
     on("pointerleave", (event) => event.pointerType == "mouse" && quiet());
     on("click", (event) => (at(event), event.stopPropagation()));
+    on("focus", () => svg.matches(":focus-visible") && show(here(points()), true));
     on("blur", quiet);
     on("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], turn = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-      const found = points(), here = found.includes(svg.now) ? svg.now : found[0];
-      if (!here || !step && !turn) return;
+      const found = points(), now = here(found);
+      if (!now || !step && !turn) return;
       event.preventDefault();
       const lines = [...new Set(found.map(({ number }) => number))];
-      const next = lines.at((lines.indexOf(here.number) + turn) % lines.length);
-      show(turn ? nearest(found.filter(({ number }) => number == next), here.x, here.y)
-        : found[clip(found.indexOf(here) + step, 0, found.length - 1)]);
+      const next = lines.at((lines.indexOf(now.number) + turn) % lines.length);
+      show(turn ? nearest(found.filter(({ number }) => number == next), now.x, now.y)
+        : found[clip(found.indexOf(now) + step, 0, found.length - 1)], true);
     });
   });
   document.addEventListener("click", ({ target, clientX, clientY }) => {
@@ -100,7 +104,7 @@
   const apply = () => {
     const gone = [...hidden].map((arm) => `[data-arm="${arm}"]`);
     reduced.forEach((table) => same(table).forEach((is, at) => is && gone.push(`#${table.id} tr>:nth-child(${at + 1})`)));
-    rules.textContent = `${gone.join() || "_"}{display:none}`
+    rules.textContent = `${gone.join() || "_"}{display:none!important}`
       + arms.map((_, arm) => `[data-hot="${arm}"] [data-arm]:not([data-arm="${arm}"]){opacity:.15}`).join("");
     store[place] = [...hidden];
   };
@@ -150,9 +154,9 @@
   const quoted = (text) => `"${text.replace(/"/g, '""')}"`;
   const marks = {
     "±": "$\\pm$", "−": "$-$", "λ": "$\\lambda$", "Σ": "$\\Sigma$", "→": "$\\to$", "‖": "$\\|$", "²": "$^2$", "₂": "$_2$",
-    "·": "$\\cdot$", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$", "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}",
+    "·": "$\\cdot$", "-": "-{}", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$", "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}",
   };
-  const tex = (text) => text.replace(/[&%$#_{}±−λΣ→‖²₂·–<>|\\^~]/g, (mark) => marks[mark] || "\\" + mark);
+  const tex = (text) => text.replace(/-(?=-)|[&%$#_{}±−λΣ→‖²₂·–<>|\\^~]/g, (mark) => marks[mark] || "\\" + mark);
   const forms = {
     CSV: (rows) => rows.map((row) => row.map(quoted).join() + "\n").join(""),
     LaTeX: ([head, ...rows], sides) => [`\\begin{tabular}{${sides}}\n\\toprule`, head, "\\midrule", ...rows, "\\bottomrule\n\\end{tabular}\n"]
@@ -161,18 +165,23 @@
   const copy = async (what) => {
     try {
       await navigator.clipboard.writeText(what);
+      return true;
     } catch {
-      const area = document.body.appendChild(make("textarea", { value: what }));
+      const area = document.body.appendChild(make("textarea", { value: what, readOnly: true }));
+      area.style.cssText = "position:fixed;top:0";
       area.select();
-      document.execCommand("copy");
+      const done = document.execCommand("copy");
       area.remove();
+      return done;
     }
   };
-  const copier = (table, form) => button("Copy " + form, ({ target }) => {
+  const copier = (table, form) => button("Copy " + form, async ({ target }) => {
     const leave = reduced.has(table) ? same(table) : [];
     const rows = rowsOf(table).map((row) => [...row.cells].filter((_, at) => !leave[at]));
-    copy(forms[form](rows.map((row) => row.map(text)), rows[0].map((cell) => (cell.matches(".text") ? "l" : "r")).join("")));
-    target.textContent = "Copied " + form;
+    const sides = rows[0].map((cell) => (cell.matches(".text") ? "l" : "r")).join("");
+    const done = await copy(forms[form](rows.map((row) => row.map(text)), sides));
+    target.textContent = done ? "Copied " + form : "The browser refuses to copy";
+    target.focus();
   });
   all(".scroll>table").filter((table) => table.tHead && table.tBodies[0].rows.length > 1).forEach((table, number) => {
     const first = [...table.tBodies[0].rows], only = make("input", { type: "checkbox" });
