@@ -67,7 +67,7 @@ class Browser:
     """Chromium with one page at a time."""
 
     def __init__(self, driver):
-        self.driver = driver
+        self.driver, self.scripted = driver, True
 
     def open(self, path, width=1280, dark=False):
         theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
@@ -77,7 +77,17 @@ class Browser:
         # What pages before have kept in this tab.
         self.run("try { sessionStorage.clear() } catch {}")
         self.driver.get(f"file://{Path(path).resolve()}")
+        return self.ready()
+
+    def ready(self):
+        """Waits until the script of the page has done its work."""
+        if self.scripted:
+            self.wait(lambda: self.all(".tip"), "the script of the page")
         return self
+
+    def reload(self):
+        self.driver.refresh()
+        return self.ready()
 
     def run(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
@@ -165,9 +175,11 @@ class Browser:
     @contextlib.contextmanager
     def without_script(self):
         self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        self.scripted = False
         try:
             yield self
         finally:
+            self.scripted = True
             self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 

@@ -1,7 +1,9 @@
 // What a page can do beyond being read: points of charts that speak, arms that are hidden, tables that sort and copy.
 // Templates need nothing for it: without this script, or without JavaScript, the page is complete.
-(() => {
-  const { arms = [], values = {}, charts = {} } = JSON.parse(document.getElementById("data").textContent);
+(async () => {
+  const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (letter) => letter.charCodeAt());
+  const whole = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const { arms = [], values = {}, charts = {} } = await new Response(whole).json();
   const all = (selector, from = document) => [...from.querySelectorAll(selector)];
   const make = (tag, given, ...inside) => {
     const made = Object.assign(document.createElement(tag), given);
@@ -30,9 +32,11 @@
   // Points of charts: lines over epochs by the page's tables, others by their own words.
   const scales = [(v) => v, Math.log10, (v) => -Math.log10(Math.max(1.001 - v, 1e-9))];
   const written = (v, { f, d }) => (d == null ? String(+v.toPrecision(3)) : (v * f).toFixed(d)).replace("-", "−");
+  // Whole numbers are kept as steps from the one before.
+  const summed = (steps, sum = 0) => steps.map((step) => (step == null ? step : (sum += step)));
   const line = ({ b, x, y }, [arm, key], number) => {
-    const measure = values[key], { n, q, r = 1 / 0, u } = measure;
-    const [first, means = [], halves = []] = measure.y[arm ?? 0] || [];
+    const measure = values[key], { n, q, r = 1 / 0, u, d } = measure, [first, ...columns] = measure.y[arm ?? 0] || [];
+    const [means = [], halves = []] = d == null ? columns : columns.map((steps) => summed(steps));
     return means.flatMap((whole, at) => {
       if (whole == null) return [];
       const v = whole / q, half = halves[at] / q, ends = [v - half, v + half].map((end) => clip(end, 0, r));
