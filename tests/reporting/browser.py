@@ -10,11 +10,16 @@ import pytest
 # Seconds in which a condition comes true, on a machine that does much else.
 PATIENCE = 120
 
-# Texts of charts: how large they are on the screen, how far they stick out, which lie over each other, in pixels.
-# A text is its line's box, turned as the text is; two boxes overlap by the least way that parts them.
-TEXTS = """
+# Texts of charts: how large they are on the screen, how far they stick out, which lie over each other, in pixels, and
+# which have little contrast (WCAG 2). A text is its line's box, turned as the text is; two boxes overlap by the least
+# way that parts them.
+TEXTS = r"""
 document.querySelectorAll("details").forEach((details) => (details.open = true));
-const found = { texts: 0, smallest: Infinity, outside: [], overlapping: [] };
+const found = { texts: 0, smallest: Infinity, outside: [], overlapping: [], faint: [] };
+const light = (colour) => colour.match(/[\d.]+/g).slice(0, 3)
+  .map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+found.paper = light(getComputedStyle(document.querySelector(".card")).backgroundColor);
 const corners = ({ x, y, width, height }, m) => [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
   .map(([x, y]) => [m.a * x + m.c * y + m.e, m.b * x + m.d * y + m.f]);
 const shared = (box, other) => Math.min(...[box, other].flatMap((one) => [0, 1].map((side) => {
@@ -33,6 +38,9 @@ for (const svg of document.querySelectorAll("svg")) {
     found.texts += 1;
     found.smallest = Math.min(found.smallest, size);
     const out = Math.max(frame.left - left, right - frame.right, frame.top - top, bottom - frame.bottom);
+    const ink = light(getComputedStyle(text).fill), [least, most] = [ink, found.paper].sort((a, b) => a - b);
+    const faint = svg.dataset.chart != "confusion" && (most + 0.05) / (least + 0.05) < 4.5;
+    if (faint) found.faint.push([svg.dataset.chart, words]);
     if (out > 1) found.outside.push([svg.dataset.chart, words, out]);
     for (const [other, others] of seen) {
       const deep = shared(box, other);

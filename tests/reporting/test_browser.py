@@ -453,18 +453,21 @@ def test_no_text_of_a_chart_is_small_outside_or_over_another_one(browser, page, 
     kind = request.node.callspec.params["page"]
     assert found["texts"] > 50 or kind == "evaluation"  # which has no chart
     assert kind == "evaluation" or found["smallest"] >= 11
-    assert (found["overlapping"], found["outside"]) == ([], [])
+    assert (found["overlapping"], found["outside"], found["faint"]) == ([], [], [])
+    assert (found["paper"] < 0.1) is dark
     assert found["width"] == width
 
 
 def test_a_phone_shows_mean_difference_and_verdict(browser, many):
     page = browser.open(many, 390)
-    right = page.run(
-        "return [...document.querySelectorAll('#results thead th')].slice(0, 4)"
-        ".map((head) => head.getBoundingClientRect().right)"
+    over = page.run(
+        "const box = document.querySelector('#results .tabs .scroll').getBoundingClientRect();"
+        "const cells = document.querySelectorAll('#results .tabs table tr > :nth-child(-n + 4)');"
+        "return [...cells].flatMap((cell) => [cell, ...cell.children])"
+        ".map((part) => part.getBoundingClientRect().right - box.right)"
     )
     assert page.texts("#results thead th")[1:4] == ["Mean ± 95 %", "Difference", "Verdict"]
-    assert max(right) <= 390
+    assert max(over) <= 0
 
 
 def test_without_script_a_page_shows_the_same_tables(browser, page):
