@@ -229,6 +229,12 @@ def test_keys_go_along_a_line_and_to_the_next(browser, study):
         page.says(said)
 
 
+def test_keys_begin_with_the_arm_that_a_chart_is_of(browser, many):
+    page = browser.open(many)
+    page.tab_to('svg[data-chart="accuracy-6"]')
+    page.says(f"{re.escape(list(MANY)[6])}, epoch 1: .*")
+
+
 def test_what_is_said_stays_on_the_screen_of_a_phone(browser, many):
     page = browser.open(many, 390)
     for chart in page.all("svg[data-chart]")[:6]:
@@ -241,6 +247,8 @@ def test_what_is_said_stays_on_the_screen_of_a_phone(browser, many):
             )
             assert 0 <= left < right <= 390
             assert 0 <= top < bottom <= 900
+            # The ring of the focus is for keys.
+            assert page.run("return getComputedStyle(document.activeElement).outlineStyle") == "none"
 
 
 def test_a_trial_of_a_search_says_its_settings_and_score(browser, search):

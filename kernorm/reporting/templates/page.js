@@ -70,7 +70,9 @@
       const { x, y } = dot.getBoundingClientRect();
       tell(point.text, x, y);
     };
-    const here = (found) => (found.includes(svg.now) ? svg.now : found[0]);
+    // The keys begin with the arm that a chart is of, where it is of one.
+    const own = svg.closest("[data-arm]")?.dataset.arm;
+    const here = (found) => (found.includes(svg.now) ? svg.now : found.find(({ arm }) => arm == own) || found[0]);
     const at = ({ clientX, clientY }) => {
       const { x, y } = new DOMPoint(clientX, clientY).matrixTransform(svg.getScreenCTM().inverse());
       show(nearest(points(), x, y));
