@@ -252,6 +252,35 @@ def some_results(study, errors=ERRORS, **changes):
     return found
 
 
+def a_trial(number, score, settings):
+    """A trial of a search that has ended."""
+    from tuner.trials import Repeat, Trial
+
+    repeat = Repeat(seed=0, run_id=f"run {number}", cross_entropy=score, accuracy=0.98, seconds=9.0, cpu_seconds=8.0)
+    return Trial(
+        number=number,
+        trial_id=f"{number:04}",
+        values=dict(settings),
+        settings=settings,
+        status="completed",
+        epochs=4,
+        new_epochs=4,
+        score=score,
+        repeats=(repeat,),
+        ended=60.0 * (number + 1),
+    )
+
+
+def summary_of(arms, errors, baseline):
+    """The summary of a study of arms, each a norm, against one of them."""
+    from kernorm.studies.analysis import analyse
+
+    study = a_study(
+        {arm: TrainConfig(norm=norm) for arm, norm in arms.items()}, baselines=dict.fromkeys(arms, baseline)
+    )
+    return analyse(study, some_results(study, errors))
+
+
 def leave_undrawn(patch, module):
     """Saves the time of a module's drawings, which others look at."""
     from kernorm.reporting import figures

@@ -138,7 +138,7 @@ def coordinates(space: Space, trials: Sequence[Trial]) -> Panel:
             axes.axvline(place, color=PALETTE["line"], linewidth=1)
             for height, text in _ticks(space, name):
                 axes.text(
-                    place + 0.03,
+                    place + 0.06,
                     height,
                     text,
                     fontsize=LETTERS,
@@ -152,7 +152,7 @@ def coordinates(space: Space, trials: Sequence[Trial]) -> Panel:
         axes.grid(visible=False)
         _bar(figure, axes, norm)
 
-    size = (max(WIDTH, 1.3 + 1.1 * len(names)), 3.6)
+    size = (max(WIDTH, 1.3 + 0.75 * len(names)), 3.6)
     return Panel("coordinates", "Where the good trials lie", "A line a trial; blue is better.", size, draw)
 
 

@@ -33,7 +33,7 @@ class Measure:
         label: what it is called.
         unit: behind a value.
         factor: of the value in that unit.
-        digits: decimals; None: four digits that count.
+        digits: decimals; None: three digits that count.
         most: the greatest value possible; the least is 0 where there is one.
     """
 
@@ -58,12 +58,25 @@ class Measure:
         place = {epoch: at for at, epoch in enumerate(epochs)}
         listed = [place.get(epoch) for epoch in range(epochs[0], epochs[-1] + 1)]
         columns = [values, halves] if len(halves) else [values]
-        return [epochs[0], *([None if at is None else self._whole(some[at]) for at in listed] for some in columns)]
+        wholes = ([None if at is None else self._whole(some[at]) for at in listed] for some in columns)
+        return [epochs[0], *(wholes if self.digits is None else map(_steps, wholes))]
 
     def _whole(self, value: float) -> float | int | None:
         if not np.isfinite(value):
             return None
-        return float(f"{value:.4g}") if self.digits is None else round(value * self._parts)
+        if self.digits is not None:
+            return round(value * self._parts)
+        short = float(f"{value:.3g}")
+        return int(short) if short.is_integer() else short
+
+
+def _steps(values: Iterable[float | None]) -> list[float | None]:
+    """Returns each value less the known one before it, which is shorter."""
+    steps, last = [], 0.0
+    for value in values:
+        steps.append(None if value is None else value - last)
+        last = last if value is None else value
+    return steps
 
 
 @dataclass

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -79,7 +80,7 @@ def page_data(
     measures: Mapping[str, Any] | None = None,
     charts: Charts | None = None,
 ) -> Markup:
-    """Returns what the script of a page knows, as JSON that is safe inside a `<script>` element.
+    """Returns what the script of a page knows: JSON, compressed to a third, as text for a `<script>` element.
 
     Args:
         arms: names of what can be hidden, with a colour of PALETTE each; their place is what `hover.of_arm` takes.
@@ -93,14 +94,22 @@ def page_data(
         "values": {name: table for name, table in (measures or {}).items() if name in used},
         "charts": points,
     }
-    return Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return Markup(base64.b64encode(zlib.compress(text.encode(), 9)).decode())
+
+
+# Texts and patterns of the script, which stay, and signs with the spaces around them.
+_SIGNS = re.compile(
+    r'"(?:\\.|[^"\\])*"|`[^`]*`|(?<=\()/(?:\\.|\[(?:\\.|[^]\\])*]|[^/\\])+/|\s*([-=+*/%<>&|?:;,(){}[\]!])\s*'
+)
 
 
 def _script() -> Markup:
-    """Returns the script of pages without comments and indentation."""
+    """Returns the script of pages without comments and spaces that it can do without."""
     text = (resources.files("kernorm.reporting") / "templates" / "page.js").read_text(encoding="utf-8")
     lines = (line.strip() for line in text.splitlines())
-    return Markup("\n".join(line for line in lines if line and not line.startswith("//")))
+    text = "\n".join(line for line in lines if not line.startswith("//"))
+    return Markup(_SIGNS.sub(lambda found: found[1] or found[0], text))
 
 
 def mistakes_as_uris(images: Iterable[NDArray[np.uint8]]) -> list[str]:
@@ -120,7 +129,9 @@ def _code(text: str) -> Markup:
 
 def _setting(value: object) -> str:
     if isinstance(value, tuple):
-        return " ".join(map(str, value)) or "none"
+        return " ".join(map(_setting, value)) or "none"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0").replace("e-0", "e-")
     return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
 
 

@@ -45,7 +45,18 @@ class SmallSvg:
         return f'<svg xmlns="http://www.w3.org/2000/svg"{head}>{self._inside(root)}</svg>'
 
     def _inside(self, element: ElementTree.Element) -> str:
-        return "".join(map(self._element, element))
+        parts: list[str] = []
+        before = None
+        for child in element:
+            written, arm = self._element(child), ARM.fullmatch(child.get("id", ""))
+            head = f'<g data-arm="{arm[1]}">' if arm else None
+            if head and head == before and written.startswith(head):
+                # What follows of the same arm, into one group.
+                parts[-1] = parts[-1].removesuffix("</g>") + written.removeprefix(head)
+            elif written:
+                parts.append(written)
+                before = head if head and written.startswith(head) else None
+        return "".join(parts)
 
     def _element(self, element: ElementTree.Element) -> str:
         tag = element.tag.rpartition("}")[2]

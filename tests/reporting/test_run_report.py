@@ -526,7 +526,7 @@ def test_command_names_only_what_differs_and_the_backend():
 
 def test_settings_that_differ_come_first(page):
     differing = [row for row in page.rows if len(row) == 3 and row[0] in ("norm", "l2", "epochs")]
-    assert differing == [["norm", "ln", "bn"], ["l2", "0.01", "0.0"]]
+    assert differing == [["norm", "ln", "bn"], ["l2", "0.01", "0"]]
     assert "Settings that differ from the defaults: 2" in page.text
     settings = len(dataclasses.fields(TrainConfig)) - 2  # an own net, whose text has its own place
     assert f"All {settings} settings" in page.text

@@ -18,11 +18,15 @@ def test_what_belongs_to_an_arm_is_marked():
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], "o-", color=PALETTE["blue"], gid=of_arm(3))
         axes.fill_between([0, 1], [0, 1], [1, 2], color=PALETTE["blue"], gid=of_arm(3))
-        axes.plot([0, 1], [1, 0])
+        axes.plot([0, 1], [1, 0], color=PALETTE["green"])
+        axes.plot([0, 1], [1, 1], color=PALETTE["blue"], gid=of_arm(3))
 
+    # What is drawn in turn of one arm lies in one group: the area, the line and its two markers, and a line on top.
     groups = drawn(draw).findall(".//*[@data-arm='3']")
-    assert len(groups) == 2
-    assert all(group.findall(f".//{SVG}path") or group.findall(f".//{SVG}use") for group in groups)
+    kinds = ["path", "use"]
+    assert [[len(group.findall(f".//{SVG}{kind}")) for kind in kinds] for group in groups] == [[3, 3], [1, 0]]
+    (other,) = [one for one in drawn(draw).iter(f"{SVG}path") if "var(--green)" in one.get("style", "")]
+    assert all(other not in group.iter() for group in groups)
 
 
 def test_references_arrive_and_nothing_else_has_an_id():

@@ -5,39 +5,15 @@ from dataclasses import replace
 import pytest
 
 from kernorm.config import TrainConfig
-from kernorm.studies.analysis import analyse
 from kernorm.studies.wording import decided_interval, score, signed
-from tests.builders import Page, a_study, leave_undrawn, some_results
+from tests.builders import Page, a_trial, leave_undrawn, summary_of
 from tuner import report
 from tuner.config import SearchConfig
 from tuner.confirm import DEFAULT, FOUND, Arm, Confirmed, final_arms
 from tuner.report import write_search_report
-from tuner.trials import Repeat, Trial, Trials
+from tuner.trials import Trials
 
 SETTINGS = ({"l1": 0.0, "l2": 1e-6, "batch_size": 64}, {"l1": 1.23e-5, "l2": 0.0, "batch_size": 16})
-
-
-def a_trial(number, score):
-    repeat = Repeat(seed=0, run_id=f"run {number}", cross_entropy=score, accuracy=0.98, seconds=9.0, cpu_seconds=8.0)
-    return Trial(
-        number=number,
-        trial_id=f"{number:04}",
-        values=dict(SETTINGS[number]),
-        settings=SETTINGS[number],
-        status="completed",
-        epochs=4,
-        new_epochs=4,
-        score=score,
-        repeats=(repeat,),
-        ended=60.0 * (number + 1),
-    )
-
-
-def summary_of(arms, errors, baseline):
-    study = a_study(
-        {arm: TrainConfig(norm=norm) for arm, norm in arms.items()}, baselines=dict.fromkeys(arms, baseline)
-    )
-    return analyse(study, some_results(study, errors))
 
 
 @pytest.fixture
@@ -48,7 +24,7 @@ def page(tmp_path, monkeypatch):
     config.folder.mkdir(parents=True)
     trials = Trials(config.folder)
     for number, value in enumerate((0.05, 0.04)):
-        trials.add(a_trial(number, value))
+        trials.add(a_trial(number, value, SETTINGS[number]))
     best = trials.best()[0]
     errors = {"trial 2": (30, 31, 33), "no penalty": (20, 22, 21)}
     study = summary_of({"trial 2": "ln", "no penalty": "bn"}, errors, "no penalty")

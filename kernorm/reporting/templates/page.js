@@ -1,7 +1,9 @@
 // What a page can do beyond being read: points of charts that speak, arms that are hidden, tables that sort and copy.
 // Templates need nothing for it: without this script, or without JavaScript, the page is complete.
-(() => {
-  const { arms = [], values = {}, charts = {} } = JSON.parse(document.getElementById("data").textContent);
+(async () => {
+  const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (letter) => letter.charCodeAt());
+  const whole = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const { arms = [], values = {}, charts = {} } = await new Response(whole).json();
   const all = (selector, from = document) => [...from.querySelectorAll(selector)];
   const make = (tag, given, ...inside) => {
     const made = Object.assign(document.createElement(tag), given);
@@ -18,7 +20,8 @@
   const tell = (text, x, y) => {
     Object.assign(tip, { textContent: text, hidden: false });
     tip.style.left = clip(x + 12, 8, innerWidth - tip.offsetWidth - 8) + "px";
-    tip.style.top = (y + tip.offsetHeight + 24 > innerHeight ? y - tip.offsetHeight - 12 : y + 16) + "px";
+    const below = y + tip.offsetHeight + 24 > innerHeight ? y - tip.offsetHeight - 12 : y + 16;
+    tip.style.top = clip(below, 8, innerHeight - tip.offsetHeight - 8) + "px";
   };
   const quiet = () => {
     tip.hidden = true;
@@ -29,9 +32,11 @@
   // Points of charts: lines over epochs by the page's tables, others by their own words.
   const scales = [(v) => v, Math.log10, (v) => -Math.log10(Math.max(1.001 - v, 1e-9))];
   const written = (v, { f, d }) => (d == null ? String(+v.toPrecision(3)) : (v * f).toFixed(d)).replace("-", "−");
+  // Whole numbers are kept as steps from the one before.
+  const summed = (steps, sum = 0) => steps.map((step) => (step == null ? step : (sum += step)));
   const line = ({ b, x, y }, [arm, key], number) => {
-    const measure = values[key], { n, q, r = 1 / 0, u } = measure;
-    const [first, means = [], halves = []] = measure.y[arm ?? 0] || [];
+    const measure = values[key], { n, q, r = 1 / 0, u, d } = measure, [first, ...columns] = measure.y[arm ?? 0] || [];
+    const [means = [], halves = []] = d == null ? columns : columns.map((steps) => summed(steps));
     return means.flatMap((whole, at) => {
       if (whole == null) return [];
       const v = whole / q, half = halves[at] / q, ends = [v - half, v + half].map((end) => clip(end, 0, r));
@@ -54,16 +59,20 @@
   }, [1 / 0])[1];
   all("svg[data-chart]").filter((svg) => charts[svg.dataset.chart]).forEach((svg) => {
     const points = () => pointsOf(svg.dataset.chart);
-    const show = (point) => {
+    const show = (point, byKey) => {
       quiet();
       if (!point) return;
       svg.now = point;
       svg.append(dot);
       Object.entries({ cx: point.x, cy: point.y, r: 4 }).forEach((pair) => dot.setAttribute(...pair));
       if (point.arm != null) svg.dataset.hot = point.arm;
+      if (byKey) dot.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
       const { x, y } = dot.getBoundingClientRect();
       tell(point.text, x, y);
     };
+    // The keys begin with the arm that a chart is of, where it is of one.
+    const own = svg.closest("[data-arm]")?.dataset.arm;
+    const here = (found) => (found.includes(svg.now) ? svg.now : found.find(({ arm }) => arm == own) || found[0]);
     const at = ({ clientX, clientY }) => {
       const { x, y } = new DOMPoint(clientX, clientY).matrixTransform(svg.getScreenCTM().inverse());
       show(nearest(points(), x, y));
@@ -73,16 +82,17 @@
     on("pointermove", (event) => event.pointerType == "mouse" && at(event));
     on("pointerleave", (event) => event.pointerType == "mouse" && quiet());
     on("click", (event) => (at(event), event.stopPropagation()));
+    on("focus", () => svg.matches(":focus-visible") && show(here(points()), true));
     on("blur", quiet);
     on("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], turn = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-      const found = points(), here = found.includes(svg.now) ? svg.now : found[0];
-      if (!here || !step && !turn) return;
+      const found = points(), now = here(found);
+      if (!now || !step && !turn) return;
       event.preventDefault();
       const lines = [...new Set(found.map(({ number }) => number))];
-      const next = lines.at((lines.indexOf(here.number) + turn) % lines.length);
-      show(turn ? nearest(found.filter(({ number }) => number == next), here.x, here.y)
-        : found[clip(found.indexOf(here) + step, 0, found.length - 1)]);
+      const next = lines.at((lines.indexOf(now.number) + turn) % lines.length);
+      show(turn ? nearest(found.filter(({ number }) => number == next), now.x, now.y)
+        : found[clip(found.indexOf(now) + step, 0, found.length - 1)], true);
     });
   });
   document.addEventListener("click", ({ target, clientX, clientY }) => {
@@ -100,7 +110,7 @@
   const apply = () => {
     const gone = [...hidden].map((arm) => `[data-arm="${arm}"]`);
     reduced.forEach((table) => same(table).forEach((is, at) => is && gone.push(`#${table.id} tr>:nth-child(${at + 1})`)));
-    rules.textContent = `${gone.join() || "_"}{display:none}`
+    rules.textContent = `${gone.join() || "_"}{display:none!important}`
       + arms.map((_, arm) => `[data-hot="${arm}"] [data-arm]:not([data-arm="${arm}"]){opacity:.15}`).join("");
     store[place] = [...hidden];
   };
@@ -155,9 +165,9 @@
   const quoted = (text) => `"${text.replace(/"/g, '""')}"`;
   const marks = {
     "±": "$\\pm$", "−": "$-$", "λ": "$\\lambda$", "Σ": "$\\Sigma$", "→": "$\\to$", "‖": "$\\|$", "²": "$^2$", "₂": "$_2$",
-    "·": "$\\cdot$", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$", "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}",
+    "·": "$\\cdot$", "-": "-{}", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$", "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}",
   };
-  const tex = (text) => text.replace(/[&%$#_{}±−λΣ→‖²₂·–<>|\\^~]/g, (mark) => marks[mark] || "\\" + mark);
+  const tex = (text) => text.replace(/-(?=-)|[&%$#_{}±−λΣ→‖²₂·–<>|\\^~]/g, (mark) => marks[mark] || "\\" + mark);
   const forms = {
     CSV: (rows) => rows.map((row) => row.map(quoted).join() + "\n").join(""),
     LaTeX: ([head, ...rows], sides) => [`\\begin{tabular}{${sides}}\n\\toprule`, head, "\\midrule", ...rows, "\\bottomrule\n\\end{tabular}\n"]
@@ -166,18 +176,23 @@
   const copy = async (what) => {
     try {
       await navigator.clipboard.writeText(what);
+      return true;
     } catch {
-      const area = document.body.appendChild(make("textarea", { value: what }));
+      const area = document.body.appendChild(make("textarea", { value: what, readOnly: true }));
+      area.style.cssText = "position:fixed;top:0";
       area.select();
-      document.execCommand("copy");
+      const done = document.execCommand("copy");
       area.remove();
+      return done;
     }
   };
-  const copier = (table, form) => button("Copy " + form, ({ target }) => {
+  const copier = (table, form) => button("Copy " + form, async ({ target }) => {
     const leave = reduced.has(table) ? same(table) : [];
     const rows = rowsOf(table).map((row) => [...row.cells].filter((_, at) => !leave[at]));
-    copy(forms[form](rows.map((row) => row.map(text)), rows[0].map((cell) => (cell.matches(".text") ? "l" : "r")).join("")));
-    target.textContent = "Copied " + form;
+    const sides = rows[0].map((cell) => (cell.matches(".text") ? "l" : "r")).join("");
+    const done = await copy(forms[form](rows.map((row) => row.map(text)), sides));
+    target.textContent = done ? "Copied " + form : "The browser refuses to copy";
+    target.focus();
   });
   // A long list: words that a row must have, NAME=VALUE for a column, and MOST rows at first.
   const MOST = 200;

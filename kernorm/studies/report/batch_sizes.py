@@ -132,7 +132,9 @@ def _batch_line(axes: Axes, line: Line, look: tuple[str, str], aside: float) -> 
             ends = (max(found.interval[0], 0.0), min(found.interval[1], 1.0))
             interval(axes, ends, size, across=False, color=colour, linewidth=1.1, gid=gid)
         axes.plot([size], [found.mean], marker, color=colour, markersize=5, gid=gid)
-        told = f"{arm.name}, batch {arm.summary.config.batch_size}: {score(found.mean)} % {half(found.interval)}"
+        told = (
+            f"{arm.name}, batch {arm.summary.config.batch_size}: {score(found.mean)} % {half(found.interval)}".rstrip()
+        )
         say(axes, [(size, found.mean)], [f"{told}, n = {found.n}"], arm.place)
 
 

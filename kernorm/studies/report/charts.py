@@ -208,8 +208,8 @@ def _seeds_row(axes: Axes, row: int, arm: Arm, metric: str, values: Sequence[flo
         axes.plot([mean] * 2, [row - 0.2, row + 0.2], color=PALETTE["ink"], linewidth=1.6, label="mean", gid=gid)
     else:
         _beyond(axes, -1 if mean < low else 1, row, f"{mean:.4g}", arm.look.colour, gid)
-    mean_told = f"{arm.name}: mean {score(found.mean, metric)} {unit} {half(found.interval, metric)}, n = {found.n}"
-    say(axes, [(mean, row)], [mean_told], arm.place)
+    mean_told = " ".join(filter(None, (score(found.mean, metric), unit, half(found.interval, metric))))
+    say(axes, [(mean, row)], [f"{arm.name}: mean {mean_told}, n = {found.n}"], arm.place)
     runs = zip(arm.records, values, strict=True)
     told = [f"{arm.name}, seed {seed}: {score(value / factor, metric)} {unit}" for seed, value in runs]
     say(axes, zip(values, row + offsets, strict=True), told, arm.place)
