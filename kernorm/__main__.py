@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "kernorm.predict",
     "data": "kernorm.data",
     "net": "kernorm.net",
+    "runs": "kernorm.runs",
 }
 
 

@@ -374,9 +374,7 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the weights, JSON-ready; two configs with equal identities are the same run."""
         values = to_json(self) | {"learning_rate": self.peak_rate}
-        if self.validation_size == "auto" and not is_path(self.dataset) and "@" not in self.dataset:
-            values["validation_size"] = 10_000  # as before there was auto; a smaller set could not be trained on then
-        return {name: value for name, value in values.items() if name not in NOT_IDENTITY}
+        return without_auto({name: value for name, value in values.items() if name not in NOT_IDENTITY})
 
     @property
     def run_id(self) -> str:
@@ -407,6 +405,16 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
         name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in dataclasses.asdict(config).items()
     }
+
+
+def without_auto(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings with the validation split of named sets as it was before there was auto.
+
+    A set that is smaller could not be trained on then.
+    """
+    if values["validation_size"] == "auto" and not is_path(values["dataset"]) and "@" not in values["dataset"]:
+        return values | {"validation_size": 10_000}
+    return values
 
 
 def without_places(config: TrainConfig) -> TrainConfig:

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kernorm.config import TrainConfig
+from kernorm.config import TrainConfig, to_json, without_auto
 from kernorm.datasets.cache import prepared_sha256
 from kernorm.nets.source import trust
 from kernorm.records.data import Data
+from kernorm.records.index import Line
 from kernorm.records.record import (
     REVISION,
     THRESHOLDS,
@@ -29,6 +30,7 @@ from kernorm.records.record import (
     Record,
     Watched,
     read_record,
+    write_record,
 )
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import UNHASHED, tree_sha256
@@ -140,6 +142,37 @@ def make_record(classes=10, count=1000, errors=37, epochs=8, labels=None, **chan
         "cpu_seconds": 211.6,
     }
     return Record(**(values | changes))
+
+
+def a_run_of(reports, seed=0, place="runs", **changes):
+    """Writes a finished run's record into its folder; returns the record and the folder."""
+    record = make_record(config=TrainConfig(norm="gn", l2=0.01, epochs=8, seed=seed, reports_dir=reports), **changes)
+    record = replace(record, run_id=record.config.run_id, started=f"2026-03-01T10:0{seed}:00+00:00")
+    folder = reports / place / record.run_id
+    folder.mkdir(parents=True)
+    write_record(record, folder / "record.json")
+    return record, folder
+
+
+def a_line(run, accuracy=None, studies=(), **settings):
+    """A line of the index of runs."""
+    config = TrainConfig(**settings)
+    known = without_auto(to_json(config))
+    return Line(
+        run=run,
+        path=f"runs/{run}",
+        stamp=0,
+        status="finished" if accuracy else "diverged",
+        started=f"2026-03-0{run[-1]}T10:00:00+00:00",
+        settings={name: known[name] for name in config.identity},
+        data="5d",
+        revision=2,
+        accuracy=accuracy,
+        low=accuracy and accuracy - 0.002,
+        high=accuracy and accuracy + 0.001,
+        cross_entropy=accuracy and 0.0251,
+        studies=studies,
+    )
 
 
 def make_mistakes(record, channels=1, side=28):

@@ -256,6 +256,7 @@ COMMANDS = {
     "push": ("PushConfig", {"path": "~/a", "saved_models_dir": "~/b"}),
     "predict": ("PredictConfig", {"images": ["~/a"], "model_path": "~/b"}),
     "data": ("DataConfig", {"manual_dir": "~/a", "data_dir": "~/b"}),
+    "runs": ("RunsConfig", {"reports_dir": "~/a"}),
     "search": ("SearchConfig", {"reports_dir": "~/a", "saved_models_dir": "~/b"}),
 }
 

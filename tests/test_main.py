@@ -19,7 +19,8 @@ def test_the_commands_are_listed_with_a_line_each():
     assert (shown.returncode, shown.stderr) == (0, "")
     lines = [line.split(maxsplit=1) for line in shown.stdout.splitlines() if line.startswith("  ")]
     assert [name for name, _ in lines] == [
-        *("train", "study", "search", "evaluate", "export", "convert", "validate", "push", "predict", "data", "net")
+        *("train", "study", "search", "evaluate", "export", "convert", "validate", "push", "predict"),
+        *("data", "net", "runs"),
     ]
     assert dict(lines)["predict"] == "Asks a served model, or a SavedModel here, which class each image shows"
     assert ran("kernorm", "--help").stdout == shown.stdout

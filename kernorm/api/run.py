@@ -17,6 +17,7 @@ from kernorm.limits import expanded
 from kernorm.nets.source import allow_code
 from kernorm.recipes import recipe
 from kernorm.records.history import flat_rows
+from kernorm.records.index import list_lines
 from kernorm.records.record import RECORD, WEIGHTS, Evaluation, Record, read_record, write_record
 from kernorm.reporting.charts import charts
 from kernorm.reporting.mistakes import drawn_mistakes
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 _SETTINGS = ("net", "norm", "l1", "l2", "batch_size", "epochs", "seed")
+_LISTED = ("status", "accuracy", "low", "high", "cross_entropy", "studies")
 
 
 class Run:
@@ -244,19 +246,22 @@ def load_run(path: str | Path) -> Run:
 
 
 def list_runs(reports_dir: str | Path = "reports") -> pd.DataFrame:
-    """Returns a row a run under `reports_dir`/runs: settings, status, test accuracy and cross-entropy, folder."""
-    rows = {}
-    for path in sorted(expanded(reports_dir).glob(f"runs/*/{RECORD}")):
-        record = read_record(path)
-        rows[path.parent.name] = {
-            **{name: getattr(record.config, name) for name in _SETTINGS},
-            "status": record.status,
-            "accuracy": record.test.accuracy if record.test else None,
-            "cross_entropy": record.test.cross_entropy if record.test else None,
-            "folder": str(path.parent),
+    """Returns a row a run under `reports_dir`, the newest first: settings, status, test scores, studies, folder.
+
+    The folder of a run that has none of its own is that of a study that holds its record.
+    """
+    folder = expanded(reports_dir)
+    lines = list_lines(folder)
+    rows = [
+        {
+            **{name: line.settings.get(name) for name in _SETTINGS},
+            **{name: getattr(line, name) for name in _LISTED},
+            "folder": str(folder / line.path),
         }
-    columns = [*_SETTINGS, "status", "accuracy", "cross_entropy", "folder"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("run_id")
+        for line in lines
+    ]
+    index = pd.Index([line.run for line in lines], name="run_id")
+    return pd.DataFrame(rows, index=index, columns=[*_SETTINGS, *_LISTED, "folder"])
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float]:

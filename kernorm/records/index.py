@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kernorm.config import NOT_IDENTITY, to_json, with_added
+from kernorm.config import NOT_IDENTITY, to_json, with_added, without_auto
 from kernorm.records.record import RECORD, Record
 from kernorm.system.files import append_whole, write_atomically
 
@@ -105,10 +105,10 @@ def _sources(reports_dir: Path) -> Iterator[tuple[str, int]]:
     """Yields the folders that hold a run's record or a study's, from the reports folder, and when that was changed."""
     for patterns, name in ((_RUNS, RECORD), (_STUDIES, RECORDS)):
         for parent in (parent for pattern in patterns for parent in sorted(reports_dir.glob(pattern))):
+            place = parent.relative_to(reports_dir).as_posix()
             for entry in os.scandir(parent) if parent.is_dir() else ():
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    stamp = os.stat(os.path.join(entry.path, name)).st_mtime_ns
-                    yield os.path.relpath(entry.path, reports_dir), stamp
+                    yield f"{place}/{entry.name}", os.stat(f"{entry.path}/{name}").st_mtime_ns
 
 
 def _of_source(reports_dir: Path, place: str, stamp: int) -> list[Line]:
@@ -139,7 +139,8 @@ def json_of(text: bytes) -> dict[str, Any] | None:
 def _line(record: Mapping[str, Any], name: str, place: str, stamp: int) -> Line:
     test, validation = record.get("test") or {}, record.get("validation") or {}
     low, high = test.get("interval") or (None, None)
-    settings = {name: value for name, value in with_added(record["config"]).items() if name not in NOT_IDENTITY}
+    config = with_added(record["config"])
+    settings = without_auto({name: value for name, value in config.items() if name not in NOT_IDENTITY})
     return Line(
         run=name,
         path=place,

@@ -1,13 +1,17 @@
 """Tags and notes that a user gives to runs: runs/tags.json of a reports folder, by the runs' names."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernorm.errors import UsageError
 from kernorm.records.schema import Schema, strict
 from kernorm.system.files import locked
 
 TAGS = Path("runs", "tags.json")
+# What a condition of --where can name.
+_WORD = re.compile(r"[^\s,<>=!]+")
 
 
 @strict
@@ -49,9 +53,13 @@ def set_tags(
     """Adds and removes tags of some runs, and sets their note unless it is None; returns those of all runs.
 
     Raises:
-        UsageError: the file is damaged, or another process changes it.
+        UsageError: a tag is no word, the file is damaged, or another process changes it.
         OSError: the disk is full or the folder cannot be written.
     """
+    add = tuple(add)
+    for tag in add:
+        if not _WORD.fullmatch(tag):
+            raise UsageError("A tag is one word.", f"{tag!r}", "Give for example paper-2; --note takes a sentence.")
     path = reports_dir / TAGS
     path.parent.mkdir(parents=True, exist_ok=True)
     gone = set(remove)

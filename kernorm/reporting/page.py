@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,8 +16,10 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
-from kernorm.reporting.figures import Panel, draw_svg
 from kernorm.reporting.format import concise, duration, moment, percent, points, share
+
+if TYPE_CHECKING:
+    from kernorm.reporting.figures import Panel
 
 
 @lru_cache(maxsize=1)
@@ -53,13 +55,15 @@ def page_renderer() -> Environment:
 class Charts:
     """The charts of a page by name, and what their points say."""
 
-    panels: dict[str, Panel]
+    panels: dict[str, "Panel"]
     svgs: dict[str, Markup]
     points: dict[str, list[dict[str, Any]]]
 
 
-def drawn(panels: Iterable[Panel]) -> Charts:
+def drawn(panels: Iterable["Panel"]) -> Charts:
     """Draws the charts of a page."""
+    from kernorm.reporting.figures import draw_svg  # Matplotlib, which a page without charts does without
+
     by_name = {panel.name: panel for panel in panels}
     drawings = {name: draw_svg(panel) for name, panel in by_name.items()}
     return Charts(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from kernorm.config import TrainConfig
@@ -25,6 +24,7 @@ from kernorm.studies.wording import (
     score,
     unit,
 )
+from kernorm.system.terminal import table_console
 
 # CPU-milliseconds of training an image of PIXELS and of a step, measured on one thread with batch normalization, and
 # CPU-seconds of what surrounds the epochs of a run.
@@ -76,7 +76,7 @@ def show_plan(study: Study, missing: Iterable[Planned], workers: int) -> None:
             f"{len(study.seeds) - left}/{len(study.seeds)}",
             "?" if (seconds := cost(config)) is None else f"{seconds / 60:.1f}",
         )
-    console = _console()
+    console = table_console()
     console.print(study.question + "\n", markup=False)
     console.print(table)
     print(f"\n{len(missing)} of {len(study.runs())} runs to do, {_time(_costs(missing), workers)}")
@@ -143,7 +143,7 @@ def show_verdicts(summary: StudySummary) -> None:
             decided_interval(arm.decided, summary.metric) if arm.decided and arm.decided.alpha is not None else "–",
             _verdict(arm),
         )
-    _console().print(table)
+    table_console().print(table)
     if any(arm.scores for arm in summary.arms):
         print(f"± {plus_minus(summary)}.")
     if summary.provisional:
@@ -170,9 +170,3 @@ def _verdict(arm: ArmSummary) -> str:
     words = arm.decided.sentence if arm.decided else "baseline" if arm.baseline is None else ""
     selected = "on the last epoch" if arm.last and arm.decided else ""
     return "; ".join(part for part in (words, selected, rate, troubles) if part)
-
-
-def _console() -> Console:
-    """A table must not be folded into a pipe's 80 columns."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=300)

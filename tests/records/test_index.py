@@ -6,22 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from kernorm.config import TrainConfig, without_places
+from kernorm.config import without_places
 from kernorm.records.index import INDEX, append_run, list_lines
 from kernorm.records.jsonl import JsonLines
 from kernorm.records.record import write_record
 from kernorm.studies.ledger import Ledger, Result
-from tests.builders import make_record
-
-
-def a_run(reports, seed=0, place="runs", **changes):
-    """Writes a finished run's record into its folder; returns the record and the folder."""
-    record = make_record(config=TrainConfig(norm="gn", l2=0.01, epochs=8, seed=seed, reports_dir=reports), **changes)
-    record = replace(record, run_id=record.config.run_id, started=f"2026-03-01T10:0{seed}:00+00:00")
-    folder = reports / place / record.run_id
-    folder.mkdir(parents=True)
-    write_record(record, folder / "record.json")
-    return record, folder
+from tests.builders import a_run_of
 
 
 def in_study(reports, record, name="s"):
@@ -33,7 +23,7 @@ def in_study(reports, record, name="s"):
 
 
 def test_a_line_holds_what_the_record_does(tmp_path):
-    record, folder = a_run(tmp_path)
+    record, folder = a_run_of(tmp_path)
     (line,) = list_lines(tmp_path)
     assert (line.run, line.path, line.status) == (record.run_id, f"runs/{record.run_id}", "finished")
     assert (line.accuracy, line.cross_entropy) == (record.test.accuracy, record.test.cross_entropy)
@@ -46,7 +36,7 @@ def test_a_line_holds_what_the_record_does(tmp_path):
 
 
 def test_an_appended_line_is_the_one_that_is_made_from_the_record(tmp_path):
-    record, folder = a_run(tmp_path)
+    record, folder = a_run_of(tmp_path)
     append_run(record, folder)
     appended = (tmp_path / INDEX).read_bytes()
     (line,) = list_lines(tmp_path)
@@ -57,15 +47,15 @@ def test_an_appended_line_is_the_one_that_is_made_from_the_record(tmp_path):
 
 
 def test_a_run_that_has_diverged_is_listed_without_scores(tmp_path):
-    record, folder = a_run(tmp_path, status="diverged", message="the loss is nan", test=None, validation=None)
+    record, folder = a_run_of(tmp_path, status="diverged", message="the loss is nan", test=None, validation=None)
     append_run(record, folder)
     (line,) = list_lines(tmp_path)
     assert (line.status, line.accuracy, line.low, line.validation) == ("diverged", None, None, None)
 
 
 def test_what_changed_since_is_read_again_and_what_is_gone_is_not_listed(tmp_path):
-    first, folder = a_run(tmp_path)
-    second, gone = a_run(tmp_path, seed=1)
+    first, folder = a_run_of(tmp_path)
+    second, gone = a_run_of(tmp_path, seed=1)
     assert [line.run for line in list_lines(tmp_path)] == [second.run_id, first.run_id]
     write_record(replace(first, status="diverged"), folder / "record.json")
     (gone / "record.json").unlink()
@@ -75,7 +65,7 @@ def test_what_changed_since_is_read_again_and_what_is_gone_is_not_listed(tmp_pat
 
 
 def test_of_two_lines_of_one_folder_the_later_counts(tmp_path):
-    record, folder = a_run(tmp_path)
+    record, folder = a_run_of(tmp_path)
     append_run(replace(record, status="running"), folder)
     append_run(record, folder)
     assert [line.status for line in list_lines(tmp_path)] == ["finished"]
@@ -83,7 +73,7 @@ def test_of_two_lines_of_one_folder_the_later_counts(tmp_path):
 
 @pytest.mark.parametrize("damage", [b'{"run": "x", "pa', b"\xff\n", b"[1]\n", b'{"run": "x"}\n', b'{"path": "runs/x"}'])
 def test_a_damaged_line_of_the_index_is_made_again(tmp_path, damage):
-    record, _ = a_run(tmp_path)
+    record, _ = a_run_of(tmp_path)
     before = list_lines(tmp_path)
     (tmp_path / INDEX).write_bytes(damage)
     assert list_lines(tmp_path) == before
@@ -91,7 +81,7 @@ def test_a_damaged_line_of_the_index_is_made_again(tmp_path, damage):
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null", "{}", '{"config": 3}'])
 def test_a_damaged_record_is_left_out(tmp_path, damage):
-    record, _ = a_run(tmp_path)
+    record, _ = a_run_of(tmp_path)
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "record.json").write_text(damage)
     (tmp_path / "runs" / "empty").mkdir()
@@ -100,7 +90,7 @@ def test_a_damaged_record_is_left_out(tmp_path, damage):
 
 
 def test_a_run_of_a_study_is_one_line_with_its_studies(tmp_path):
-    record, _ = a_run(tmp_path)
+    record, _ = a_run_of(tmp_path)
     other = replace(record, config=replace(record.config, seed=5), started="2026-03-02T10:00:00+00:00")
     for name in ("s", "t"):
         in_study(tmp_path, record, name)
@@ -114,15 +104,15 @@ def test_a_run_of_a_study_is_one_line_with_its_studies(tmp_path):
 
 
 def test_runs_of_searches_and_examples_are_listed(tmp_path):
-    record, _ = a_run(tmp_path, place="examples")
-    a_run(tmp_path, seed=1, place="searches/one/runs")
+    record, _ = a_run_of(tmp_path, place="examples")
+    a_run_of(tmp_path, seed=1, place="searches/one/runs")
     in_study(tmp_path / "searches" / "one", replace(record, config=replace(record.config, seed=2)))
     paths = {line.path.rpartition("/")[0] for line in list_lines(tmp_path)}
     assert paths == {"examples", "searches/one/runs", "searches/one/studies"}
 
 
 def test_an_older_record_has_the_settings_that_came_later(tmp_path):
-    record, folder = a_run(tmp_path)
+    record, folder = a_run_of(tmp_path)
     content = json.loads((folder / "record.json").read_bytes())
     for name in ("ema", "elastic"):
         del content["config"][name]
@@ -133,7 +123,7 @@ def test_an_older_record_has_the_settings_that_came_later(tmp_path):
 
 
 def test_an_index_that_cannot_be_written_lists_all_the_same(tmp_path):
-    record, folder = a_run(tmp_path)
+    record, folder = a_run_of(tmp_path)
     (tmp_path / INDEX).mkdir()
     append_run(record, folder)
     os.rmdir(tmp_path / INDEX)
@@ -149,7 +139,7 @@ def test_a_folder_without_runs_has_none(tmp_path):
 
 
 def test_ledger_lines_that_cannot_be_read_are_left_out(tmp_path):
-    record, _ = a_run(tmp_path)
+    record, _ = a_run_of(tmp_path)
     folder = in_study(tmp_path, without_places_of(record))
     with (folder / "records.jsonl").open("ab") as file:
         file.write(b"{broken\n[]\n")

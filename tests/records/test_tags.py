@@ -38,3 +38,10 @@ def test_two_processes_do_not_change_tags_at_once(tmp_path):
     told = r"Only one process at a time may change tags\. Received: .*tags\.lock held by another one"
     with locked(tmp_path / "runs" / "tags.lock", "wait"), pytest.raises(UsageError, match=told):
         set_tags(tmp_path, ["a"], add=["x"])
+
+
+@pytest.mark.parametrize("tag", ["for table", "a,b", "x=1", ""])
+def test_a_tag_that_no_condition_can_name_is_refused(tmp_path, tag):
+    with pytest.raises(UsageError, match=r"A tag is one word\. Received: '.*'\. Give for example paper-2"):
+        set_tags(tmp_path, ["a"], add=[tag])
+    assert read_tags(tmp_path) == {}

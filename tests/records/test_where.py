@@ -2,28 +2,10 @@
 
 import pytest
 
-from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.records.index import Line
 from kernorm.records.tags import Tags
 from kernorm.records.where import ordered, selected
-
-
-def a_line(run, accuracy=None, studies=(), **settings):
-    config = TrainConfig(**settings)
-    return Line(
-        run=run,
-        path=f"runs/{run}",
-        stamp=0,
-        status="finished" if accuracy else "diverged",
-        started=f"2026-03-0{run[-1]}T10:00:00+00:00",
-        settings=config.identity,
-        data="5d",
-        revision=2,
-        accuracy=accuracy,
-        studies=studies,
-    )
-
+from tests.builders import a_line
 
 LINES = [
     a_line("r1", 0.9941, norm="gn", l2=1e-4),

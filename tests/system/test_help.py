@@ -22,6 +22,7 @@ COMMANDS = {
     "kernorm.validate": "ValidateConfig",
     "kernorm.push": "PushConfig",
     "kernorm.predict": "PredictConfig",
+    "kernorm.runs": "RunsConfig",
     "tuner.search": "SearchConfig",
 }
 
@@ -87,7 +88,7 @@ def test_the_help_of_every_command_is_light_whole_and_within_the_width(module):
     assert not loaded & {"numpy", "pandas", "pydantic", "keras", "tensorflow", "statsmodels", "matplotlib"}
 
 
-@pytest.mark.parametrize("module", ["kernorm.train", "kernorm.study", "tuner.search"])
+@pytest.mark.parametrize("module", ["kernorm.train", "kernorm.study", "kernorm.runs", "tuner.search"])
 def test_every_setting_is_in_one_group(module):
     settings = getattr(import_module(module), COMMANDS[module])
     grouped = [name for names in settings.GROUPS.values() for name in names]

@@ -119,11 +119,16 @@
 
   // Tables.
   const text = (cell) => (cell?.textContent || "").replace(/\s+/g, " ").trim();
-  const rowsOf = (table) => all("thead tr,tbody tr", table).filter((row) => !hidden.has(+(row.dataset.arm ?? -1)));
-  const same = (table) => all("thead th", table).map((_, at) => {
-    const found = new Set(rowsOf(table).slice(1).map((row) => text(row.cells[at])));
-    return at && found.size == 1 && !found.has("");
-  });
+  const lists = new Map();
+  const rowsOf = (table) => [...all("thead tr", table), ...lists.get(table) || all("tbody tr", table)]
+    .filter((row) => !hidden.has(+(row.dataset.arm ?? -1)));
+  const same = (table) => {
+    const rows = rowsOf(table).slice(1);
+    return all("thead th", table).map((_, at) => {
+      const one = text(rows[0]?.cells[at]);
+      return at && one != "" && rows.every((row) => text(row.cells[at]) == one);
+    });
+  };
   const key = (text) => {
     const plain = text.replace(/−/g, "-").replace(/,(?=\d{3})/g, "");
     const time = plain.match(/^(?:(\d+) h )?(\d+) min/);
@@ -133,7 +138,7 @@
   // Numbers before words; what is missing comes last, whichever way.
   const sorted = (items, keyOf, way) => items.map((item) => [keyOf(item), item]).sort(([a], [b]) => {
     if (a == null || b == null) return (a == null) - (b == null);
-    const order = typeof a == typeof b ? (a.localeCompare ? a.localeCompare(b) : a - b) : typeof a == "number" ? -1 : 1;
+    const order = typeof a == typeof b ? (a.big ? (a > b) - (a < b) : a - b) : typeof a == "number" ? -1 : 1;
     return way == "descending" ? -order : order;
   }).map(([, item]) => item);
   const sorting = (table, sort) => all("thead th", table).filter(text).forEach((head) => {
@@ -174,14 +179,39 @@
     copy(forms[form](rows.map((row) => row.map(text)), rows[0].map((cell) => (cell.matches(".text") ? "l" : "r")).join("")));
     target.textContent = "Copied " + form;
   });
+  // A long list: words that a row must have, NAME=VALUE for a column, and MOST rows at first.
+  const MOST = 200;
+  const searching = (table, first) => {
+    const heads = all("thead th", table).map((head) => text(head).toLowerCase()), what = table.dataset.search;
+    const box = make("input", { type: "search", placeholder: "Search: words, or norm=gn", ariaLabel: `Search ${what}` });
+    const count = make("span", { role: "status" }), every = button("Show all", () => put(rows, true));
+    const has = (row, word) => {
+      const [name, value] = word.split("="), at = heads.indexOf(name);
+      return value && at >= 0 ? text(row.cells[at]).toLowerCase() == value : text(row).toLowerCase().includes(word);
+    };
+    let rows = first;
+    const put = (given, whole) => {
+      rows = given;
+      const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const found = words.length ? rows.filter((row) => words.every((word) => has(row, word))) : rows;
+      lists.set(table, found);
+      every.hidden = whole || found.length <= MOST;
+      table.tBodies[0].replaceChildren(...(every.hidden ? found : found.slice(0, MOST)));
+      const [shown, of, total] = [table.tBodies[0].rows, found, first].map(({ length }) => length.toLocaleString("en"));
+      count.textContent = (of == total ? "" : of + " of ") + `${total} ${what}` + (shown == of ? "" : `, ${shown} shown`);
+    };
+    box.oninput = () => put(rows);
+    put(first);
+    return { tools: [box, count, every], put };
+  };
   all(".scroll>table").filter((table) => table.tHead && table.tBodies[0].rows.length > 1).forEach((table, number) => {
     const first = [...table.tBodies[0].rows], only = make("input", { type: "checkbox" });
     table.id ||= "t" + number;
     only.onchange = () => (reduced[only.checked ? "add" : "delete"](table), apply());
-    table.parentNode.before(make("p", { className: "tools" },
+    const search = table.dataset.search ? searching(table, first) : { tools: [], put: (rows) => table.tBodies[0].append(...rows) };
+    table.parentNode.before(make("p", { className: "tools" }, ...search.tools,
       ...(same(table).some(Boolean) ? [make("label", {}, only, "Only differences")] : []), copier(table, "CSV"), copier(table, "LaTeX")));
-    sorting(table, (at, way) =>
-      table.tBodies[0].append(...(way ? sorted(first, (row) => key(text(row.cells[at])), way) : first)));
+    sorting(table, (at, way) => search.put(way ? sorted(first, (row) => key(text(row.cells[at])), way) : first));
   });
   all("time").forEach((time) => (time.textContent = new Date(time.dateTime).toTimeString().slice(0, 5)));
   apply();
