@@ -32,6 +32,9 @@ class DataConfig:
     Without network, from the official files in a folder:
         python -m kernorm.data fashion_mnist --manual-dir ~/fashion-mnist
 
+    A set that is no longer needed:
+        python -m kernorm.data fashion_mnist --remove
+
     Own images, with their classes, counts and pixel moments, and a contact sheet:
         python -m kernorm.data ./photos --image-size 64
     - DIR/train/CLASS/* and DIR/test/CLASS/*, perhaps DIR/val/CLASS/*
@@ -61,6 +64,13 @@ class DataConfig:
     test_size: Annotated[float, Limit(1e-6, 0.9, "a share above 0 and at most 0.9")] = TrainConfig.test_size
     """Of own images in DIR/CLASS: about this share is the test split, by a hash of each file's content."""
 
+    remove: bool = False
+    """Delete the named sets from the cache, after showing their files and bytes and asking. Their next use prepares
+    them again."""
+
+    yes: bool = False
+    """With --remove: do not ask."""
+
     again: bool = False
     """Prepare the named sets anew, also those that are prepared."""
 
@@ -75,16 +85,30 @@ class DataConfig:
         check_settings(self)
         if self.again and not self.names:
             raise UsageError("--again prepares named sets.", "no name", "Give for example mnist --again.")
+        if self.remove and (self.again or not self.names):
+            raise UsageError(
+                "--remove deletes named sets.",
+                "--again" if self.again else "no name",
+                "Give for example mnist --remove.",
+            )
+        if self.yes and not self.remove:
+            raise UsageError("--yes goes with --remove.", "--yes alone", "Remove it.")
         if self.image_size is not None:
             size_of(self.image_size)
 
 
-def main(config: DataConfig) -> None:
+def main(config: DataConfig) -> int:
     """Prepares the named sets, then lists them; without names lists all, each checked byte by byte.
+
+    With --remove it deletes them, and returns 1 if the answer was no.
 
     Raises:
         UsageError: a set cannot be prepared.
     """
+    if config.remove:
+        from kernorm.datasets.removal import remove_sets
+
+        return 0 if remove_sets(config.names, yes=config.yes) else 1
     from kernorm.datasets import cache
     from kernorm.datasets.dataset import load_arrays
     from kernorm.datasets.folder import Reading
@@ -116,6 +140,7 @@ def main(config: DataConfig) -> None:
             "python -m kernorm.data NAME: mnist (without network), fashion_mnist, kmnist, emnist/balanced, cifar10 "
             "and more (from the net, or with --manual-dir from a folder)."
         )
+    return 0
 
 
 def _write_sheet(path: Path, own: Path, config: DataConfig) -> Path:

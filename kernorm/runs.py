@@ -38,7 +38,8 @@ class RunsConfig:
         "which runs": ("where", "sort"),
         "what is shown": ("csv", "latex"),
         "what you say of them": ("tag", "untag", "note"),
-        "this command": ("reports_dir", "quiet", "verbose", "help"),
+        "deleting": ("delete", "yes"),
+        "this command": ("reports_dir", "saved_models_dir", "quiet", "verbose", "help"),
     }
 
     where: Annotated[tuple[str, ...], tyro.conf.arg(metavar="'NAME=VALUE …'")] = ()
@@ -64,24 +65,45 @@ class RunsConfig:
     note: str | None = None
     """A sentence about each of them, in place of the one before; - removes it."""
 
+    delete: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN …")] = ()
+    """Delete the folders of these runs, after showing them and their bytes and asking. Exported and published models
+    stay, and so do records in studies."""
+
+    yes: bool = False
+    """With --delete: do not ask."""
+
     reports_dir: Path = TrainConfig.reports_dir
     """Where runs, studies and searches lie, and index.html is written."""
+
+    saved_models_dir: Path = TrainConfig.saved_models_dir
+    """Where --delete looks for the models of a run, which stay."""
 
     def __post_init__(self) -> None:
         """Refuses values of another type, and flags that contradict each other."""
         check_settings(self)
         if self.csv and self.latex:
             raise UsageError("A list has one form.", "--csv and --latex", "Give one of them.")
-        if (self.tag or self.untag or self.note is not None) and not self.where:
+        if self.delete and (self.where or self.sort or self.csv or self.latex or self._says):
+            raise UsageError("--delete goes without other flags of a list.", "another one", "Give it alone.")
+        if self.yes and not self.delete:
+            raise UsageError("--yes goes with --delete.", "--yes alone", "Remove it.")
+        if self._says and not self.where:
             raise UsageError(
                 "--tag, --untag and --note say something of the runs that --where selects.",
                 "no --where",
                 "Give for example --where run=eva6-ln-*.",
             )
 
+    @property
+    def _says(self) -> bool:
+        """Tells whether something is to be said of runs."""
+        return bool(self.tag or self.untag or self.note is not None)
 
-def main(config: RunsConfig) -> None:
+
+def main(config: RunsConfig) -> int:
     """Lists the runs that are asked for, after saying of them what the flags do, and writes the page of all.
+
+    With --delete it deletes them, and returns 1 if the answer was no.
 
     Raises:
         UsageError: a name or a condition is wrong, or tags.json is damaged.
@@ -94,10 +116,12 @@ def main(config: RunsConfig) -> None:
     every, tags = list_lines(config.reports_dir), read_tags(config.reports_dir)
     if not every:
         print(f"No run lies under {config.reports_dir}. python -m kernorm.train trains one.", file=sys.stderr)
-        return
+        return 0
+    if config.delete:
+        return _delete(config, every)
     every = ordered(every, config.sort, tags)
     lines = selected(every, config.where, tags)
-    if config.tag or config.untag or config.note is not None:
+    if config._says:
         tags = _say(config, lines)
     everything = RunList(every, tags)
     runs = RunList(lines, tags) if config.where else everything
@@ -108,6 +132,27 @@ def main(config: RunsConfig) -> None:
     page = everything.write_page(config.reports_dir)
     if not (config.csv or config.latex):
         print(f"runs     {len(lines):,} of {len(every):,}\npage     {page}")
+    return 0
+
+
+def _delete(config: RunsConfig, lines: "list[Line]") -> int:
+    """Deletes the folders of runs, if the answer is yes, and writes the page again; returns 1 if it is no."""
+    from kernorm.records.deletion import run_folders, run_id_of, what_stays
+    from kernorm.records.index import list_lines
+    from kernorm.records.tags import forget_runs, read_tags
+    from kernorm.reporting.run_list import RunList
+    from kernorm.saved_model.card import models_of
+    from kernorm.system.removal import holding, remove
+
+    folders = run_folders(config.delete, lines, config.reports_dir)
+    models = models_of(map(run_id_of, folders.values()), config.saved_models_dir)
+    with holding(list(folders), "A run"):
+        if not remove(list(folders), yes=config.yes, remarks=what_stays(folders.values(), models)):
+            return 1
+    left = list_lines(config.reports_dir)
+    forget_runs(config.reports_dir, {line.run for line in folders.values()} - {line.run for line in left})
+    print(f"page     {RunList(left, read_tags(config.reports_dir)).write_page(config.reports_dir)}")
+    return 0
 
 
 def _say(config: RunsConfig, lines: "list[Line]") -> dict:

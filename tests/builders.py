@@ -36,7 +36,7 @@ from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import UNHASHED, tree_sha256
 from kernorm.stats.scores import evaluate
 from kernorm.studies.definition import Study
-from kernorm.studies.ledger import Result
+from kernorm.studies.ledger import Ledger, Result
 
 COUNT = 1000
 
@@ -152,6 +152,15 @@ def a_run_of(reports, seed=0, place="runs", **changes):
     folder.mkdir(parents=True)
     write_record(record, folder / "record.json")
     return record, folder
+
+
+def in_study(reports, record, name="s"):
+    """Adds a run to the records of a study; returns its folder."""
+    folder = reports / "studies" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"arm": "gn", "seed": record.config.seed, "run_id": record.config.run_id, "status": "finished"}
+    Ledger(folder).add(Result(**values, record=record))
+    return folder
 
 
 def a_line(run, accuracy=None, studies=(), **settings):

@@ -82,14 +82,20 @@ def parse_name(name: str) -> tuple[str, str | None]:
 
 def cached_path(name: str) -> Path | None:
     """Returns the file of the set, the newest version unless the name gives one; None if there is none."""
+    paths = paths_of(name)
+    return max(paths, key=lambda path: tuple(map(int, identity_of(path)[1].split("."))), default=None)
+
+
+def paths_of(name: str) -> list[Path]:
+    """Returns the files of all prepared versions of a set, or of the one that the name gives."""
     base, version = parse_name(name)
-    paths = [path for path in cached_paths() if _identity(path)[0] == base and version in (None, _identity(path)[1])]
-    return max(paths, key=lambda path: tuple(map(int, _identity(path)[1].split("."))), default=None)
+    known = {path: identity_of(path) for path in cached_paths()}
+    return [path for path, found in known.items() if found[0] == base and version in (None, found[1])]
 
 
 def cached_paths() -> list[Path]:
     """Returns the files of all prepared sets, sorted by name."""
-    names = {path: _NAME.fullmatch(":".join(_identity(path))) for path in cache_dir().glob("[!.]*-*.npz")}
+    names = {path: _NAME.fullmatch(":".join(identity_of(path))) for path in cache_dir().glob("[!.]*-*.npz")}
     return sorted(path for path, match in names.items() if match and match["version"])
 
 
@@ -220,7 +226,7 @@ def _compare_with_others(arrays: Arrays, pixels: str) -> None:
         )
     for path in cached_paths():
         metadata = read_metadata(path)
-        name, version = _identity(path)
+        name, version = identity_of(path)
         if "@" in name or "@" in arrays.name:
             continue  # own images are named by their content
         if not metadata or metadata["pixels_sha256"] != pixels or (name, version) == (arrays.name, arrays.version):
@@ -255,7 +261,7 @@ def _parse(file: Any, path: Path) -> Arrays:
     with np.load(file, allow_pickle=False) as archive:
         metadata = json.loads(archive["metadata"].tobytes())
         values = {key: archive[key] for key in DTYPES}
-    base, version = _identity(path)
+    base, version = identity_of(path)
     if metadata["schema"] != SCHEMA:
         raise DamagedError(f"it is of schema {metadata['schema']}, which is {SCHEMA} now")
     if (metadata["name"], metadata["version"]) != (base, version):
@@ -277,7 +283,8 @@ def _parse(file: Any, path: Path) -> Arrays:
     )
 
 
-def _identity(path: Path) -> tuple[str, str]:
+def identity_of(path: Path) -> tuple[str, str]:
+    """Returns the name and the version of a set by its file's name."""
     stem, _, version = path.name.removesuffix(".npz").rpartition("-")
     return stem.replace("+", "/"), version
 

@@ -107,6 +107,8 @@ def _sources(reports_dir: Path) -> Iterator[tuple[str, int]]:
         for parent in (parent for pattern in patterns for parent in sorted(reports_dir.glob(pattern))):
             place = parent.relative_to(reports_dir).as_posix()
             for entry in os.scandir(parent) if parent.is_dir() else ():
+                if entry.name.startswith("."):  # what was left when a run was deleted
+                    continue
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     yield f"{place}/{entry.name}", os.stat(f"{entry.path}/{name}").st_mtime_ns
 

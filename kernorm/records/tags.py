@@ -72,3 +72,15 @@ def set_tags(
         found = {run: one for run, one in found.items() if one != Tags()}
         _SCHEMA.write(_File(runs=found), path)
     return found
+
+
+def forget_runs(reports_dir: Path, runs: Iterable[str]) -> None:
+    """Removes tags and notes of runs that are deleted.
+
+    Raises:
+        UsageError: as `set_tags`.
+        OSError: as `set_tags`.
+    """
+    gone = set(runs)
+    tags = {tag for run, one in read_tags(reports_dir).items() if run in gone for tag in one.tags}
+    set_tags(reports_dir, gone & read_tags(reports_dir).keys(), remove=tags, note="")

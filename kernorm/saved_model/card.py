@@ -3,8 +3,9 @@
 Typed and versioned like the record it is drawn from. Written by export; read by whatever takes an exported model.
 """
 
+import contextlib
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,16 @@ def read_card(folder: Path) -> Card:
         f"{folder}, without {FOLDER}/model_card.json",
         "Export it by python -m kernorm.export.",
     )
+
+
+def models_of(run_ids: Iterable[str], saved_models_dir: Path) -> dict[str, list[Path]]:
+    """Returns the exported and published versions that came from runs, by the runs' ids; damaged ones are left out."""
+    found: dict[str, list[Path]] = {run: [] for run in run_ids}
+    for path in sorted(saved_models_dir.glob(f"*/*/{FOLDER}/model_card.json")):
+        folder = path.parents[len(FOLDER.parts)]
+        with contextlib.suppress(UsageError):
+            found.get(read_card(folder).run_id, []).append(folder)
+    return found
 
 
 def _scores(evaluation: Evaluation | None) -> Scores | None:

@@ -10,16 +10,8 @@ from kernorm.config import without_places
 from kernorm.records.index import INDEX, append_run, list_lines
 from kernorm.records.jsonl import JsonLines
 from kernorm.records.record import write_record
-from kernorm.studies.ledger import Ledger, Result
-from tests.builders import a_run_of
-
-
-def in_study(reports, record, name="s"):
-    folder = reports / "studies" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {"arm": "gn", "seed": record.config.seed, "run_id": record.config.run_id, "status": "finished"}
-    Ledger(folder).add(Result(**values, record=record))
-    return folder
+from kernorm.studies.ledger import Result
+from tests.builders import a_run_of, in_study
 
 
 def test_a_line_holds_what_the_record_does(tmp_path):
