@@ -5,7 +5,6 @@ seeds extend what is there. How long it takes on this machine: see `--dry-run`; 
 expect.
 """
 
-import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import tyro
 from kernorm.errors import UsageError
 from kernorm.limits import check_settings
 from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
+from kernorm.studies import choices
 from kernorm.system import cli
 from kernorm.system.words import settings_of, split_words
 
@@ -46,6 +46,7 @@ class StudyConfig:
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "which runs": ("vary", "seeds", "until_resolved", "time_budget", "max_seeds", "epochs", "only", "tune_rate"),
+        "runs that exist": ("runs", "where"),
         "verdicts": ("metric", "margin", "targets"),
         **ENGINE_GROUP,
         "results": ("name", "reports_dir", "saved_models_dir", "pictures", "push"),
@@ -58,6 +59,13 @@ class StudyConfig:
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE,…")] = ()
     """Instead of a name: a setting of kernorm.train and its values, such as norm=bn,gn; may be given several times. The
     first arm is the baseline. --epochs is then the recipe's. The study file that it stands for is written."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN …")] = ()
+    """Instead of a name: compare these runs, which exist, without training. What is alike but for the seed is an
+    arm, the first run's the baseline. Chosen afterwards, they have means and intervals, but no verdict and no p."""
+
+    where: Annotated[tuple[str, ...], tyro.conf.arg(metavar="'NAME=VALUE …'")] = ()
+    """The same of the runs that meet conditions, such as 'norm=gn l2>0'; see kernorm.runs."""
 
     seeds: int | None = None
     """How many seeds, from 0, fixed before you look; None: as many as the study says. --dry-run shows which difference
@@ -135,22 +143,24 @@ class StudyConfig:
             not self.name.strip() or {"/", "\0"} & set(self.name) or self.name in (".", "..")
         ):
             raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example eva6-short.")
-        if bool(self.study) == bool(self.vary):
-            raise UsageError(
-                "A study is named, or given by --vary.",
-                f"{self.study!r} and --vary {' '.join(self.vary)}" if self.vary else "neither",
-                "Give one of them, for example smoke.",
-            )
+        choices.require_one_source(self)
         if self.tune_rate is not None:
             from kernorm.studies.rates import rate_range
 
             rate_range(self.tune_rate)
-        from kernorm.studies.choices import margin_of, primary, targets_of_text
-
-        for name, check in (("metric", primary), ("margin", margin_of), ("targets", targets_of_text)):
+        for name, check in (
+            ("metric", choices.primary),
+            ("margin", choices.margin_of),
+            ("targets", choices.targets_of_text),
+        ):
             if getattr(self, name) is not None:
                 check(getattr(self, name), f"--{name}")
         self.until()
+
+    @property
+    def chosen(self) -> bool:
+        """Tells whether runs that exist are compared."""
+        return bool(self.runs or self.where)
 
     def until(self) -> "UntilResolved | None":
         """Returns how long the study may go on; None where its number of seeds is fixed."""
@@ -195,6 +205,9 @@ def plan(config: StudyConfig) -> "Study":
 
 def main(config: StudyConfig) -> int:
     """Runs what is missing and shows the verdicts; returns 1 if a run failed, or none has finished yet."""
+    if config.chosen:
+        return _compare(config)
+    from kernorm.studies.command import command
     from kernorm.studies.runner import missing_runs, run_study, visible
     from kernorm.studies.terminal import show_plan, show_trials, show_verdicts
     from kernorm.studies.tuning import check_rates, missing_trials, with_found_rates, with_rates
@@ -230,45 +243,39 @@ def main(config: StudyConfig) -> int:
     print(f"report   {config.folder / 'report.html'}")
     if any(arm.states["failed"] for arm in summary.arms) or not summary.finished:
         return 1
-    return _publish(study, config) if config.push else 0
+    if not config.push:
+        return 0
+    from kernorm.studies.selection import publish_best_arm
 
-
-def _publish(study: "Study", config: StudyConfig) -> int:
-    """Exports and publishes the best run of the best arm; returns 1 if it could not be exported."""
-    from kernorm.serving.publish import publish
-    from kernorm.studies.selection import export_best_arm
-
-    record = export_best_arm(
+    published = publish_best_arm(
         study, config.folder, reports_dir=config.reports_dir, saved_models_dir=config.saved_models_dir
     )
-    if not (record.export and record.export.path):
-        return 1
-    print(
-        publish(
-            Path(record.export.path),
-            saved_models_dir=config.saved_models_dir,
-            manual_dir=record.config.manual_dir,
-            data_dir=record.config.data_dir,
-        )
+    if published:
+        print(published)
+    return 0 if published else 1
+
+
+def _compare(config: StudyConfig) -> int:
+    """Compares runs that exist, and shows them."""
+    from kernorm.studies.chosen import choose_runs, compare_runs, default_name
+    from kernorm.studies.command import command
+    from kernorm.studies.terminal import show_verdicts
+
+    lines = choose_runs(config.runs, config.where, config.reports_dir)
+    folder = config.reports_dir / "studies" / (config.name or default_name(lines))
+    summary = compare_runs(
+        lines,
+        folder,
+        reports_dir=config.reports_dir,
+        command=command(config),
+        metric=config.metric,
+        margin=config.margin,
+        targets=config.targets,
+        pictures=config.pictures,
     )
+    show_verdicts(summary)
+    print(f"report   {folder / 'report.html'}")
     return 0
-
-
-def command(config: StudyConfig) -> str:
-    """Returns the command line of this config, without the flags that do not change the result."""
-    words = ["python", "-m", "kernorm.study"]
-    words += [shlex.quote(config.study)] if config.study else []
-    words += [word for text in config.vary for word in ("--vary", shlex.quote(text))]
-    if config.until_resolved:
-        words.append("--until-resolved")
-    for name in ("seeds", "time_budget", "max_seeds", "metric", "margin", "targets", "epochs", "tune_rate", "name"):
-        if (value := getattr(config, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
-    if not config.pictures:
-        words.append("--no-pictures")
-    if config.only:
-        words += ["--only", *map(shlex.quote, config.only)]
-    return " ".join([*words, *map(shlex.quote, config.train_words)])
 
 
 def default(words: list[str]) -> tuple[StudyConfig | None, list[str]]:

@@ -144,9 +144,11 @@ def make_record(classes=10, count=1000, errors=37, epochs=8, labels=None, **chan
     return Record(**(values | changes))
 
 
-def a_run_of(reports, seed=0, place="runs", **changes):
+def a_run_of(reports, seed=0, place="runs", settings=None, **changes):
     """Writes a finished run's record into its folder; returns the record and the folder."""
-    record = make_record(config=TrainConfig(norm="gn", l2=0.01, epochs=8, seed=seed, reports_dir=reports), **changes)
+    values = {"norm": "gn", "l2": 0.01, "epochs": 8} | (settings or {})
+    config = TrainConfig(seed=seed, reports_dir=reports, **values)
+    record = make_record(config=config, **changes)
     record = replace(record, run_id=record.config.run_id, started=f"2026-03-01T10:0{seed}:00+00:00")
     folder = reports / place / record.run_id
     folder.mkdir(parents=True)

@@ -1,12 +1,12 @@
 """Which folders are deleted with runs, what stays, and what of them is to be forgotten."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kernorm.errors import UsageError
 from kernorm.records.index import Line
+from kernorm.records.where import named
 from kernorm.system.removal import require_within
 
 
@@ -16,18 +16,12 @@ def run_folders(given: Iterable[str], lines: Sequence[Line], reports_dir: Path) 
     Raises:
         UsageError: there is no such run, it has no folder of its own, or a link leads to it.
     """
-    known = {name: line for line in lines for name in (line.run, line.path, str(reports_dir / line.path))}
     found: dict[Path, Line] = {}
-    for name in given:
-        line = known.get(name.rstrip("/"))
-        if line is None:
-            close = difflib.get_close_matches(name, known, 1)
-            fix = f"Did you mean {close[0]!r}?" if close else "python -m kernorm.runs lists them."
-            raise UsageError("--delete takes runs by their names.", f"{name!r}", fix)
+    for line in named(given, lines, reports_dir, "--delete"):
         if line.path in line.studies:
             raise UsageError(
                 "--delete takes runs with a folder of their own.",
-                f"{name!r}, which is a line of {line.path}/records.jsonl",
+                f"{line.run!r}, which is a line of {line.path}/records.jsonl",
                 "Delete the whole study yourself, if you mean it.",
             )
         require_within(reports_dir / line.path, reports_dir)

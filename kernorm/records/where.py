@@ -1,10 +1,12 @@
 """Which runs are meant: conditions such as `norm=gn accuracy>99.4`, over the lines of the index."""
 
+import difflib
 import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from kernorm.errors import UsageError, nearest
@@ -51,6 +53,24 @@ def selected(lines: Sequence[Line], where: Iterable[str], tags: Mapping[str, Tag
     """
     tests = [_condition(text, lines, tags) for words in where for text in words.split()]
     return [line for line in lines if all(test(line) for test in tests)]
+
+
+def named(given: Iterable[str], lines: Sequence[Line], reports_dir: Path, flag: str) -> list[Line]:
+    """Returns runs by their names or the paths of their folders, in that order.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    known = {name: line for line in lines for name in (line.run, line.path, str(reports_dir / line.path))}
+    found = []
+    for name in given:
+        line = known.get(name.rstrip("/"))
+        if line is None:
+            close = difflib.get_close_matches(name, known, 1)
+            fix = f"Did you mean {close[0]!r}?" if close else "python -m kernorm.runs lists them."
+            raise UsageError(f"{flag} takes runs by their names.", f"{name!r}", fix)
+        found.append(line)
+    return found
 
 
 def ordered(lines: Sequence[Line], name: str | None, tags: Mapping[str, Tags]) -> list[Line]:

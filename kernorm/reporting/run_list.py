@@ -75,6 +75,12 @@ class RunList:
         return sorted(counts, key=counts.__getitem__, reverse=True)
 
     @property
+    def telling(self) -> list[str]:
+        """Of those the ones that some run set itself, not its recipe, in the command's order."""
+        names = [name for name in _ORDER if name in self.names]
+        return [name for name in names if any(own_settings(line, [name]) for line in self.lines)]
+
+    @property
     def shared(self) -> str:
         """The settings that all runs have in common."""
         names = _APART.union(self.names)
@@ -200,11 +206,15 @@ def _defaults(line: Line) -> dict[str, Any]:
     return _recipe(line.settings.get("recipe", TrainConfig.recipe))
 
 
-def _settings(line: Line, names: Iterable[str]) -> str:
+def own_settings(line: Line, names: Iterable[str]) -> dict[str, str]:
     """Returns those settings that differ from the run's recipe, and its name if that is not the default one."""
     defaults = _defaults(line)
     values = ((name, line.settings.get(name)) for name in names)
-    return " ".join(f"{name}={_shown(value)}" for name, value in values if value != defaults.get(name))
+    return {name: _shown(value) for name, value in values if value != defaults.get(name)}
+
+
+def _settings(line: Line, names: Iterable[str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in own_settings(line, names).items())
 
 
 def _shown(value: Any) -> str:

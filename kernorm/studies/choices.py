@@ -7,11 +7,17 @@ import math
 from typing import Any, Literal
 
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import flag_of
 
 # Metrics that verdicts may be by; see `metrics.METRICS`.
 PRIMARY = ("accuracy", "balanced_accuracy", "macro_f1", "worst_recall", "cross_entropy", "brier", "ece")
 # What is resolved from the test split's class counts; see `primary.resolved`.
 AUTO: Literal["auto"] = "auto"
+# Settings of the command that say how to train.
+_TRAINING = (
+    *("seeds", "until_resolved", "time_budget", "max_seeds", "epochs", "only", "tune_rate"),
+    *("push", "dry_run", "report_only"),
+)
 
 
 def primary(name: Any, source: str) -> str:
@@ -63,3 +69,25 @@ def targets_of_text(value: Any, source: str) -> tuple[float, ...] | Literal["aut
     if not shares or not all(0 < share <= 1 for share in shares):
         raise UsageError(f"{source} takes accuracies in percent, or auto.", f"{value!r}", "Give for example 90,95.")
     return shares
+
+
+def require_one_source(settings: Any) -> None:
+    """Refuses two ways to say what a study is of, or none, and flags that train where runs that exist are compared.
+
+    Args:
+        settings: of the command.
+
+    Raises:
+        UsageError: it is so.
+    """
+    found = [repr(settings.study)] if settings.study else []
+    found += [flag_of(name) for name in ("vary", "runs", "where") if getattr(settings, name)]
+    if len(found) != 1:
+        raise UsageError(
+            "A study is named, or given by --vary, or of runs that exist, by --runs or --where.",
+            " and ".join(found) or "none of them",
+            "Give one of them, for example smoke.",
+        )
+    for name in _TRAINING if settings.runs or settings.where else ():
+        if getattr(settings, name) not in (None, False, ()):
+            raise UsageError("Runs that exist are compared as they are.", flag_of(name), "Remove it.")

@@ -51,6 +51,7 @@ class Study:
     Attributes:
         text: the file's docstring; its first paragraph is the question.
         seeds: are added to each arm's own seed.
+        chosen: of runs that were chosen afterwards, the seeds of each arm by what they are compared by; else empty.
         counts: how many of the seeds an arm has, where that is not all of them.
         metric: the primary one, which alone has verdicts; or auto.
         margin: what counts as no difference of it; or auto.
@@ -71,6 +72,7 @@ class Study:
     published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
     statements: tuple[Statement, ...] = ()
     file: str = ""
+    chosen: Mapping[str, Mapping[int, int]] = dataclasses.field(default_factory=dict)
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     metric: str = AUTO
     margin: float | Literal["auto"] = AUTO
@@ -80,7 +82,7 @@ class Study:
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Returns the seeds of an arm."""
-        return self.seeds[: self.counts.get(arm, len(self.seeds))]
+        return tuple(self.chosen[arm]) if self.chosen else self.seeds[: self.counts.get(arm, len(self.seeds))]
 
     @property
     def question(self) -> str:
@@ -89,6 +91,12 @@ class Study:
 
     def runs(self) -> list[Planned]:
         """Returns every run, seed by seed, so that a study that is interrupted has compared all arms so far."""
+        if self.chosen:
+            return [
+                Planned(arm=arm, seed=place, config=replace(config, seed=seed))
+                for arm, config in self.arms.items()
+                for place, seed in self.chosen[arm].items()
+            ]
         return [
             Planned(arm=arm, seed=seed, config=replace(config, seed=config.seed + seed))
             for seed in self.seeds

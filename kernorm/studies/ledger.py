@@ -7,7 +7,7 @@ trained, another one takes, if today's code would compute the same from today's 
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -102,10 +102,18 @@ class Ledger:
 
     def add(self, result: Result) -> None:
         """Appends a result, without the folders of this machine: on disk when this returns, or not there at all."""
-        if record := result.record:
-            result = replace(result, record=replace(record, config=without_places(record.config)))
+        result = _portable(result)
         _LINES.append(self.path, result)
         self._enter(result)
+
+    def rewrite(self, results: Iterable[Result]) -> None:
+        """Puts these results, without the folders of this machine, in place of all."""
+        self.results, self._sources = {}, {}
+        lines = []
+        for result in map(_portable, results):
+            lines.append(_LINES.line(result))
+            self._enter(result)
+        write_atomically(self.path, b"".join(lines))
 
     def _enter(self, result: Result) -> None:
         self.file = result.file or self.file
@@ -122,6 +130,11 @@ class Ledger:
                     if other.record is None or other.record.config.dataset != dataset
                 }
         self.results[result.run_id] = result
+
+
+def _portable(result: Result) -> Result:
+    record = result.record
+    return replace(result, record=record and replace(record, config=without_places(record.config)))
 
 
 OLD_REVISION, OTHER_DATA = "another revision of the training code", "other data"
@@ -166,14 +179,16 @@ def _ended(ledger: Path, run_ids: frozenset[str]) -> Iterator[tuple[Result, Reco
     """Yields the results that have a record, the study's own last; lines that cannot be read are skipped."""
     paths = sorted(ledger.parents[1].glob(f"*/{RECORDS}"), key=lambda path: (path == ledger, path))
     for path in paths:
-        for line in path.read_bytes().splitlines():
-            # A line takes a millisecond to validate, and few are of a run that is wanted.
-            named = _RUN_ID.search(line)
-            if named is None or named[1].decode(errors="replace") not in run_ids:
-                continue
-            result = _LINES.parse(line)
-            if result is None:
-                continue
+        for result in results_of(path, run_ids):
             trained_by = result.taken_from or (path.parent.name if path != ledger else "")
             if result.record and result.status != "failed":
                 yield replace(result, taken_from="" if trained_by == ledger.parent.name else trained_by), result.record
+
+
+def results_of(path: Path, run_ids: Collection[str]) -> Iterator[Result]:
+    """Yields the results of some runs in a records.jsonl, in its order; lines that cannot be read are skipped."""
+    for line in path.read_bytes().splitlines():
+        # A line takes a millisecond to validate, and few are of a run that is wanted.
+        named = _RUN_ID.search(line)
+        if named and named[1].decode(errors="replace") in run_ids and (result := _LINES.parse(line)):
+            yield result

@@ -8,6 +8,7 @@ from statistics import mean
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.records.record import Epoch, Record
+from kernorm.serving.publish import publish
 from kernorm.studies.analysis import finished, results_by_arm
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
@@ -79,3 +80,23 @@ def export_best_arm(study: Study, folder: Path, *, reports_dir: Path, saved_mode
         raise UsageError("A study is exported from its finished runs.", f"{folder} without any", "Run the study.")
     best = min(arms, key=lambda records: mean(map(validation_score, records)))
     return export_best(best, replace(best[0].config, reports_dir=reports_dir, saved_models_dir=saved_models_dir))
+
+
+def publish_best_arm(study: Study, folder: Path, *, reports_dir: Path, saved_models_dir: Path) -> Path | None:
+    """Exports and publishes the best run of the best arm; returns where it is, or None if it could not be exported.
+
+    The arguments are those of `export_best_arm`.
+
+    Raises:
+        UsageError: as `export_best_arm`, or as `publish`.
+        Refused: it may not be published.
+    """
+    record = export_best_arm(study, folder, reports_dir=reports_dir, saved_models_dir=saved_models_dir)
+    if not (record.export and record.export.path):
+        return None
+    return publish(
+        Path(record.export.path),
+        saved_models_dir=saved_models_dir,
+        manual_dir=record.config.manual_dir,
+        data_dir=record.config.data_dir,
+    )

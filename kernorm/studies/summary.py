@@ -212,7 +212,7 @@ class StudySummary:
     seeds can see, where their number is fixed; `answers` are to what a publication concludes, and `factors` the
     settings whose values are all combined, if the arms are such a product of two or more. `test_gains` is, by data set,
     the test accuracy less that of validation, a mean over runs. `provisional` says that runs are missing, so that there
-    are no verdicts yet.
+    are no verdicts yet, and `chosen` that the runs were chosen afterwards, so that there are none at all.
     """
 
     name: str
@@ -242,6 +242,7 @@ class StudySummary:
     factors: tuple[Factor, ...] = ()
     test_gains: dict[str, float] = field(default_factory=dict)
     provisional: bool = False
+    chosen: bool = False
 
 
 def counted(number: int, thing: str) -> str:

@@ -132,20 +132,22 @@ def show_verdicts(summary: StudySummary) -> None:
     label = METRICS[summary.metric].label + (", %" if METRICS[summary.metric].in_percent else "")
     for name in ("n", label, "difference"):
         table.add_column(name, justify="right")
-    table.add_column("interval that decides")
-    table.add_column("verdict", overflow="fold")
+    table.add_column("95 % interval" if summary.chosen else "interval that decides")
+    table.add_column("" if summary.chosen else "verdict", overflow="fold")
     for arm in summary.arms:
         table.add_row(
             arm.name,
             str(len(arm.seeds)),
             _score(arm, summary.metric),
             _difference(arm, summary.metric),
-            decided_interval(arm.decided, summary.metric) if arm.decided and arm.decided.alpha is not None else "–",
+            _interval(arm, summary),
             _verdict(arm),
         )
     table_console().print(table)
     if any(arm.scores for arm in summary.arms):
         print(f"± {plus_minus(summary)}.")
+    if summary.chosen:
+        print("Chosen afterwards: no verdict, no p; intervals are not corrected for the number of arms.")
     if summary.provisional:
         print(f"{summary.missing:,} runs are missing; verdicts follow once all have ended.")
     for arm in summary.arms:
@@ -162,6 +164,16 @@ def _score(arm: ArmSummary, metric: str) -> str:
 def _difference(arm: ArmSummary, metric: str) -> str:
     found = compared(arm, metric)
     return unit(found.difference, metric) if found and found.difference is not None else "–"
+
+
+def _interval(arm: ArmSummary, summary: StudySummary) -> str:
+    """Returns the interval of a difference: the one that decided; of runs chosen afterwards a plain one."""
+    if arm.decided and arm.decided.alpha is not None:
+        return decided_interval(arm.decided, summary.metric)
+    found = compared(arm, summary.metric)
+    if not (summary.chosen and found and found.interval):
+        return "–"
+    return " to ".join(unit(end, summary.metric) for end in found.interval)
 
 
 def _verdict(arm: ArmSummary) -> str:

@@ -5,10 +5,11 @@ import pytest
 from kernorm.errors import UsageError
 from kernorm.stats import anytime
 from kernorm.studies import choices, definition
+from kernorm.studies.command import command
 from kernorm.studies.design import DESIGN, Design, Look, read_design, settled, write_design
 from kernorm.studies.loading import load_study
 from kernorm.studies.metrics import METRICS
-from kernorm.study import PROG, StudyConfig, command, main, plan
+from kernorm.study import PROG, StudyConfig, main, plan
 from kernorm.system import cli
 
 FIXED, UNTIL = Design(), Design(until_resolved=True)

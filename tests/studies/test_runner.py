@@ -14,9 +14,10 @@ from kernorm.errors import UsageError
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import REVISION
 from kernorm.studies import runner
+from kernorm.studies.command import command
 from kernorm.studies.ledger import DAMAGED, RECORDS, Ledger, Result
 from kernorm.studies.report import page
-from kernorm.study import PROG, StudyConfig, command, main, plan
+from kernorm.study import PROG, StudyConfig, main, plan
 from kernorm.system import cli
 from tests.builders import Page, leave_undrawn, make_record
 from tests.processes import Processes
@@ -402,7 +403,7 @@ def test_the_command_is_what_was_typed():
         (["smoke", "--name=.."], "--name is one folder's name. Received: '..'."),
         (["smoke", "--sedes=3"], "An option must be a known one. Received: --sedes=3. Did you mean --seeds?"),
         (["smoke", "--seeds=three"], "--seeds could not be read. Received: 'three'."),
-        ([], "A study is named, or given by --vary. Received: neither. Give one of them, for example smoke."),
+        ([], "by --runs or --where. Received: none of them. Give one of them, for example smoke."),
     ],
 )
 def test_refuses_in_one_line(tmp_path, monkeypatch, capsys, words, message):

@@ -121,9 +121,9 @@ def test_flags_go_to_the_study_or_to_every_arm():
         ),
         (
             ["smoke", "--vary", "norm=bn,gn"],
-            r"^A study is named, or given by --vary\. Received: 'smoke' and --vary norm",
+            r"^A study is named, or given by --vary, or of runs that exist, .*\. Received: 'smoke' and --vary\. Give",
         ),
-        ([], r"^A study is named, or given by --vary\. Received: neither\."),
+        ([], r"^A study is named, or given by --vary, or of .*\. Received: none of them\."),
     ],
 )
 def test_refuses_what_cannot_be_varied(words, message, tmp_path, capfd):

@@ -30,6 +30,8 @@ def answers(summary: StudySummary) -> list[tuple[str, str, str]]:
     for name, words in _ANSWERS.items():
         if arms := [arm for arm, verdict in told.items() if verdict == name]:
             found.append((name, f"{words} {against}", listed(arms)))
+    if summary.chosen:
+        found.append(("no verdict", "No verdict", "these runs were chosen when their results could be seen"))
     if summary.provisional:
         total = sum(sum(arm.states.values()) for arm in summary.arms)
         words = f"{total - summary.missing:,} of {counted(total, 'run')} have ended"
@@ -53,6 +55,9 @@ def sentence(arm: ArmSummary, metric: str = "accuracy") -> str:
             interval = decided_interval(verdict, metric)
             parts.append(f"{unit(found.difference, metric)} against `{arm.baseline}`, {interval}")
         parts.append(verdict.sentence.removeprefix(verdict.name).lstrip(":;, "))
+    elif found and found.difference is not None and found.interval:
+        low, high = (unit(end, metric) for end in found.interval)
+        parts.append(f"{unit(found.difference, metric)} against `{arm.baseline}`, 95 % {low} to {high}")
     elif arm.scores:
         parts.append(f"mean of {counted(arm.scores['accuracy'].n, 'seed')}")
     if arm.failures.failed:

@@ -32,13 +32,14 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
     `looks` counts how often the report itself opened the test split, for its pictures.
     """
     found = [
+        *_chosen(summary),
         *_claims(study, summary),
         *_shortened(study),
         *_looks(summary),
         *_failures(summary),
         *_unpredicted(summary),
         *_exhausted(summary),
-        *_spread(summary),
+        *(() if summary.chosen else _spread(summary)),
         *_selection(summary),
         *rate_notices(study),
         *_unfinished(summary, ledger),
@@ -48,10 +49,20 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_visible(summary),
         *_easier(summary),
         *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
-        _rule(summary),
+        *(() if summary.chosen else [_rule(summary)]),
     ]
     order = ("bad", "warning", "good", "note")
     return sorted(found, key=lambda verdict: order.index(verdict.kind))
+
+
+def _chosen(summary: StudySummary) -> Iterable[Notice]:
+    if summary.chosen:
+        text = (
+            "The runs were there, and were picked when their results could be seen. Who picks among many finds "
+            "differences that are chance, so there is no verdict and no p here. Intervals are 95 % each, not corrected "
+            "for the number of arms. What they suggest is a question for new seeds: `python -m kernorm.study --vary …`."
+        )
+        yield Notice("warning", "Chosen afterwards", text)
 
 
 def _claims(study: Study, summary: StudySummary) -> Iterable[Notice]:
@@ -94,9 +105,9 @@ def _selection(summary: StudySummary) -> Iterable[Notice]:
         many = str(looks[0]) if len(looks) == 1 else f"{looks[0]} to {looks[-1]}"
         text = (
             f"{who} accuracy is the best of {many} looks at the test split, one an epoch, hence biased upward. "
-            "Compare it only with results that were selected so too, as the published ones were. Verdicts are on the "
-            "last epoch."
+            "Compare it only with results that were selected so too, as the published ones were."
         )
+        text += "" if summary.chosen else " Verdicts are on the last epoch."
         yield Notice("warning", "The test split selected the weights", text)
     elif "validation" in summary.selections:
         text = "Each run kept its best epoch by validation accuracy; the test split was opened after that."
@@ -163,7 +174,8 @@ def _sources(summary: StudySummary) -> Iterable[Notice]:
             "warning",
             "Trained by an earlier revision of the training code",
             f"{counted(summary.finished, 'run')} of revision {old[0]}; today it is {REVISION}, which gives "
-            "other results for the same settings. The same command trains these runs again.",
+            "other results for the same settings."
+            + ("" if summary.chosen else " The same command trains these runs again."),
         )
     elif text := not_used(summary.unusable):
         yield Notice("note", "Other results of these runs were not used", text)

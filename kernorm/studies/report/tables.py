@@ -107,7 +107,8 @@ def _of_arm(summary: StudySummary, arm: Arm) -> Iterator[Row]:
         yield from rows(f"pruned below {row.threshold:g}", _flat(row))
     for image in found.hard:
         yield from rows("misclassified", [(f"image {image.index}", image.wrong)])
-    for seed, record in sorted(arm.records.items()):
+    for place, record in sorted(arm.records.items()):
+        seed = record.config.seed if summary.chosen else place
         yield from rows("run", [("selected_epoch", record.selected_epoch), ("cpu_seconds", record.cpu_seconds)], seed)
         for metric, of in METRICS.items():
             yield from rows(metric, [("score", of.value(record))], seed)
