@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
+from kernorm.config import Tracker, TrainConfig
 from kernorm.errors import UsageError
 from kernorm.limits import check_settings
 from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
@@ -49,7 +50,7 @@ class StudyConfig:
         "runs that exist": ("runs", "where"),
         "verdicts": ("metric", "margin", "targets"),
         **ENGINE_GROUP,
-        "results": ("name", "reports_dir", "saved_models_dir", "pictures", "push"),
+        "results": ("name", "reports_dir", "saved_models_dir", "pictures", "push", "track"),
         "this command": ("dry_run", "report_only", "quiet", "verbose", "help"),
     }
 
@@ -127,6 +128,9 @@ class StudyConfig:
     that come with its set (there are some for mnist) and the newest blessed version, validate it in the runtimes of
     this machine, and publish it as saved_models/kernorm/<version>/. Exit code 1 if it is refused."""
 
+    track: Tracker = TrainConfig.track
+    """Also log the runs to W&B or MLflow, as kernorm.train does, with their arm, the study and its question."""
+
     train_words: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
     """With --vary: what kernorm.train is given for every arm."""
 
@@ -148,11 +152,8 @@ class StudyConfig:
             from kernorm.studies.rates import rate_range
 
             rate_range(self.tune_rate)
-        for name, check in (
-            ("metric", choices.primary),
-            ("margin", choices.margin_of),
-            ("targets", choices.targets_of_text),
-        ):
+        checks = {"metric": choices.primary, "margin": choices.margin_of, "targets": choices.targets_of_text}
+        for name, check in checks.items():
             if getattr(self, name) is not None:
                 check(getattr(self, name), f"--{name}")
         self.until()
@@ -200,6 +201,7 @@ def plan(config: StudyConfig) -> "Study":
         export=False,
         report=False,
         **({} if config.pictures else {"pictures": False}),
+        **({} if config.track == "none" else {"track": config.track}),
     )
 
 
@@ -212,9 +214,12 @@ def main(config: StudyConfig) -> int:
     from kernorm.studies.terminal import show_plan, show_trials, show_verdicts
     from kernorm.studies.tuning import check_rates, missing_trials, with_found_rates, with_rates
     from kernorm.system.files import require_folder
+    from kernorm.training.tracking import require_tracker
 
     study = plan(config)
     require_folder(config.folder, "--reports-dir")
+    for tracker in {arm.track for arm in study.arms.values()}:
+        require_tracker(tracker)
     if config.push:
         from kernorm.serving.publish import require_thresholds
 
@@ -268,10 +273,7 @@ def _compare(config: StudyConfig) -> int:
         folder,
         reports_dir=config.reports_dir,
         command=command(config),
-        metric=config.metric,
-        margin=config.margin,
-        targets=config.targets,
-        pictures=config.pictures,
+        **{name: getattr(config, name) for name in ("metric", "margin", "targets", "pictures")},
     )
     show_verdicts(summary)
     print(f"report   {folder / 'report.html'}")
@@ -282,10 +284,9 @@ def default(words: list[str]) -> tuple[StudyConfig | None, list[str]]:
     """Returns the settings that --vary leaves to kernorm.train, and the study's own words; None without --vary."""
     if not any(word.partition("=")[0] == "--vary" for word in words):
         return None, words
-    from kernorm.config import TrainConfig
     from kernorm.studies.vary import HELD, varied_words
 
-    theirs = settings_of(TrainConfig) - {"reports_dir", "saved_models_dir", "push", "pictures", "threads"}
+    theirs = settings_of(TrainConfig) - {"reports_dir", "saved_models_dir", "push", "pictures", "threads", "track"}
     own = settings_of(StudyConfig) - theirs
     held = {name: flag for name, flag in HELD.items() if name not in own}
     mine, left = split_words(words, own=own, theirs=theirs, held=held, holder="A study", prog=PROG)

@@ -254,9 +254,9 @@ def some_results(study, errors=ERRORS, **changes):
 
 def leave_undrawn(patch, module):
     """Saves the time of a module's drawings, which others look at."""
-    from kernorm.reporting import figures, page
+    from kernorm.reporting import figures
 
-    patch.setattr(page, "draw_svg", lambda panel: figures.Drawing(panel.name, []))
+    patch.setattr(figures, "draw_svg", lambda panel: figures.Drawing(panel.name, []))
     patch.setattr(module, "to_png", lambda panels, *_: b"".join(panel.name.encode() for panel in panels))
 
 

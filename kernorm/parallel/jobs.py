@@ -26,7 +26,7 @@ ConfiguredT = TypeVar("ConfiguredT", bound=Configured)
 def train_job(job: Configured) -> Record:
     """Trains one run; its own net was named and tried where the job comes from."""
     trust(job.config.net_source)
-    return train(job.config, tried=True)
+    return train(job.config, tried=True, member=getattr(job, "member", None))  # a search's job has none
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ def _study(lines: Sequence[Line], records: Mapping[str, Record], name: str, comm
         if len(set(seeds[arm])) < len(group):
             twice = [line.run for line in group if seeds[arm].count(records[line.run].config.seed) > 1]
             raise UsageError("A config counts once with each seed.", listed(twice), "Leave all but one out.")
+    places = _places(seeds)
     return Study(
         name=name,
         text=(
@@ -207,8 +208,8 @@ def _study(lines: Sequence[Line], records: Mapping[str, Record], name: str, comm
             f"These runs were there, and were chosen when their results could be seen.\n\n    {command}\n"
         ),
         arms={arm: replace(records[group[0].run].config, seed=0) for arm, group in arms.items()},
-        seeds=tuple(range(max(map(len, arms.values())))),
-        chosen=_places(seeds),
+        seeds=tuple(sorted({place for found in places.values() for place in found})),
+        chosen=places,
         baselines=dict.fromkeys(arms, next(iter(arms))),
         file=FILE,
     )

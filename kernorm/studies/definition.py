@@ -26,6 +26,7 @@ from kernorm.limits import seconds_of, whole_number
 from kernorm.nets.source import with_net
 from kernorm.studies.choices import AUTO, margin_of, primary, targets_of_text
 from kernorm.studies.published import Published, Statement
+from kernorm.training.tracking import Membership
 
 if TYPE_CHECKING:
     from kernorm.studies.rates import Rates
@@ -42,6 +43,7 @@ class Planned:
     arm: str
     seed: int
     config: TrainConfig
+    member: Membership | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +93,13 @@ class Study:
 
     def runs(self) -> list[Planned]:
         """Returns every run, seed by seed, so that a study that is interrupted has compared all arms so far."""
-        if self.chosen:
-            return [
-                Planned(arm=arm, seed=place, config=replace(config, seed=seed))
-                for arm, config in self.arms.items()
-                for place, seed in self.chosen[arm].items()
-            ]
+        member = Membership(study=self.name, arm="", question=self.question)
         return [
-            Planned(arm=arm, seed=seed, config=replace(config, seed=config.seed + seed))
+            Planned(arm=arm, seed=seed, config=replace(config, seed=own), member=replace(member, arm=arm))
             for seed in self.seeds
             for arm, config in self.arms.items()
             if seed in self.seeds_of(arm)
+            for own in [self.chosen[arm][seed] if self.chosen else config.seed + seed]
         ]
 
 

@@ -30,7 +30,6 @@ HELD = {
     "report": "--report-only",
     "stop_after": "--epochs",
     "retrain": "--name",
-    "track": "the report",
     "format": "kernorm.convert",
     "push": "the study's --push",
 }

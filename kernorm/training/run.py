@@ -28,6 +28,7 @@ from kernorm.saved_model.formats import require_format
 from kernorm.system.backend import choose_backend, keras_settings
 from kernorm.system.files import locked, make_folder, require_folder, write_atomically, write_json
 from kernorm.training.first_step import try_nets
+from kernorm.training.tracking import Membership, require_tracker
 
 if TYPE_CHECKING:
     from kernorm.training.trainer import Diverged, Trainer
@@ -37,12 +38,13 @@ ENDED = ("finished", "diverged")
 _LOG = logging.getLogger("kernorm")
 
 
-def train(config: TrainConfig, *, tried: bool = False) -> Record:
+def train(config: TrainConfig, *, tried: bool = False, member: Membership | None = None) -> Record:
     """Trains, measures, reports and exports one run, or what is left of it; returns its record.
 
     Args:
         config: of the run.
         tried: whether its own net, if it is one, has done a first step before, in a process of its own.
+        member: of which study it is, for trackers.
 
     Raises:
         UsageError: the config does not fit the data, the net or what lies in the run's folder.
@@ -58,7 +60,7 @@ def train(config: TrainConfig, *, tried: bool = False) -> Record:
         if config.net_source is not None and not tried and not (folder / CHECKPOINT).exists():
             data = load(config)
             try_nets([(config, data.info)])
-        return _train(config, folder, data)
+        return _train(config, folder, data, member)
 
 
 def check_config(config: TrainConfig) -> None:
@@ -73,10 +75,7 @@ def check_config(config: TrainConfig) -> None:
     choose_backend()
     for name in config.format:
         require_format(name)
-    if config.track != "none":
-        from kernorm.training.trackers import require_tracker  # Keras
-
-        require_tracker(config.track)
+    require_tracker(config.track)
 
 
 @contextlib.contextmanager
@@ -166,12 +165,12 @@ def _write_missing_report(record: Record, folder: Path) -> Record:
 
 
 @keras_settings()
-def _train(config: TrainConfig, folder: Path, data: Dataset | None) -> Record:
+def _train(config: TrainConfig, folder: Path, data: Dataset | None, member: Membership | None) -> Record:
     from kernorm.training.trainer import Diverged  # Keras
 
     trainer, done = start_or_resume(config, folder, data)
     try:
-        trainer.fit(done)
+        trainer.fit(done, member)
     except Diverged as error:
         return fail(trainer, error)
     if config.stop_after is not None:

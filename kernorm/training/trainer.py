@@ -31,6 +31,7 @@ from kernorm.training.environment import describe_environment
 from kernorm.training.losses import class_weights, rest_of
 from kernorm.training.schedules import schedule_tables
 from kernorm.training.trackers import trackers
+from kernorm.training.tracking import Membership
 
 _HISTORY = TypeAdapter(list[Epoch])
 _OPENINGS = TypeAdapter(list[Opening])
@@ -127,8 +128,8 @@ class Trainer:
         self.record = replace(self.record, started=state.notes["started"])
         return self.reached.history[-1].epoch
 
-    def fit(self, done: int) -> None:
-        """Trains the epochs that are left, up to `stop_after`; a diverged loss raises Diverged."""
+    def fit(self, done: int, member: Membership | None = None) -> None:
+        """Trains the epochs that are left, up to `stop_after`; a diverged loss raises Diverged. `member` is shown."""
         counts = {"epochs": self.config.epochs, "steps_per_epoch": self.batches.num_batches, "done": done}
         with RunProgress(**counts, rest=rest_of(self.config)) as progress:
             progress.line(self.announce() + (f"\nresumed after epoch {done}" if done else ""))
@@ -148,7 +149,7 @@ class Trainer:
             )
             # TensorFlow traces a step twice if the first time makes variables, such as momenta.
             self.model.optimizer.build(self.model.trainable_variables)
-            with trackers(self.config, self.folder.name, self.folder) as others:
+            with trackers(self.config, self.folder.name, self.folder, member) as others:
                 self.model.fit(
                     self.batches,
                     initial_epoch=done,

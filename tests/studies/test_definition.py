@@ -10,6 +10,7 @@ from kernorm.studies.definition import study_of, with_overrides
 from kernorm.studies.loading import load_study, packaged
 from kernorm.studies.published import Published
 from kernorm.training.schedules import schedule_tables
+from kernorm.training.tracking import Membership
 
 GOOD = '''"""Is it
 better?
@@ -42,6 +43,7 @@ def test_a_users_file_becomes_a_study(tmp_path):
         ("bn", 1, 1),
     ]
     assert len({run.config.run_id for run in runs}) == 9
+    assert runs[1].member == Membership(study="mine", arm="ln", question="Is it better?")
 
 
 def test_a_study_file_finds_its_neighbours(tmp_path, monkeypatch):

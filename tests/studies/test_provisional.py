@@ -8,7 +8,7 @@ import pytest
 
 from kernorm.api.study import StudyResult
 from kernorm.config import TrainConfig
-from kernorm.reporting import figures, page
+from kernorm.reporting import figures
 from kernorm.studies import runner
 from kernorm.studies.analysis import analyse
 from kernorm.studies.design import Design, read_design
@@ -123,7 +123,7 @@ def test_a_page_is_made_while_another_process_runs_the_study(tmp_path, study, ca
 def test_a_live_page_says_when_it_ends_and_has_few_charts(tmp_path, study, monkeypatch):
     folder = filled(tmp_path / "studies" / "mine", study, STARTED)
     ledger, drawn = Ledger(folder), []
-    monkeypatch.setattr(page, "draw_svg", lambda panel: drawn.append(panel.name) or figures.Drawing(panel.name, []))
+    monkeypatch.setattr(figures, "draw_svg", lambda panel: drawn.append(panel.name) or figures.Drawing(panel.name, []))
     ends = runner.Live(6, 9, "runs", page_time())
     runner._show(study, ledger, Design(), "a command", live=ends)
     found = page_of(folder)

@@ -1,6 +1,8 @@
 """Studies that a command line spells out: their arms, the file that they stand for, and what is refused."""
 
 import re
+import sys
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +10,7 @@ from kernorm import study as command
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.recipes import recipe
+from kernorm.studies.command import command as command_line
 from kernorm.studies.definition import with_overrides
 from kernorm.studies.loading import load_study
 from kernorm.studies.vary import FILE, varied_study, write_study_file
@@ -86,9 +89,21 @@ def test_flags_go_to_the_study_or_to_every_arm():
     assert str(config.folder) == "there/studies/norm-l2"
     study = command.plan(config)
     assert {(arm.epochs, arm.shift) for arm in study.arms.values()} == {(3, 0.0)}
-    assert command.command(config) == (
+    assert command_line(config) == (
         "python -m kernorm.study --vary norm=bn,gn --vary l2=0,1 --seeds 2 --epochs 3 --shift=0"
     )
+
+
+def test_a_tracker_of_the_study_is_that_of_every_run_and_must_be_installed(monkeypatch, tmp_path):
+    config = command.StudyConfig(vary=("norm=bn,gn",), track="mlflow", reports_dir=tmp_path)
+    study = command.plan(config)
+    assert {run.config.track for run in study.runs()} == {"mlflow"}
+    plain = command.plan(replace(config, track="none"))
+    assert [run.config.run_id for run in study.runs()] == [run.config.run_id for run in plain.runs()]
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(UsageError, match=r"^--track needs its package\. Received: --track mlflow"):
+        command.main(config)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
