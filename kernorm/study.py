@@ -42,6 +42,7 @@ class StudyConfig:
     Or no name, and what is to be varied, every combination an arm; other flags are those of kernorm.train:
         python -m kernorm.study --vary norm=bn,gn --vary l2=0,1e-4 --seeds 5 --net eva6
 
+    Or runs that exist, compared without training: --where 'norm=gn l2>0', or --runs RUN RUN.
     Interrupted, the same command resumes it; more --seeds extend it. It writes reports/studies/<name>/report.html.
     """
 

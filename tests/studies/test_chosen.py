@@ -13,11 +13,12 @@ from kernorm.records.record import write_record
 from kernorm.studies.analysis import analyse
 from kernorm.studies.chosen import FILE, choose_runs, chosen_study, compare_runs, default_name, described
 from kernorm.studies.ledger import Ledger, Result
+from kernorm.studies.report import page
 from kernorm.studies.report.arms import arms_of
 from kernorm.studies.report.tables import tables_csv
 from kernorm.study import PROG, StudyConfig, main
 from kernorm.system.cli import run
-from tests.builders import Page, a_run_of, in_study, make_evaluation, make_history
+from tests.builders import Page, a_run_of, in_study, leave_undrawn, make_evaluation, make_history
 
 ERRORS = {"gn": (30, 34, 38), "ln": (40, 47, 45), "bn": (33, 35, 37)}
 
@@ -43,7 +44,9 @@ def compared(tmp_path_factory):
     records = some_runs(reports)
     lines = choose_runs((), ["epochs=8"], reports)
     folder = reports / "studies" / default_name(lines)
-    summary = compare_runs(lines, folder, reports_dir=reports, command="python -m kernorm.study --where epochs=8")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch, page)
+        summary = compare_runs(lines, folder, reports_dir=reports, command="python -m kernorm.study --where epochs=8")
     return records, folder, summary
 
 
@@ -128,7 +131,8 @@ def asked(reports, *words):
     return run(StudyConfig, main, prog=PROG, argv=["--reports-dir", str(reports), *words])
 
 
-def test_the_command_shows_what_it_compares(tmp_path, capsys):
+def test_the_command_shows_what_it_compares(tmp_path, capsys, monkeypatch):
+    leave_undrawn(monkeypatch, page)
     for norm in ("bn", "gn"):
         for seed in range(2):
             test = make_evaluation(errors=ERRORS[norm][seed])
