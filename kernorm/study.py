@@ -43,6 +43,7 @@ class StudyConfig:
         python -m kernorm.study --vary norm=bn,gn --vary l2=0,1e-4 --seeds 5 --net eva6
 
     Or runs that exist, compared without training: --where 'norm=gn l2>0', or --runs RUN RUN.
+
     Interrupted, the same command resumes it; more --seeds extend it. It writes reports/studies/<name>/report.html.
     """
 
@@ -159,11 +160,6 @@ class StudyConfig:
                 check(getattr(self, name), f"--{name}")
         self.until()
 
-    @property
-    def chosen(self) -> bool:
-        """Tells whether runs that exist are compared."""
-        return bool(self.runs or self.where)
-
     def until(self) -> "UntilResolved | None":
         """Returns how long the study may go on; None where its number of seeds is fixed."""
         from kernorm.studies.definition import until_resolved_or_none
@@ -208,7 +204,7 @@ def plan(config: StudyConfig) -> "Study":
 
 def main(config: StudyConfig) -> int:
     """Runs what is missing and shows the verdicts; returns 1 if a run failed, or none has finished yet."""
-    if config.chosen:
+    if config.runs or config.where:
         return _compare(config)
     from kernorm.studies.command import command
     from kernorm.studies.runner import missing_runs, run_study, visible
