@@ -45,12 +45,10 @@ OWN = {"started", "seconds", "cpu_seconds", "environment", "openings", "export",
 def found(checkout: Path, norm: str, folder: Path) -> dict[str, Any]:
     """Returns weights, scores and signatures of a run that the checkout trains and exports in `folder`."""
     run(checkout, folder, "kernorm.train", f"--norm={norm}", *WORDS)
-    (record,) = (folder / "reports" / "runs").glob("*/record.json")
-    run_folder = record.parent
+    (path,) = (folder / "reports" / "runs").glob("*/record.json")
+    run_folder = path.parent
     (card,) = (folder / "saved_models").glob("*/*/assets.extra/kernorm/model_card.json")
-    record = {
-        key: value for key, value in json.loads((run_folder / "record.json").read_text()).items() if key not in OWN
-    }
+    record = {key: value for key, value in json.loads(path.read_text()).items() if key not in OWN}
     for row in record["history"]:
         row.pop("seconds"), row.pop("cpu_seconds")
     return {
