@@ -224,6 +224,7 @@ def damage(path, image):
     path.write_bytes(content[:pixel] + b"\xff" + content[pixel + 1 :])
 
 
+@pytest.mark.slow
 def test_a_set_is_prepared_once(prepared, cache_folder, caplog, capsys):
     caplog.set_level("INFO", "kernorm")
     first = load_arrays("tiny_set", data_dir=prepared)

@@ -307,7 +307,7 @@ def test_smallest_run_one_epoch_two_classes_no_validation_no_mistake(tmp_path, u
     assert not [tag for tag, _ in page.tags if tag == "img"]
 
 
-def test_many_classes_and_coloured_images(tmp_path):
+def test_many_classes_and_coloured_images(tmp_path, undrawn):
     record = make_record(classes=47, errors=300, count=2000)
     record = dataclasses.replace(record, data=dataclasses.replace(record.data, image_shape=(32, 32, 3)))
     images = make_mistakes(record, channels=3, side=32)

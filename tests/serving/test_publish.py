@@ -40,6 +40,7 @@ def quick(monkeypatch, tmp_path):
     asked_here(monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_good_model_is_published_and_is_the_next_ones_baseline(tmp_path, mnist_cache, capsys):
     published = [
         publish(candidate(tmp_path / "run" / name), saved_models_dir=tmp_path / "saved_models") for name in ("1", "2")

@@ -290,6 +290,7 @@ def test_killed_before_any_operation_on_files_there_is_never_a_version_that_is_n
     assert not [path.name for path in (root / "kernorm").iterdir() if not path.name.isdecimal()]
 
 
+@pytest.mark.slow
 def test_two_pushers_at_once_publish_one_after_the_other_or_are_told(blessed, root):
     """Two processes begin together: each publishes a whole version of its own, or says that the other is at it."""
     command = [sys.executable, "-m", "kernorm.push", str(blessed), "--saved-models-dir", str(root)]

@@ -76,6 +76,7 @@ def run_folder(record, root):
     return root / "reports" / "runs" / record.run_id
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_text_and_shows_what_the_net_is(finished):
     record, config, root = finished
     folder = run_folder(record, root)
