@@ -88,7 +88,8 @@ class Browser:
         return self.ready()
 
     def ready(self):
-        """Waits until the script of the page has done its work."""
+        """Waits until the page has been read whole, and its script has done its work."""
+        self.wait(lambda: self.run("return document.readyState") == "complete", "the end of the page")
         if self.scripted:
             self.wait(lambda: self.all(".tip"), "the script of the page")
         return self
