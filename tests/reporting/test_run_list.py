@@ -156,11 +156,12 @@ def test_a_long_list_is_searched_and_sorted_in_a_browser(tmp_path):
         page.click("th:nth-child(2) .sort")
         page.click("th:nth-child(2) .sort")
         assert page.texts("tbody tr:first-child th") == ["r300"]
-        page.press("[type=search]", "norm=bn r2")
+        page.click("[type=search]")
+        page.press("norm=bn r2")
         assert page.texts(".tools span") == [f"{sum(r % 3 == 0 and str(r)[0] == '2' for r in range(301))} of 300 runs"]
         assert page.texts("tbody tr:first-child th") == ["r297"]
         page.run("document.querySelector('[type=search]').value = ''")
-        page.press("[type=search]", "r")
+        page.press("r")
         page.click(".tools button")
         assert page.count("tbody tr") == 300
         assert page.run("return document.querySelector('tbody a').href").endswith("/runs/r300/report.html")
