@@ -82,8 +82,8 @@ def test_an_equal_model_is_not_refused_by_noise_and_a_worse_one_is(rng, monkeypa
         measures, changes = measure(pair[0], (), pair[1])
         return decide(bound, measures, changes)[0].passed
 
-    assert sum(passed(0.994, 0.994) for _ in range(30)) >= 28
-    assert not any(passed(0.98, 0.994) for _ in range(8))
+    assert sum(passed(0.994, 0.994) for _ in range(60)) >= 57
+    assert not any(passed(0.98, 0.994) for _ in range(20))
 
 
 def test_the_same_answers_have_no_change(rng, labels):

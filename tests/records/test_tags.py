@@ -1,4 +1,4 @@
-"""Tags and notes are kept by run, and what is damaged is told."""
+"""Tags and notes are kept by run; a damaged file is refused."""
 
 import json
 

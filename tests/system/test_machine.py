@@ -71,6 +71,12 @@ def test_a_study_is_planned_where_the_names_of_linux_are_missing(tmp_path, mnist
 
 
 @pytest.mark.slow
+def test_a_plan_counts_the_workers_that_are_asked_for_there(tmp_path, mnist_cache):
+    words = ["kernorm.study", "smoke", "--dry-run", f"--reports-dir={tmp_path}", "--workers=3"]
+    assert " with 3 workers" in without(MACOS, tmp_path, *words).stdout
+
+
+@pytest.mark.slow
 def test_a_run_is_trained_where_the_names_of_linux_are_missing(tmp_path, boxes_cache):
     small = ["--net=eva6", "--dataset=boxes", "--validation-size=32", "--epochs=1", "--batch-size=40"]
     places = [f"--reports-dir={tmp_path}", f"--saved-models-dir={tmp_path}"]
