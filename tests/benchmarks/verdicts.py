@@ -244,35 +244,51 @@ MIXED = (0.0, 0.05, 0.10, 0.20)
 FIXED = (3, 5, 8, 12, 16, 20, 25, 30, 40, 50)
 
 
-def saved(studies: int, template: Record, *, floor: bool) -> Iterator[dict[str, object]]:
-    """Yields how many runs --until-resolved takes against the fixed design of the same share of right verdicts."""
+def against_fixed(curve: NDArray[np.float64], right: NDArray[np.float64], arms: int) -> float:
+    """Returns the runs of the fixed design that gets as many arms right.
+
+    `curve` holds, by study and by number of seeds in FIXED, the share of arms that a fixed design got right; `right`
+    what --until-resolved got right, by study.
+    """
+    reached, share = np.maximum.accumulate(curve.mean(axis=0)), right.mean()
+    # The fewest seeds of which the share is as high, but for what one study of a hundred changes.
+    first = int(np.argmax(reached >= min(share, reached[-1]) - 0.01))
+    ends = slice(max(0, first - 1), first + 1)
+    return float(np.interp(share - 0.01, reached[ends], FIXED[ends])) * (arms + 1)
+
+
+def saved(studies: int, template: Record, arms_asked: list[int] | None, *, floor: bool) -> Iterator[dict[str, object]]:
+    """Yields how many runs --until-resolved takes against the fixed design of the same share of right verdicts.
+
+    The interval is of 95 %, by bootstrap over studies.
+    """
     for arms, mixed in ((1, (0.0,)), (1, (0.05,)), (1, (0.10,)), (1, (0.20,)), (4, MIXED), (4, (0.0,)), (11, MIXED)):
+        if arms not in (arms_asked or [arms]):
+            continue
         plain = Setting(arms=arms, seeds=None, interaction=0.0, mixed=mixed)
-        curve = []
-        for seeds in FIXED:
-            fixed = replace(plain, seeds=seeds)
-            shares = [judge(fixed, simulate(fixed, seed, template))[1] for seed in range(studies)]
-            curve.append(float(np.mean(shares)))
-        reached = np.maximum.accumulate(curve)
+        designs = [replace(plain, seeds=seeds) for seeds in FIXED]
+        curve = np.array([[judge(one, simulate(one, seed, template))[1] for one in designs] for seed in range(studies)])
         for cap in (None, 50):
             setting = replace(plain, cap=cap)
             outcomes = [simulate(setting, seed, template) for seed in range(studies)]
-            right = float(np.mean([judge(setting, outcome)[1] for outcome in outcomes]))
-            runs = float(np.mean([outcome.runs for outcome in outcomes]))
-            # The fewest seeds of which the share is as high, but for what one study of a hundred changes.
-            first = int(np.argmax(reached >= min(right, reached[-1]) - 0.01))
-            ends = slice(max(0, first - 1), first + 1)
-            fixed_runs = float(np.interp(right - 0.01, reached[ends], FIXED[ends])) * (arms + 1)
+            right = np.array([judge(setting, outcome)[1] for outcome in outcomes])
+            runs = np.array([outcome.runs for outcome in outcomes], float)
+            drawn = np.random.default_rng(0).integers(studies, size=(2000, studies))
+            changes = [100 * (runs[one].mean() / against_fixed(curve[one], right[one], arms) - 1) for one in drawn]
+            fixed_runs = against_fixed(curve, right, arms)
+            low, high = np.quantile(changes, (0.025, 0.975))
             yield {
                 "arms": arms,
                 "better": " ".join(map(str, mixed)),
                 "floor": "image by image" if floor else "rounding",
                 "cap": cap or "none",
                 "studies": studies,
-                "right": round(right, 3),
-                "runs": round(runs, 1),
+                "right": round(float(right.mean()), 3),
+                "runs": round(float(runs.mean()), 1),
                 "fixed": round(fixed_runs, 1),
-                "change, %": round(100 * (runs / fixed_runs - 1)),
+                "change, %": round(100 * (float(runs.mean()) / fixed_runs - 1)),
+                "low": round(float(low)),
+                "high": round(float(high)),
             }
 
 
@@ -343,7 +359,7 @@ def main() -> int:
         and setting.metric == (asked.metric or setting.metric)
     )
     found = (
-        saved(asked.studies, template, floor=not asked.no_floor)
+        saved(asked.studies, template, asked.arms, floor=not asked.no_floor)
         if asked.saved
         else rates(asked.studies, template, chosen)
     )
