@@ -18,7 +18,7 @@ import numpy as np
 
 from kernorm.config import Color, Resize
 from kernorm.datasets.arrays import Arrays
-from kernorm.datasets.decode import ORIENTATION, decode_image, upright
+from kernorm.datasets.decode import ORIENTATION, decoder, upright
 from kernorm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ READ = (".jpg", ".jpeg", ".png", ".bmp")
 # Image files that TensorFlow does not decode.
 _UNREAD = (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif", ".svg", ".jp2")
 _TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test",), ("val", "valid", "validation")
+# Files that are decoded by one call.
+_TOGETHER = 32
 # Bad files that a message names.
 _NAMED = 8
 _MODES = {
@@ -133,11 +135,13 @@ def read_folder(root: Path, name: str, reading: Reading, report: Callable[[int, 
     parts = {"train": (*train, *found.validation), "test": test}
     values: dict[str, np.ndarray] = {}
     done, total = 0, sum(map(len, parts.values()))
+    decode = decoder(shape, reading.resize)
     for part, files in parts.items():
         images = np.empty((len(files), *shape), np.uint8)
-        for place, file in enumerate(files):
-            images[place] = decode_image(upright(file.path.read_bytes()), shape, reading.resize).numpy()
-            done += 1
+        for first in range(0, len(files), _TOGETHER):
+            some = files[first : first + _TOGETHER]
+            images[first : first + len(some)] = decode([upright(file.path.read_bytes()) for file in some])
+            done += len(some)
             if report:
                 report(done, total)
         values[f"{part}_images"] = images

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kernorm.config import Resize
-from kernorm.datasets.decode import decode_image
+from kernorm.datasets.decode import decode_images
 from kernorm.errors import UsageError
 
 Answer = dict[str, tf.Tensor]
@@ -88,12 +88,7 @@ def endpoints(model: keras.Model, labels: tuple[str, ...], resize: Resize | None
         return {"classes": tf.gather(tf.constant(labels), order), "scores": scores}
 
     def from_image(image_bytes: tf.Tensor) -> Answer:
-        pixels = tf.map_fn(
-            lambda file: decode_image(file, shape, resize or "stretch"),
-            _listed(image_bytes),
-            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-        )
-        return named(pixels)
+        return named(decode_images(_listed(image_bytes), shape, resize or "stretch"))
 
     found = {
         "serving_default": Endpoint(from_pixels, tf.TensorSpec((None, *shape), tf.uint8, name="image")),
