@@ -28,9 +28,30 @@ OTHERS = (
     "LANGUAGE",
     "LINES",
     "NO_COLOR",
+    "PYTHONDONTWRITEBYTECODE",
     "TZ",
     "KERNORM_CACHE_DIR",
     "KERNORM_SERVING_ENDPOINT",
+)
+
+# Files that take longest, under tests/: begun first, so that none is left at the end for one worker alone.
+LONGEST = (
+    "training/test_run.py",
+    "tuner/test_search.py",
+    "studies/test_runner.py",
+    "test_own_images.py",
+    "datasets/test_own.py",
+    "training/test_whole_runs.py",
+    "api/test_notebook.py",
+    "nets/test_resnet.py",
+    "parallel/test_grouping.py",
+    "test_bad_input.py",
+    "nets/test_brought.py",
+    "training/test_own_net.py",
+    "saved_model/test_export.py",
+    "studies/test_tuning.py",
+    "reporting/test_browser.py",
+    "serving/test_publish.py",
 )
 
 # Seconds that processes which are about to end have at the end of a test run; waited for if one is left, and only then.
@@ -73,6 +94,13 @@ def pytest_configure(config):
     """Tells the progress by file; `-v` lists every test."""
     if "PYTEST_XDIST_WORKER" not in os.environ and config.option.verbose <= 0 and not config.option.collectonly:
         config.pluginmanager.register(ProgressByFile(config))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Puts the longest files first, unless files were named."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        place = {config.rootpath / "tests" / file: number for number, file in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.hookimpl(trylast=True)
