@@ -207,10 +207,12 @@ def main(config: StudyConfig) -> int:
     if config.runs or config.where:
         return _compare(config)
     from kernorm.studies.command import command
+    from kernorm.studies.ledger import RECORDS
     from kernorm.studies.runner import missing_runs, run_study, visible
     from kernorm.studies.terminal import show_plan, show_trials, show_verdicts
     from kernorm.studies.tuning import check_rates, missing_trials, with_found_rates, with_rates
-    from kernorm.system.files import require_folder
+    from kernorm.studies.vary import FILE, write_study_file
+    from kernorm.system.files import make_folder, require_folder, unless_refused
     from kernorm.training.tracking import require_tracker
 
     study = plan(config)
@@ -231,16 +233,13 @@ def main(config: StudyConfig) -> int:
         if not config.until_resolved:
             print(visible(study, config.folder))
         return 0
-    study = with_rates(study, config.folder, config.tune_rate, config.engine, train=not config.report_only)
-    if config.vary and not config.report_only:
-        from kernorm.studies.vary import FILE, write_study_file
-        from kernorm.system.files import make_folder
-
-        make_folder(config.folder, "--reports-dir")
-        write_study_file(study, config.folder / FILE)
-    summary = run_study(
-        study, config.folder, config.engine, command=command(config), train=not config.report_only, until=config.until()
-    )
+    with unless_refused(config.folder, RECORDS):
+        study = with_rates(study, config.folder, config.tune_rate, config.engine, train=not config.report_only)
+        if config.vary and not config.report_only:
+            make_folder(config.folder, "--reports-dir")
+            write_study_file(study, config.folder / FILE)
+        train, until = not config.report_only, config.until()
+        summary = run_study(study, config.folder, config.engine, command=command(config), train=train, until=until)
     show_verdicts(summary)
     print(f"report   {config.folder / 'report.html'}")
     if any(arm.states["failed"] for arm in summary.arms) or not summary.finished:

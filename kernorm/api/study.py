@@ -18,7 +18,7 @@ from kernorm.stats.intervals import Interval
 from kernorm.stats.new_images import chance_variance, two_level_difference
 from kernorm.stats.verdict import percentage_points, verdict
 from kernorm.studies.definition import SEEDS, Study, study_of, until_resolved_or_none, with_overrides
-from kernorm.studies.ledger import Ledger
+from kernorm.studies.ledger import RECORDS, Ledger
 from kernorm.studies.loading import load_study
 from kernorm.studies.published import Published
 from kernorm.studies.report.arms import arms_of
@@ -27,6 +27,7 @@ from kernorm.studies.runner import run_study as run_in_folder
 from kernorm.studies.summary import ArmSummary, StudySummary
 from kernorm.studies.tuning import with_rates
 from kernorm.studies.wording import compared, headline_interval
+from kernorm.system.files import unless_refused
 
 
 class StudyResult:
@@ -180,10 +181,10 @@ def run_study(
         report=False,
     )
     folder = reports_dir / "studies" / (name or planned.name + (f"-e{epochs}" if epochs else ""))
-    planned = with_rates(planned, folder, tune_rate, engine)
-    return StudyResult(
-        planned, run_in_folder(planned, folder, engine, command="kernorm.run_study(…)", until=until), folder
-    )
+    with unless_refused(folder, RECORDS):
+        planned = with_rates(planned, folder, tune_rate, engine)
+        summary = run_in_folder(planned, folder, engine, command="kernorm.run_study(…)", until=until)
+    return StudyResult(planned, summary, folder)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,28 @@ def make_folder(path: Path, flag: str) -> None:
             f"{path}, {os.strerror(error.errno or 0)}",
             "Give another one.",
         ) from None
+
+
+@contextlib.contextmanager
+def unless_refused(folder: Path, kept: str) -> Iterator[None]:
+    """Removes a folder again that the body made, if a UsageError ends it before a file `kept` is anywhere in it.
+
+    So nothing is left of what was refused. A folder that another process has locked meanwhile stays.
+    """
+    before = _nearest(folder)
+    try:
+        yield
+    except UsageError:
+        if before != folder and folder.exists() and not any(folder.rglob(kept)):
+            with locked_if_free(folder / "lock") as free:
+                if free:
+                    shutil.rmtree(folder)
+        for parent in folder.parents:
+            if parent == before or folder.exists():
+                break
+            with contextlib.suppress(OSError):  # not empty, or not there
+                parent.rmdir()
+        raise
 
 
 def _nearest(path: Path) -> Path:

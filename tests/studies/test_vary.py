@@ -156,6 +156,21 @@ def test_refuses_what_cannot_be_varied(words, message, tmp_path, capfd):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_images_refuse_leaves_nothing(tmp_path, capfd, boxes_cache):
+    words = ["--vary", "norm=bn,gn", "--dataset", "boxes", "--net", "eva6", "--train-size", "100000"]
+    code = cli.run(
+        command.StudyConfig,
+        command.main,
+        prog=command.PROG,
+        argv=[*words, "--reports-dir", str(tmp_path / "reports")],
+        default=command.default,
+    )
+    assert code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: "), line
+    assert not list(tmp_path.iterdir())
+
+
 def test_refuses_more_arms_than_anybody_can_compare():
     numbers = ",".join(map(str, range(1, 24)))
     with pytest.raises(UsageError, match=r"^A study has at most 500 arms\. Received: 529 combinations of --vary\."):

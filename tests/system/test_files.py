@@ -4,13 +4,13 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from kernorm.errors import UsageError
 from kernorm.saved_model.integrity import tree_sha256
-from kernorm.system.files import disk_errors, locked, require_folder, write_atomically, write_json
+from kernorm.system.files import disk_errors, locked, require_folder, unless_refused, write_atomically, write_json
 
 
 @contextmanager
@@ -86,6 +86,41 @@ def test_a_lock_is_removed_after_a_failure_and_may_be_lost_with_its_folder(tmp_p
     assert os.listdir(tmp_path) == []
     with locked(tmp_path / "lock", "remove it"):
         (tmp_path / "lock").unlink()
+
+
+def refuse(folder, *made, error=UsageError, meanwhile=lambda: None):
+    """Makes files in a folder, which is then refused."""
+    with pytest.raises(error):
+        make_and_raise(folder, made, error, meanwhile)
+
+
+def make_and_raise(folder, made, error, meanwhile):
+    with unless_refused(folder, "records.jsonl"):
+        for file in made:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).touch()
+        meanwhile()
+        raise error("A thing is there.", "nothing", "Bring it.")
+
+
+def test_a_folder_that_was_made_for_what_is_refused_is_removed(tmp_path):
+    folder = tmp_path / "reports" / "studies" / "s"
+    refuse(folder)
+    refuse(folder, "design.json", "logs/1.log")
+    assert list(tmp_path.iterdir()) == []
+    refuse(folder, "design.json", error=KeyError)  # not for what a user gave
+    refuse(folder, "logs/1.log")  # it was there
+    assert sorted(os.listdir(folder)) == ["design.json", "logs"]
+
+
+def test_a_folder_of_what_is_refused_stays_with_its_records_or_under_the_lock_of_another_process(tmp_path):
+    refuse(tmp_path / "reports" / "s", "rates/records.jsonl")
+    refuse(tmp_path / "reports" / "t", "design.json", "../beside")
+    assert sorted(os.listdir(tmp_path / "reports")) == ["beside", "s"]
+    with ExitStack() as stack:
+        lock = locked(tmp_path / "u" / "lock", "run this study")
+        refuse(tmp_path / "u", "design.json", meanwhile=lambda: stack.enter_context(lock))
+        assert (tmp_path / "u" / "design.json").exists()
 
 
 def test_the_hash_of_a_folder_sees_names_and_contents_but_not_what_is_added_later(tmp_path):
