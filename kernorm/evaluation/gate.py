@@ -213,12 +213,16 @@ def _decided(
         passed,
         f"{what} against the baseline {_shown(change.value, change.interval, sign='+')}: "
         f"{'not shown to be' if passed else 'shown to be'} {'below' if least else 'above'} "
-        f"{bound:+g}",
+        f"{_signed(f'{bound:+g}')}",
     )
 
 
 def _shown(value: float, interval: Interval, sign: str = "") -> str:
-    return f"{value:{sign}.4f} [{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]"
+    return _signed(f"{value:{sign}.4f} [{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]")
+
+
+def _signed(numbers: str) -> str:
+    return numbers.replace("-", "−")
 
 
 def _resampled(columns: Columns) -> Columns:

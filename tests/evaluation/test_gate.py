@@ -90,6 +90,12 @@ def test_the_same_answers_have_no_change(rng, labels):
     mine = scored(answers(rng, labels, 0.9), labels)
     _, changes = measure(mine, NAMES, mine)
     assert {(change.value, change.interval) for change in changes} == {(0.0, (0.0, 0.0))}
+    bound = [Threshold(metric="accuracy", slice="overall", kind="change", side="least", bound=-0.0005)]
+    measures, changes = measure(mine, (), mine)
+    (decision,) = decide(bound, measures, changes)
+    assert decision.sentence == (
+        "accuracy overall against the baseline +0.0000 [+0.0000, +0.0000]: not shown to be below −0.0005"
+    )
 
 
 def test_one_bad_digit_is_found_by_its_slice(rng):

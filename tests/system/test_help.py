@@ -22,6 +22,7 @@ COMMANDS = {
     "kernorm.validate": "ValidateConfig",
     "kernorm.push": "PushConfig",
     "kernorm.predict": "PredictConfig",
+    "kernorm.net": "NetConfig",
     "kernorm.runs": "RunsConfig",
     "tuner.search": "SearchConfig",
 }
