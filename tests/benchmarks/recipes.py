@@ -1,0 +1,80 @@
+"""Tries recipes on validation images, the test split shut; appends a row a run to reports/recipes_tried.csv.
+
+    python -m tests.benchmarks.recipes "--recipe best --epochs 40" "--recipe best --ema 0.999" --seeds 3
+
+Each quoted text holds flags of kernorm.train. A run of the same flags and seed that the table has is not trained again.
+About 13 CPU-minutes a run of 20 epochs.
+"""
+
+import argparse
+import csv
+import shlex
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from kernorm.config import TrainConfig
+from kernorm.recipes import recipe_of_words
+from kernorm.records.record import Record
+from kernorm.system import cli
+from kernorm.train import PROG
+from kernorm.training.run import train
+
+TABLE = Path(__file__).parents[2] / "reports" / "recipes_tried.csv"
+# Settings that a row holds by themselves; those that are missing here are in its flags.
+PLAIN = (
+    *("net", "norm", "l2", "epochs", "batch_size", "optimizer", "learning_rate", "momentum", "initializer"),
+    *("rotation", "shift", "zoom", "shear", "dropout", "seed"),
+)
+
+
+def config_of(flags: str, seed: int) -> TrainConfig:
+    """Returns the config of a run that is stopped after its last epoch, before anything but validation is measured."""
+    words = shlex.split(flags)
+    config = cli.parse(TrainConfig, prog=PROG, argv=words, default=recipe_of_words(words))
+    return replace(config, seed=seed, stop_after=config.epochs, export=False, report=False)
+
+
+def row_of(flags: str, config: TrainConfig, record: Record) -> dict[str, object]:
+    """Returns what the table holds of a run: percent, and nats."""
+    last = record.history[-1]
+    clip = f"ratio {config.clip_ratio:g}" if config.clip_ratio else "none"
+    anneal = f" {config.anneal} {config.pct_start:g}" if config.schedule == "onecycle" else ""
+    return {
+        **{name: getattr(config, name) for name in PLAIN},
+        "clip": clip,
+        "schedule": config.schedule + anneal,
+        "epochs_without_augmentation": 0,
+        "validation_accuracy": round(100 * (last.val_accuracy or 0.0), 2),
+        "validation_cross_entropy": round(last.val_cross_entropy or 0.0, 4),
+        "training_cross_entropy": round(last.cross_entropy or 0.0, 4),
+        "cpu_seconds": round(record.cpu_seconds),
+        "flags": flags,
+    }
+
+
+def main() -> int:
+    """Trains what the table lacks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("flags", nargs="+")
+    parser.add_argument("--seeds", type=int, default=1)
+    asked = parser.parse_args()
+    for seed in range(asked.seeds):
+        for flags in asked.flags:
+            with TABLE.open(newline="", encoding="utf-8") as file:
+                table = csv.DictReader(file)
+                columns = list(table.fieldnames or ())
+                if any((row["flags"], row["seed"]) == (flags, str(seed)) for row in table):
+                    continue
+            with tempfile.TemporaryDirectory() as folder:
+                config = replace(config_of(flags, seed), reports_dir=Path(folder))
+                row = row_of(flags, config, train(config))
+            with TABLE.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
+            print(row, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
