@@ -25,8 +25,8 @@ PAGE = "report.html"
 
 
 def pages() -> list[Path]:
-    """Returns the pages of studies, searches and runs that are committed, by path."""
-    shown = subprocess.run(["git", "ls-files", "reports"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """Returns the pages of studies, searches and runs that are committed, by path; none without a git checkout."""
+    shown = subprocess.run(["git", "ls-files", "reports"], cwd=ROOT, capture_output=True, text=True, check=False)
     return [ROOT / name for name in shown.stdout.splitlines() if Path(name).name == PAGE]
 
 

@@ -1,6 +1,6 @@
 """Searches penalties, batch size and more with KerasTuner, confirms the best and exports it: `python -m tuner.search`.
 
-About 25 minutes on two CPU cores. The oracle lives in this process and hands trials to the study's engine; a trial is
+About half an hour on two CPU cores. The oracle lives in this process and hands trials to the study's engine; a trial is
 `train(config)`, stopped before anything is measured, so that the test split stays sealed. Killed at any moment, the
 same command with --resume continues.
 """
