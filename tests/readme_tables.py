@@ -183,9 +183,9 @@ def _against(arm: dict[str, Any]) -> str:
     """Returns an arm's difference to its baseline, the interval that decides, and the verdict."""
     if arm["baseline"] is None:
         return "baseline"
-    low, high = arm["verdict"]["interval"] or arm["comparisons"]["accuracy"]["interval"]
-    difference = points(arm["comparisons"]["accuracy"]["difference"])
-    return f"{difference} [{points(low)}, {points(high)}], {arm['verdict']['name']}"
+    interval = arm["verdict"]["interval"]
+    bounds = f"[{points(interval[0])}, {points(interval[1])}]" if interval else "(no bound yet)"
+    return f"{points(arm['comparisons']['accuracy']['difference'])} {bounds}, {arm['verdict']['name']}"
 
 
 def search() -> str:
