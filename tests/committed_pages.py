@@ -15,18 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.datasets.dataset import load
+from kernorm.evaluation.evaluator import write_report as write_evaluation
+from kernorm.evaluation.result import EVALUATION
 from kernorm.records.record import RECORD, Record, read_record
 from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.reporting.run_report import write_report
 
 ROOT = Path(__file__).parent.parent
-REPORTS = ROOT / "reports"
 PAGE = "report.html"
 
 
 def pages() -> list[Path]:
-    """Returns the pages of studies, searches and runs that are committed, by path; none without a git checkout."""
-    shown = subprocess.run(["git", "ls-files", "reports"], cwd=ROOT, capture_output=True, text=True, check=False)
+    """Returns the pages that are committed: of studies, searches, runs, models; none without a git checkout."""
+    shown = subprocess.run(
+        ["git", "ls-files", "reports", "saved_models"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return [ROOT / name for name in shown.stdout.splitlines() if Path(name).name == PAGE]
 
 
@@ -47,8 +50,10 @@ def pictures_of(record: Record) -> NDArray[np.uint8]:
 def write(page: Path) -> None:
     """Writes one page again, by its own command with --report-only."""
     folder = page.parent
-    kind = folder.relative_to(REPORTS).parts[0]
-    if kind == "examples":
+    kind = folder.relative_to(ROOT).parts[1]
+    if (folder / EVALUATION).exists():
+        write_evaluation(folder.parents[1])
+    elif kind == "examples":
         record = read_record(folder / RECORD)
         write_report(record, folder, pictures_of(record))
     else:
@@ -59,13 +64,13 @@ def write(page: Path) -> None:
 def main(parts: list[str]) -> int:
     """Writes the pages whose path contains one of these parts, or all."""
     for page in pages():
-        name = page.relative_to(REPORTS).parent
+        name = page.relative_to(ROOT).parent
         # The studies of a search are written with it.
-        if name.parts[2:] or not any(part in str(name) for part in parts or [""]):
+        if "searches" in name.parts[:-2] or not any(part in str(name) for part in parts or [""]):
             continue
         print(name, flush=True)
         write(page)
-        if name.parts[0] == "studies":
+        if name.parts[1] == "studies":
             for picture in page.parent.glob("*.png"):  # the page holds its charts itself
                 picture.unlink()
     return 0

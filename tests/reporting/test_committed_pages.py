@@ -24,5 +24,5 @@ def test_a_committed_page_has_todays_looks_and_script(name):
 
 @pytest.mark.skipif(not pages(), reason="not a git checkout")
 def test_every_committed_page_is_looked_at():
-    kinds = {page.relative_to(ROOT / "reports").parts[0] for page in pages()}
-    assert kinds == {"examples", "searches", "studies"}
+    kinds = {page.relative_to(ROOT).parts[1] for page in pages()}
+    assert kinds == {"examples", "searches", "studies", "kernorm"}
