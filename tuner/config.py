@@ -30,7 +30,7 @@ OWN_TRIAL = {"epochs": 4}
 class SearchConfig:
     """Searches λ1, λ2 and the batch size with KerasTuner, confirms the best on fresh seeds and exports it.
 
-    About half an hour on two CPU cores as it is:
+    About 45 minutes on two busy CPU cores as it is:
         python -m tuner.search
 
     A trial is a run of kernorm.train; its other flags set, under the same names, what is not searched, for example

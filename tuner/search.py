@@ -1,8 +1,8 @@
 """Searches penalties, batch size and more with KerasTuner, confirms the best and exports it: `python -m tuner.search`.
 
-About half an hour on two CPU cores. The oracle lives in this process and hands trials to the study's engine; a trial is
-`train(config)`, stopped before anything is measured, so that the test split stays sealed. Killed at any moment, the
-same command with --resume continues.
+About 45 minutes on two busy CPU cores. The oracle lives in this process and hands trials to the study's engine; a
+trial is `train(config)`, stopped before anything is measured, so that the test split stays sealed. Killed at any
+moment, the same command with --resume continues.
 """
 
 import sys

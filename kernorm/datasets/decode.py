@@ -41,7 +41,7 @@ def decode_image(file: "tf.Tensor", shape: tuple[int, int, int], resize: Resize)
 def decode_images(files: "tf.Tensor", shape: tuple[int, int, int], resize: Resize, parallel: int = 10) -> "tf.Tensor":
     """Decodes and resizes files (n,) to pixels (n, H, W, C), uint8, as `decode_image` does, for use in a graph.
 
-    So many are decoded in parallel, each of which may be a large photo.
+    At most `parallel` of them are in memory at a time; each may be a large photo.
     """
     import tensorflow as tf
 

@@ -167,7 +167,7 @@ def test_what_the_images_refuse_leaves_nothing(tmp_path, capfd, boxes_cache):
     )
     assert code == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("error: "), line
+    assert line.startswith("error: --train-size "), line
     assert not list(tmp_path.iterdir())
 
 
