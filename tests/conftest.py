@@ -266,9 +266,9 @@ def boxes_cache(boxes, monkeypatch):
     return boxes
 
 
-@pytest.fixture(scope="module")
-def small_net():
-    """In this process `eva6` has four layers, traced in less time, for tests of what is done with a net."""
+@contextlib.contextmanager
+def _small_eva6():
+    """In this process `eva6` has four layers meanwhile, traced and compiled in less time."""
     from functools import partial
 
     from kernorm.nets import blocks
@@ -277,4 +277,18 @@ def small_net():
     small = partial(blocks._chain, blocks=layers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(blocks.NETS, "eva6", small)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_net():
+    """A small `eva6` for all tests of a module, of what is done with a net."""
+    with _small_eva6():
+        yield
+
+
+@pytest.fixture
+def small_eva6():
+    """A small `eva6` for one test, of what is done with a net."""
+    with _small_eva6():
         yield

@@ -204,6 +204,7 @@ def assert_identical(state, other):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_members_do_not_touch_each_other(config, state_of_all):
     members = [config(seed=seed, l2=1e-3, clip_ratio=None) for seed in range(3)]
     base = state_of_all("base", members)
@@ -239,6 +240,7 @@ def test_a_diverged_member_ends_as_it_would_alone(config):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_a_member_that_gets_no_better_stops_and_the_others_go_on(config):
     """Rates near 0 do not get better; they stop after an epoch, and two, of the best, which is the first."""
     settings = {"norm": "ln", "dropout": 0.0, "schedule": "constant", "epochs": 4, "select": "validation"}
@@ -281,6 +283,7 @@ def test_survivors_are_stacked_again_with_their_optimizer(config):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_devices_lowering_and_steps_a_dispatch_change_nothing(config):
     assert len(jax.devices()) == 2
     both, single = [config(seed=seed) for seed in range(3)], [config("single", seed=seed) for seed in range(3)]
@@ -301,6 +304,7 @@ def test_devices_lowering_and_steps_a_dispatch_change_nothing(config):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_members_selected_by_test_accuracy_enter_every_look(config):
     given = [config(seed=seed, select="test", validation_size=64, epochs=2) for seed in range(2)]
     records = train_population(given, width=2)
@@ -317,6 +321,7 @@ def test_members_selected_by_test_accuracy_enter_every_look(config):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_a_killed_population_keeps_every_look_and_the_best_weights(config, monkeypatch):
     given = [config(seed=seed, select="test", validation_size=64, epochs=4) for seed in range(2)]
     whole = [elsewhere(member, "whole") for member in given]
@@ -353,6 +358,7 @@ def test_a_killed_population_keeps_every_look_and_the_best_weights(config, monke
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_what_concerns_single_runs_is_done_by_the_processor(config, monkeypatch):
     found = []
 
@@ -424,6 +430,7 @@ def test_a_member_that_cannot_be_trained_is_told_and_the_others_are_trained(conf
         train_population([bad], width=2)
 
 
+@pytest.mark.usefixtures("small_eva6")
 def test_a_population_that_fails_leaves_the_others_and_what_has_ended(config, monkeypatch):
     configs = [config(seed=seed, train_size=40) for seed in range(3)]
     whole = Population.train
@@ -491,6 +498,7 @@ class Cramped(Population):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_auto_takes_as_many_members_as_memory_allows_and_the_faster_lowering(config, monkeypatch, caplog):
     caplog.set_level("INFO", "kernorm")
     monkeypatch.setattr(grouping, "WIDTHS", (1, 2, 4))
