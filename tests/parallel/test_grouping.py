@@ -22,15 +22,9 @@ from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import read_record
 from kernorm.studies.ledger import Ledger
 from kernorm.study import StudyConfig
+from tests.builders import ON_JAX
 from tuner.config import SearchConfig
 from tuner.trials import Trials
-
-# Compiled without optimization, which takes half the time.
-JAX = {
-    "KERAS_BACKEND": "jax",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-}
 
 
 def test_what_is_a_value_of_the_program_may_differ_and_the_rest_may_not():
@@ -310,7 +304,7 @@ SEEDS = 2
 
 def ran(boxes, *words):
     pytest.importorskip("jax")
-    environment = {**os.environ, **JAX, "KERNORM_CACHE_DIR": str(boxes)}
+    environment = {**os.environ, **ON_JAX, "KERNORM_CACHE_DIR": str(boxes)}
     command = [sys.executable, "-m", *map(str, words)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -19,7 +19,7 @@ from kernorm.studies.ledger import DAMAGED, RECORDS, Ledger, Result
 from kernorm.studies.report import page
 from kernorm.study import PROG, StudyConfig, main, plan
 from kernorm.system import cli
-from tests.builders import Page, leave_undrawn, make_record
+from tests.builders import ON_JAX, Page, leave_undrawn, make_record
 from tests.processes import Processes
 
 ARMS = """
@@ -317,7 +317,7 @@ def test_a_study_runs_and_reports_without_tensorflow(tmp_path, boxes_cache):
     (tmp_path / "hidden" / "sitecustomize.py").write_text(HIDDEN)
     path = write(tmp_path)
     paths = os.pathsep.join([str(tmp_path / "hidden"), str(Path(__file__).parents[2])])
-    ran = ran_light(path, "--workers=1", "--seeds=1", KERAS_BACKEND="jax", PYTHONPATH=paths)
+    ran = ran_light(path, "--workers=1", "--seeds=1", **ON_JAX, PYTHONPATH=paths)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == "heavy []"
     assert {result.status for result in Ledger(folder_of(path)).results.values()} == {"finished"}

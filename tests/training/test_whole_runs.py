@@ -12,7 +12,7 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load
 from kernorm.records.record import read_record
 from kernorm.training.run import train
-from tests.builders import TINY_RUN, assert_equal_weights
+from tests.builders import ON_JAX, TINY_RUN, assert_equal_weights
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_jax_trains_without_tensorflow_and_says_that_it_could_not_export(tiny, t
     pytest.importorskip("jax")
     words = [f"--{name.replace('_', '-')}={value}" for name, value in TINY_RUN.items() if name != "export"]
     command = [sys.executable, "-c", JAX, *words, "--norm=ln", f"--reports-dir={tmp_path / 'jax'}"]
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    environment = os.environ | ON_JAX
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ran.returncode == 0, ran.stderr
     record = read_record(next((tmp_path / "jax" / "runs").glob("*/record.json")))
