@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kernorm.config import Resize
+from kernorm.system.backend import import_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +59,7 @@ def decoder(shape: tuple[int, int, int], resize: Resize) -> "Callable[[Sequence[
 
     Operation by operation, without a graph, TensorFlow takes several times as long for small images.
     """
+    import_tensorflow()
     import tensorflow as tf
 
     def decode(files: "tf.Tensor") -> "tf.Tensor":

@@ -24,6 +24,7 @@ from kernorm.datasets import cache, idx
 from kernorm.datasets.arrays import Arrays, DamagedError, check_layout
 from kernorm.datasets.origin import origin_of
 from kernorm.errors import UsageError
+from kernorm.system.backend import import_tensorflow
 
 _MAX_BYTES = 4 * 2**30
 _RETRIES = 3  # of tensorflow-datasets' 10, whose pauses take over three minutes to tell that there is no network
@@ -109,6 +110,8 @@ def _not_of_archives(builder: Any, manual_dir: Path | None, values: dict[str, np
 
 def _import(module: str, name: str) -> None:
     try:
+        if module == "tensorflow":
+            import_tensorflow()
         importlib.import_module(module)
     except ImportError as error:
         raise UsageError(

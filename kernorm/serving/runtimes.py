@@ -25,6 +25,7 @@ from kernorm.saved_model.parity import BATCHES, Logits, PredictLogits, require_r
 from kernorm.saved_model.paths import literal_path
 from kernorm.serving import tfserving
 from kernorm.serving.tfserving import NotServed
+from kernorm.system.backend import import_tensorflow
 
 Found: TypeAlias = dict[str, Logits]
 
@@ -203,6 +204,8 @@ def main(words: list[str]) -> int:
 
     name, path, folder = words[0], Path(words[1]), Path(words[2])
     try:
+        if {"keras", "tensorflow", "tensorflow_datasets"} & {*NEEDS[name]}:
+            import_tensorflow()
         with literal_path(path) as literal:
             logits, version = RUNTIMES[name](literal, folder)
     except NotServed as reason:

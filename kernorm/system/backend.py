@@ -15,6 +15,10 @@ from kernorm.errors import UsageError
 from kernorm.system.machine import cores, require_posix, visible_cores
 from kernorm.system.processes import silenced_stderr
 
+# What TensorFlow and Keras import where it is installed, for uses that kernorm's own processes do not have: wrappers
+# for scikit-learn, data frames as input, LiteRT's converter of JAX functions, plots of layers. It takes a third of the
+# time that a process needs to start.
+_UNUSED = ("sklearn", "pandas", "jax", "matplotlib.pyplot")
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -52,6 +56,9 @@ def choose_backend() -> str:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if backend == "tensorflow":
         import_tensorflow()
+    elif imported is None:
+        with _unused_hidden(backend):
+            importlib.import_module("keras")
     return backend
 
 
@@ -59,8 +66,28 @@ def import_tensorflow() -> None:
     """Imports TensorFlow without what its native code prints before it reads any log level."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:
-        with silenced_stderr():
+        with silenced_stderr(), _unused_hidden("tensorflow"):
             importlib.import_module("tensorflow")
+
+
+@contextlib.contextmanager
+def _unused_hidden(backend: str) -> Iterator[None]:
+    """In a process of kernorm's, hides what TensorFlow and Keras would import and never use there.
+
+    A process is kernorm's if its main module is one of its commands, or if such a process has started it. In any other,
+    a notebook say, Keras may be asked for all that it can do, and nothing is hidden.
+    """
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    ours = main is not None and main.name.partition(".")[0] in ("kernorm", "tuner")
+    # None makes an import fail as if the package were not installed.
+    hidden = [name for name in _UNUSED if ours and name != backend and name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)
 
 
 def _checked(backend: str) -> str:

@@ -36,6 +36,36 @@ def test_a_backend_that_is_not_installed_is_refused():
     assert told.startswith("The backend must be installed. Received: KERAS_BACKEND=jax, which is not. pip install jax")
 
 
+NOSY = """
+import os, sys
+
+import keras
+
+with open(os.environ["TOLD"], "a") as file:
+    print(*sorted({"sklearn", "pandas", "matplotlib.pyplot"} & sys.modules.keys()), file=file)
+import pandas, sklearn.base
+
+
+def net(image_shape, num_classes, conv):
+    image = keras.Input(image_shape)
+    return keras.Model(image, keras.layers.Dense(num_classes)(keras.layers.GlobalAveragePooling2D()(conv(image, 2))))
+"""
+
+
+def test_a_command_does_not_import_what_keras_would_never_use_there(tmp_path):
+    (tmp_path / "nosy.py").write_text(NOSY)
+    command = [sys.executable, "-m", "kernorm.net", f"{tmp_path / 'nosy.py'}:net", "--image-shape=4x4x1"]
+    environment = os.environ | {"TOLD": str(tmp_path / "told.txt")}
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    # By the child that has Keras, where what was not imported still can be.
+    assert (tmp_path / "told.txt").read_text() == "\n"
+
+
+def test_keras_finds_all_that_it_looks_for_in_a_users_own_process():
+    code = "from kernorm.system import backend; backend.choose_backend(); import sys; print('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"True\n"
+
+
 @pytest.mark.parametrize(
     "words",
     [
