@@ -80,7 +80,7 @@ def write_onnx(path: Path, target: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "tf2onnx.convert",
+        "kernorm.saved_model.onnx",
         "--saved-model",
         str(path),
         "--signature_def",

@@ -73,7 +73,7 @@ STUDY = """'Which one?'
 from kernorm.config import TrainConfig
 
 def tiny(**values):
-    return TrainConfig(train_size=400, validation_size=200, batch_size=50, **values)
+    return TrainConfig(train_size=400, validation_size=200, batch_size=50, report=False, **values)
 
 ARMS = {"short": tiny(epochs=1), "long": tiny(epochs=2)}
 SEEDS = 2

@@ -137,7 +137,7 @@ def test_wandb_logs_every_epoch_of_each_run_in_a_process(offline):
 
 STUDY = """'''Does a study say who its runs are?'''
 from kernorm.config import TrainConfig
-SMALL = dict(net="eva6", train_size=256, validation_size=128, batch_size=64, epochs=1, warmup=0.0)
+SMALL = dict(net="eva6", train_size=256, validation_size=128, batch_size=64, epochs=1, warmup=0.0, report=False)
 ARMS = {
     "bn": TrainConfig(track="mlflow", **SMALL),
     "ln": TrainConfig(norm="ln", track="mlflow", **SMALL),

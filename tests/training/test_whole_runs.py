@@ -54,10 +54,10 @@ def test_kill_9_and_the_same_command_end_with_the_same_weights(tiny, tmp_path):
         {"norm": "brn"},
         {"norm": "frn", "penalize": "all", "l2": 1e-3},
         {"norm": "rms", "standardize_kernels": True, "schedule": "step"},
-        {"norm": "cln", "norm_at": ("conv6=in",), "penalty_at": ("conv1=0,0.1",)},
+        {"norm": "cln", "norm_at": ("conv2=in",), "penalty_at": ("conv1=0,0.1",)},
     ],
 )
-def test_other_norms_train_and_report(tiny, mnist_cache, settings):
+def test_other_norms_train_and_report(tiny, mnist_cache, small_eva6, settings):
     digits = {"dataset": "mnist", "train_size": 600, "validation_size": 300}
     record = train(tiny(**digits, **settings, epochs=2, learning_rate=0.03, initializer="torch"))
     assert record.status == "finished"
