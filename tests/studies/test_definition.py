@@ -229,9 +229,11 @@ def test_the_as_run_studies_have_the_published_faults():
     assert all(row.l1 or row.l2 for row in six.published.values())
 
 
-def test_batch_sizes_are_compared_with_bn_and_rates_follow_their_rule():
+def test_batch_sizes_are_compared_with_bn_and_rates_follow_them():
     study = load_study("batch_size")
-    assert study.baselines["gn-b16-sqrt"] == "bn-b16-sqrt"
+    assert study.baselines["gn-b16"] == "bn-b16"
     assert study.baselines["ln-b128"] == "bn-b128"
-    for rule, factor in (("none", 1), ("sqrt", 8**-0.5), ("linear", 1 / 8)):
-        assert study.arms[f"ln-b16-{rule}"].learning_rate == pytest.approx(0.03 * factor)
+    assert len(study.arms) == 18
+    for norm in ("bn", "gn", "ln"):
+        rates = [study.arms[f"{norm}-b{size}"].learning_rate for size in (4, 8, 16, 32, 64, 128)]
+        assert rates == pytest.approx([0.03 * (size / 128) ** 0.5 for size in (4, 8, 16, 32, 64, 128)])

@@ -183,7 +183,17 @@ def test_kernels_and_activations_are_what_was_watched(arms, panels):
 
 
 def test_rules_for_the_rate_are_found_from_the_arms():
-    study = load_study("batch_size")
+    exponents = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
+    study = a_study(
+        {
+            "-".join((norm, f"b{size}", *((rule,) if size != 128 else ()))): TrainConfig(
+                norm=norm, batch_size=size, learning_rate=0.03 * (size / 128) ** exponent
+            )
+            for norm in ("bn", "gn", "ln")
+            for size in (2**power for power in range(1, 10))
+            for rule, exponent in exponents.items()
+        }
+    )
     lines = batch_lines(arms_from(study, {}))
     assert [(line.exponent, line.label) for line in lines] == [
         (exponent, norm) for norm in ("bn", "gn", "ln") for exponent in (0.0, 0.5, 1.0)
@@ -194,6 +204,8 @@ def test_rules_for_the_rate_are_found_from_the_arms():
             {0.0: "none", 0.5: "sqrt", 1.0: "linear"}[line.exponent],
             "b128",
         }
+    lines = batch_lines(arms_from(load_study("batch_size"), {}))
+    assert [(line.exponent, line.label) for line in lines] == [(0.5, norm) for norm in ("bn", "gn", "ln")]
     lines = batch_lines(arms_from(load_study("eva6"), {}))
     assert [(line.exponent, line.label, [arm.summary.config.batch_size for arm in line.arms]) for line in lines] == [
         (0.0, "gn, L1 and L2", [16, 32, 64]),
