@@ -26,6 +26,13 @@ def open_arms(summary: StudySummary) -> list[ArmSummary]:
     return [arm for arm in summary.arms if arm.baseline and not is_closed(arm.decided, arm.exhausted)]
 
 
+def arms_that_go_on(summary: StudySummary) -> list[ArmSummary]:
+    """Returns the open arms that the next round of a study that runs until it is resolved gives one seed more."""
+    if not summary.design.until_resolved or len(summary.seeds) >= summary.design.most:
+        return []
+    return open_arms(summary)
+
+
 def is_closed(verdict: Verdict | None, exhausted: bool) -> bool:
     """Tells whether an arm gets no more seeds."""
     if verdict is None:

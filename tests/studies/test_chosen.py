@@ -91,7 +91,7 @@ def test_there_is_no_verdict_and_no_p_and_it_is_no_look(compared):
         "p, Welch",
         "TOST",
         "How a verdict is found",
-        "Not distinguishable",
+        "Not resolved",
         "Marks are",
     ):
         assert gone not in text

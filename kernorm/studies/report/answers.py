@@ -12,7 +12,7 @@ _ANSWERS = {
     "better on these images": "On these test images better, not resolved for new ones, than",
     "worse on these images": "On these test images worse, not resolved for new ones, than",
     "equivalent": "Equivalent to",
-    "not resolved": "Not distinguishable from",
+    "not resolved": "Not resolved against",
     "as selected": "Selected on test, without a verdict against",
     "no verdict": "Not yet compared with",
 }

@@ -31,6 +31,7 @@ from kernorm.studies.report.charts import charts
 from kernorm.studies.report.curves import apart, watched_split
 from kernorm.studies.report.mistakes import GRIDS, Grid, grids_of
 from kernorm.studies.report.tables import tables_csv
+from kernorm.studies.rounds import arms_that_go_on
 from kernorm.studies.statements import format_lengths
 from kernorm.studies.summary import StudySummary
 from kernorm.studies.wording import (
@@ -139,6 +140,7 @@ def _page(
         compared=compared,
         decided_interval=decided_interval,
         failure_rate=failure_rate,
+        going=len(arms_that_go_on(summary)),
         headline_interval=headline_interval,
         plus_minus=plus_minus(summary),
         unit=unit,

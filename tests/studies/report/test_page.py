@@ -17,6 +17,7 @@ from kernorm.errors import UsageError
 from kernorm.records.data import Duplicates
 from kernorm.studies.analysis import analyse
 from kernorm.studies.definition import with_overrides
+from kernorm.studies.design import Design
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.published import Published, Statement
@@ -117,10 +118,10 @@ def drawn_folder(tmp_path_factory):
     return folder
 
 
-def write(study, results, folder):
+def write(study, results, folder, design=None):
     ledger = Ledger(folder)
     ledger.results = dict(results)
-    return Page(write_study_report(study, analyse(study, results), ledger, folder, COMMAND).read_text())
+    return Page(write_study_report(study, analyse(study, results, design=design), ledger, folder, COMMAND).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +357,7 @@ def test_mistakes_hold_the_images_themselves(page, summary, test_images):
 def test_the_answer_is_told_first(page, summary):
     assert answers(summary) == [
         ("worse", "Worse than `none`", "l1_l2"),
-        ("not resolved", "Not distinguishable from `none`", "l1, <b>gn</b>, wild"),
+        ("not resolved", "Not resolved against `none`", "l1, <b>gn</b>, wild"),
     ]
     assert "Which one?" in page.text
     assert page.text.index("Worse than none : l1_l2") < page.text.index("Protocol What to know")
@@ -495,6 +496,15 @@ def test_before_the_first_run(study, tmp_path):
     assert not {"curves", "penalties", "mistakes", "differences"} & set(page.ids)
 
 
+@pytest.mark.parametrize(("cap", "state"), [(None, "goes on: 2 of 3 arms open"), (2, "finished")])
+def test_a_study_that_may_go_on_does_not_say_that_it_is_finished(tmp_path, undrawn, cap, state):
+    study = a_study({norm: TrainConfig(norm=norm, epochs=2) for norm in ("bn", "ln", "gn")}, seeds=2)
+    results = some_results(study, {"bn": (20, 21), "ln": (21, 20), "gn": (20, 22)})
+    write(study, results, tmp_path, Design(until_resolved=True, cap=cap))
+    head = (tmp_path / "report.html").read_text().partition("<h1")[0]
+    assert re.findall(r'class="status \w+">(.*?)<', head) == [state]
+
+
 def test_without_the_data_set_there_are_no_pictures(tmp_path, monkeypatch):
     def refuse(data, **folders):
         raise UsageError("no network")
@@ -528,7 +538,7 @@ def test_many_arms_are_told_by_those_that_differ(tmp_path, undrawn):
     errors = {f"arm {n}": (20 + n % 3, 22, 21) for n in range(14)} | {"arm 7": (90, 91, 92)}
     page = write(study, some_results(study, errors), tmp_path)
     assert "Worse than arm 0 : arm 7" in page.text
-    assert "Not distinguishable from arm 0 : arm 1, arm 2, arm 3, arm 4 and 8 more" in page.text
+    assert "Not resolved against arm 0 : arm 1, arm 2, arm 3, arm 4 and 8 more" in page.text
     assert "All 14 arms" in page.text
     assert "The first 12 arms; summary.json holds all." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 25 + 12 * 10
