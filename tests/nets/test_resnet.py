@@ -89,7 +89,7 @@ def noise(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_resnet8_trains_and_answers_alike_in_every_runtime(backend, noise, tmp_path, start):
-    words = ["--net", "resnet8", "--dataset", "noise", "--epochs", "3", "--batch-size", "100", "--no-report"]
+    words = ["--net", "resnet8", "--dataset", "noise", "--epochs", "2", "--batch-size", "100", "--no-report"]
     process = start(
         [sys.executable, "-m", "kernorm.train", *words, "--format", *FORMATS],
         KERAS_BACKEND=backend,

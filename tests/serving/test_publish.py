@@ -108,7 +108,7 @@ def test_a_study_hands_over_the_best_run_of_its_best_arm(tmp_path, mnist_cache, 
     argv = [
         str(tmp_path / "mine.py"),
         "--push",
-        "--workers=2",
+        "--workers=1",
         f"--reports-dir={tmp_path / 'reports'}",
         f"--saved-models-dir={tmp_path / 'saved_models'}",
     ]

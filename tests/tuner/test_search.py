@@ -166,7 +166,7 @@ def test_tensorboard_finds_every_trial_with_its_settings(done):
 @pytest.mark.slow
 def test_hyperband_goes_on_with_the_optimizers_state(tmp_path, boxes_cache):
     """A promoted trial has trained as if it had never been stopped."""
-    assert main(search_words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0")) == 0
+    assert main(search_words(tmp_path, "--oracle=hyperband", "--epochs=3", "--top-k=0", "--workers=1")) == 0
     trials = Trials(search_folder(tmp_path)).ended
     assert {trial.epochs for trial in trials} == {1, 3}
     promoted = next(trial for trial in trials if trial.values["tuner/initial_epoch"])
@@ -208,7 +208,7 @@ def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, boxes_c
     assert main(search_words(root, "--resume", "--l1=1e-5:1e-4")) == 2
     assert "A resumed search keeps its settings. Received: space=" in capsys.readouterr().err
     before = (search_folder(root) / "trials.jsonl").read_bytes()
-    assert main(search_words(root, "--resume", "--top-k=0", "--max-trials=5")) == 0
+    assert main(search_words(root, "--resume", "--top-k=0", "--max-trials=5", "--workers=1")) == 0
     after = (search_folder(root) / "trials.jsonl").read_bytes()
     assert after.startswith(before)
     assert len(after.splitlines()) == 5
