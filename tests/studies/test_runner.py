@@ -163,7 +163,7 @@ def test_the_page_is_live_while_runs_are_under_way(done):
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_loses_nothing(boxes_cache, tmp_path, start):
-    path = write(tmp_path, STUDY.replace("**values)", "report=False, **values)"))
+    path = write(tmp_path, STUDY.replace("epochs=2,", "epochs=2, report=False,"))
     words = [sys.executable, "-m", "kernorm.study", path, f"--reports-dir={tmp_path / 'reports'}", "--workers=1"]
     process = start(words)
     for line in process.stderr:

@@ -42,7 +42,7 @@ import os, sys
 import keras
 
 with open(os.environ["TOLD"], "a") as file:
-    print(*sorted({"sklearn", "pandas", "matplotlib.pyplot"} & sys.modules.keys()), file=file)
+    print(*sorted({"sklearn", "pandas", "jax", "matplotlib.pyplot"} & sys.modules.keys()), file=file)
 import pandas, sklearn.base
 
 

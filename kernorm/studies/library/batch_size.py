@@ -3,12 +3,13 @@
     python -m kernorm.study batch_size --until-resolved --time-budget 3h
 
 Three norms by six batch sizes from 4 to 128, by one rule: the learning rate is 0.03 at batch 128 and follows the square
-root of the batch size (Krizhevsky 2014, arXiv:1404.5997). The published study changed the batch alone, and
-had no batch normalization. After Wu and He 2018 (arXiv:1803.08494). 10,000 training images, so that batch 4 is
-affordable; 8 epochs whatever the batch, so small batches take more steps.
+root of the batch size (Krizhevsky 2014, arXiv:1404.5997). The published study changed the batch alone, and had no batch
+normalization. After Wu and He 2018 (arXiv:1803.08494). 10,000 training images, so that batch 4 is affordable; 8 epochs
+whatever the batch, so small batches take more steps.
 
-Each norm is compared with batch normalization at the same batch size. 18 arms: a run is 15 CPU-seconds at batch 128 and
-two minutes at batch 4. Expected: batch normalization falls off at batch 4, group and layer normalization do not.
+Each norm is compared with batch normalization at the same batch size. 18 arms: a run is 40 CPU-seconds at batch 128 and
+two to four minutes at batch 4, measured next to other work. Expected: batch normalization falls off at batch 4, group
+and layer normalization do not.
 """
 
 from kernorm.config import NormName, TrainConfig
