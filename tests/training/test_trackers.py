@@ -148,6 +148,7 @@ SEEDS = 2
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # their own
 def test_a_study_of_two_processes_says_arm_and_study(offline, mnist_cache):
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("wandb")
