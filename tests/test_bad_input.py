@@ -605,7 +605,7 @@ def test_sigterm_leaves_a_run_in_order(place, start):
             break
     rest = process.stderr.read()
     process.wait()
-    assert process.returncode == 143
+    assert process.returncode == 143, rest
     assert rest.endswith("\nInterrupted. Finished epochs are kept; run the same command to resume.\n")
     assert "Traceback" not in rest
     names = {path.name for path in folder.iterdir()}

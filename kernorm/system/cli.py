@@ -125,7 +125,8 @@ def run(
     """Runs a command and returns its exit code: 0, what `main` returns, or 2 on a user's mistake.
 
     As shells count, it is 130 after Ctrl-C, 143 after SIGTERM and 141 if what reads its output goes away. Where SIGINT
-    is ignored from the start, as in a shell's background job, it stays ignored: SIGTERM ends the command.
+    is ignored from the start, as in a shell's background job, it stays ignored: SIGTERM ends the command. While Keras
+    trains or predicts, both wait for the end of a step (interrupts.py), and a second one does not.
 
     Args:
         config_class: the command's frozen dataclass.

@@ -71,7 +71,7 @@ class TrainingState:
 
 
 class RunLog(keras.callbacks.Callback):
-    """Keeps `reached` and the run's folder up to date while `fit` runs; the last one of fit's callbacks.
+    """Keeps `reached` and the run's folder up to date while `fit` runs, after all others of fit's callbacks.
 
     Args:
         config: of the run.

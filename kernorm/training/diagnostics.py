@@ -13,6 +13,7 @@ from kernorm.nets.norms import NORMS, norm_of
 from kernorm.nets.own_losses import OwnLosses
 from kernorm.nets.penalties import lambdas
 from kernorm.records.record import PERCENTILES, THRESHOLDS, Layer, Pruned, Watched
+from kernorm.training.interruptible import predict
 
 
 def layer_table(model: keras.Model, config: TrainConfig) -> tuple[Layer, ...]:
@@ -88,7 +89,7 @@ def pruned_logits(model: keras.Model, images: NDArray[np.uint8], batch_size: int
         for threshold in THRESHOLDS:
             for kernel, values in trained:
                 kernel.assign(pruned(values, threshold))
-            found.append(model.predict(images, batch_size=batch_size, verbose=0))
+            found.append(predict(model, images, batch_size))
     finally:
         for kernel, values in trained:
             kernel.assign(values)

@@ -28,6 +28,7 @@ from kernorm.training.averages import require_forgetting, use_averages
 from kernorm.training.callbacks import Diverged, RunLog, TrainingState
 from kernorm.training.diagnostics import Watch, layer_table, prune_table, pruned_logits
 from kernorm.training.environment import describe_environment
+from kernorm.training.interruptible import fit, predict
 from kernorm.training.losses import class_weights, rest_of
 from kernorm.training.schedules import schedule_tables
 from kernorm.training.trackers import trackers
@@ -150,12 +151,12 @@ class Trainer:
             # TensorFlow traces a step twice if the first time makes variables, such as momenta.
             self.model.optimizer.build(self.model.trainable_variables)
             with trackers(self.config, self.folder.name, self.folder, member) as others:
-                self.model.fit(
+                fit(
+                    self.model,
                     self.batches,
                     initial_epoch=done,
                     epochs=self.last,
                     shuffle=False,
-                    verbose=0,
                     callbacks=[*others, log],
                     validation_data=self.open_monitored_split(),
                     validation_batch_size=EVALUATION_BATCH,
@@ -243,7 +244,7 @@ class Trainer:
         )
 
     def _predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.model.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
+        return predict(self.model, images, EVALUATION_BATCH)
 
     @property
     def probe(self) -> tuple[str, Split]:

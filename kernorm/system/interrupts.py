@@ -1,0 +1,50 @@
+"""Lets Ctrl-C and SIGTERM wait for a moment at which a computation can be left."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+_Handler = Callable[[int, FrameType | None], object]
+# What has come and waits, with its own handler.
+_waiting: list[tuple[_Handler, int, FrameType | None]] = []
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait inside the context for `obey`, or for the end; a second one does not wait.
+
+    A handler may run wherever Python code does, also where native code calls it. There TensorFlow loses the exception
+    that the handler raises, so that training goes on, or goes on with a damaged heap. Signals that are ignored or have
+    their default stay as they are, and so do those of a thread other than the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with contextlib.ExitStack() as stack:
+        stack.callback(obey)
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, _waiting_for(handler))
+                stack.callback(signal.signal, number, handler)
+        yield
+
+
+def _waiting_for(handler: _Handler) -> _Handler:
+    def note(number: int, frame: FrameType | None) -> None:
+        impatient = bool(_waiting)
+        _waiting.append((handler, number, frame))
+        if impatient:
+            obey()
+
+    return note
+
+
+def obey() -> None:
+    """Calls the handler of the signal that waits, if one does; it may raise, as KeyboardInterrupt."""
+    if _waiting:
+        handler, number, frame = _waiting[-1]
+        _waiting.clear()
+        handler(number, frame)

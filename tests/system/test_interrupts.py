@@ -1,0 +1,81 @@
+import signal
+import threading
+
+import pytest
+
+from kernorm.system.interrupts import deferred, obey
+
+BOTH = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture
+def heard():
+    """Handlers of both signals that note their number and raise; the earlier ones are put back."""
+    numbers = []
+
+    def handler(number, frame):
+        numbers.append(number)
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.signal(number, handler) for number in BOTH}
+    yield numbers
+    for number, earlier in before.items():
+        signal.signal(number, earlier)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_waits_for_a_moment_at_which_it_can_be_obeyed(heard, number):
+    handler = signal.getsignal(number)
+    reached = []
+    with pytest.raises(KeyboardInterrupt) as raised, deferred():  # noqa: PT012
+        obey()
+        signal.raise_signal(number)
+        reached.append("before")
+        obey()
+        reached.append("after")
+    assert (heard, reached, raised.value.args) == ([number], ["before"], (number,))
+    assert signal.getsignal(number) is handler
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_is_obeyed_at_the_end_at_last(heard, number):
+    reached = []
+    with pytest.raises(KeyboardInterrupt), deferred():  # noqa: PT012
+        signal.raise_signal(number)
+        reached.append("end")
+    assert (heard, reached) == ([number], ["end"])
+    obey()  # nothing waits any longer
+    with deferred():
+        obey()
+
+
+def test_a_second_signal_does_not_wait(heard):
+    reached = []
+    with pytest.raises(KeyboardInterrupt), deferred():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        reached.append("first")
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("second")
+    assert (heard, reached) == ([signal.SIGTERM], ["first"])
+
+
+def test_what_is_ignored_or_has_its_default_stays_so(heard):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with deferred():
+        assert [signal.getsignal(number) for number in BOTH] == [signal.SIG_IGN, signal.SIG_DFL]
+        signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in BOTH] == [signal.SIG_IGN, signal.SIG_DFL]
+
+
+def test_a_thread_leaves_signals_to_the_main_one(heard):
+    handler, inside = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with deferred():
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inside == [handler]

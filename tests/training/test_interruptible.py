@@ -1,0 +1,78 @@
+import signal
+
+import numpy as np
+import pytest
+
+from kernorm import train as command
+from kernorm.config import TrainConfig
+from kernorm.records.record import read_record
+from kernorm.reporting.progress import RunProgress
+from kernorm.system import cli
+from kernorm.training.run import train
+from kernorm.training.trainer import Trainer
+from tests.builders import TINY_RUN
+
+pytestmark = pytest.mark.usefixtures("small_net", "boxes_cache")
+
+
+class Deleted:
+    """Lets a signal come while it is deleted: Python prints what the handler raises, and goes on without it."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+        [None for _ in range(2)]  # a handler runs between two instructions
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return TrainConfig(**{**TINY_RUN, "reports_dir": tmp_path / "reports"})
+
+
+@pytest.fixture
+def as_in_a_terminal():
+    """Ctrl-C raises KeyboardInterrupt, whatever the tests were started with."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("as_in_a_terminal")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_is_obeyed_wherever_it_comes(tiny, monkeypatch, number, code):
+    step = RunProgress.step
+
+    def interrupted_step(self, epoch, batch, text):
+        step(self, epoch, batch, text)
+        if (epoch, batch) == (1, 0):
+            Deleted(number)
+
+    monkeypatch.setattr(RunProgress, "step", interrupted_step)
+    words = ["--batch-size", "40"]
+    assert cli.run(TrainConfig, lambda _: train(tiny) and 0, prog=command.PROG, argv=words) == code
+    record = read_record(tiny.reports_dir / "runs" / tiny.run_id / "record.json")
+    assert (record.status, record.history[-1].epoch) == ("running", 1)
+
+
+@pytest.mark.usefixtures("as_in_a_terminal")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_prediction_is_interrupted_between_two_steps(tiny, tmp_path, monkeypatch):
+    trainer = Trainer(tiny, tmp_path)
+    images = trainer.data.train.images
+    whole = trainer._predict(images)
+    made, steps = trainer.model.predict_function, []
+
+    def interrupted_step(iterator):
+        steps.append(len(steps))
+        Deleted(signal.SIGINT)
+        return made(iterator)
+
+    monkeypatch.setattr(trainer.model, "predict_function", interrupted_step)
+    with pytest.raises(KeyboardInterrupt):
+        trainer._predict(np.concatenate([images] * 4))
+    assert steps == [0]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(trainer._predict(images), whole)
