@@ -45,6 +45,7 @@ def verdict(
     equivalence_alpha: float = ALPHA,
     show: Callable[[float], str] = "{:.3g}".format,
     plan: str = "",
+    needed: int = 2,
 ) -> Verdict:
     """Says what a comparison allows to be said.
 
@@ -61,9 +62,10 @@ def verdict(
         equivalence_alpha: that of its equivalence test.
         show: writes a difference with its unit, as `percentage_points` does for shares.
         plan: what would resolve the question, in words.
+        needed: the seeds that the test begins with.
     """
     if p_adjusted is None or comparison.difference is None:
-        return Verdict(name="no verdict", sentence="no verdict: fewer than 2 seeds in common with the baseline")
+        return Verdict(name="no verdict", sentence=f"no verdict: fewer than {needed} seeds in common with the baseline")
     equivalent = tost_adjusted is not None and tost_adjusted <= ALPHA
     margin = show(comparison.margin or 0.0)
     here: dict[str, Any] = {"interval": comparison.interval_at(alpha), "of": "these images", "alpha": alpha}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kernorm.stats import comparison, new_images
-from kernorm.stats.anytime import anytime_p, confidence_sequence
+from kernorm.stats.anytime import FIRST, anytime_p, confidence_sequence
 from kernorm.stats.comparison import Comparison
 from kernorm.stats.intervals import Interval, as_interval
 from kernorm.stats.planning import plan_seeds, visible_difference
@@ -188,6 +188,7 @@ def _decide_family(
             equivalence_alpha=tost_levels[arm],
             show=metric.show,
             plan=plan.sentence(metric.show) if plan else "",
+            needed=FIRST if anytime else 2,
         )
         if anytime and said.of == "these images":
             said = replace(said, interval=here)

@@ -115,6 +115,14 @@ def test_after_a_look_the_tests_are_those_that_stay_valid():
     assert not analyse(study, results).anytime
 
 
+@pytest.mark.parametrize(("seeds", "words", "needed"), [(1, {}, 2), (2, {"until_resolved": True}, 3)])
+def test_too_few_seeds_for_a_test_are_named(seeds, words, needed):
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=seeds)
+    results = some_results(study, {"bn": (20, 22)[:seeds], "ln": (26, 29)[:seeds]})
+    said = decided(study, results, **words)["ln"].verdict
+    assert said.sentence == f"no verdict: fewer than {needed} seeds in common with the baseline"
+
+
 def test_what_a_plan_can_see_is_said():
     study = a_study(ARMS, seeds=3)
     assert format_visible(study, Design(), {}) == (
