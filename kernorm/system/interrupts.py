@@ -13,11 +13,11 @@ _waiting: list[tuple[_Handler, int, FrameType | None]] = []
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait inside the context for `obey`, or for the end; a second one does not wait.
+    """Lets Ctrl-C and SIGTERM wait inside the context until `obey` is called, or until its end; a second one does not.
 
-    A handler may run wherever Python code does, also where native code calls it. There TensorFlow loses the exception
-    that the handler raises, so that training goes on, or goes on with a damaged heap. Signals that are ignored or have
-    their default stay as they are, and so do those of a thread other than the main one.
+    A signal handler can run in Python code that native code has called. An exception raised there may be lost: then
+    training continues as if nothing had come. A signal that is ignored, or whose action is the default, is left as it
+    is. In a thread other than the main one nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

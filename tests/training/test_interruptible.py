@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("small_net", "boxes_cache")
 
 
 class Deleted:
-    """Calls a signal's handler while it is deleted: Python prints what the handler raises, and goes on without it."""
+    """Calls a signal's handler when it is deleted, where Python only reports an exception and continues."""
 
     def __init__(self, number):
         self.number = number
