@@ -198,6 +198,15 @@ class Environment:
 
 @strict
 @dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """Where the epochs before a resumption were computed: those up to `last`, after the ones listed before it."""
+
+    last: int
+    environment: Environment
+
+
+@strict
+@dataclass(frozen=True, kw_only=True)
 class Export:
     """The candidate a run left, or why it left none (`path` None, `reason` says it)."""
 
@@ -214,6 +223,8 @@ class Record:
 
     Attributes:
         revision: REVISION of the code that trained.
+        environment: of the last process that trained or measured.
+        elsewhere: earlier ones, of a run that was resumed on another device, backend or precision.
         status: `running` between epochs; `diverged` and `failed` carry `message`.
         history: row 0 is the state before the first step.
         monitored: the split behind the history's val_ columns: `validation`, `test` or `none`.
@@ -235,6 +246,7 @@ class Record:
     config: Annotated[TrainConfig, BeforeValidator(_config)]
     data: Data
     environment: Environment
+    elsewhere: tuple[Elsewhere, ...] = ()
     parameters: int
     parameters_total: int
     penalty_proof: tuple[float, float] | None = None

@@ -9,7 +9,7 @@ from statistics import median_low
 from typing import Any
 
 from kernorm.config import TrainConfig
-from kernorm.records.record import Record
+from kernorm.records.record import Environment, Record
 from kernorm.stats import comparison, new_images
 from kernorm.stats.verdict import Verdict
 from kernorm.studies.definition import Study
@@ -84,8 +84,8 @@ def analyse(
             package: _distinct(record.environment.versions.get(package, "") for record in records)
             for package in packages
         },
-        devices=_distinct(record.environment.device for record in records),
-        commits=_distinct(record.environment.commit or "unknown" for record in records),
+        devices=_distinct(place.device for record in records for place in _environments(record)),
+        commits=_distinct(place.commit or "unknown" for record in records for place in _environments(record)),
         revisions=tuple(sorted({record.revision for record in records})),
         taken=dict(
             Counter(result.taken_from for by_seed in found.values() for result in by_seed.values() if result.taken_from)
@@ -253,6 +253,11 @@ def _median_run(runs: Runs) -> Collection[int]:
     middle = median_low(sorted(tested(record).accuracy for record in runs.values()))
     record = next(record for record in runs.values() if tested(record).accuracy == middle)
     return {mistake.index for mistake in tested(record).mistakes}
+
+
+def _environments(record: Record) -> list[Environment]:
+    """Returns where a run was computed, in the order of its epochs."""
+    return [*(part.environment for part in record.elsewhere), record.environment]
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """Where and with what a run is computed, as its record states it."""
 
 import platform
+from pathlib import Path
 
 import keras
 
 from kernorm.config import TrainConfig
-from kernorm.records.record import Environment
+from kernorm.records.record import Elsewhere, Environment, read_record
 from kernorm.system import machine
 
 _JAX_PRECISION = "jax_default_matmul_precision"
@@ -23,6 +24,26 @@ def describe_environment(config: TrainConfig) -> Environment:
         commit=machine.commit(),
         precision=_precision() if accelerators else "float32",
     )
+
+
+def elsewhere(path: Path, now: Environment, last: int) -> tuple[Elsewhere, ...]:
+    """Returns where a run that is resumed was computed before, as far as that was not as it is now.
+
+    Args:
+        path: of its record.json, which may be missing.
+        now: what this process has.
+        last: the epoch after which it is resumed.
+    """
+    if not path.exists():
+        return ()
+    before = read_record(path)
+    same = _place(before.environment) == _place(now)
+    return before.elsewhere if same else (*before.elsewhere, Elsewhere(last=last, environment=before.environment))
+
+
+def _place(environment: Environment) -> tuple[str, str, str]:
+    """Returns what decides how a run's numbers are rounded."""
+    return environment.backend, environment.device, environment.precision
 
 
 def _accelerators() -> list[str]:

@@ -27,7 +27,7 @@ from kernorm.training.answers import Logits, compiled_model, count_parameters
 from kernorm.training.averages import require_forgetting, use_averages
 from kernorm.training.callbacks import Diverged, RunLog, TrainingState
 from kernorm.training.diagnostics import Watch, layer_table, prune_table, pruned_logits
-from kernorm.training.environment import describe_environment
+from kernorm.training.environment import describe_environment, elsewhere
 from kernorm.training.interruptible import fit, predict
 from kernorm.training.losses import class_weights, rest_of
 from kernorm.training.schedules import schedule_tables
@@ -126,8 +126,10 @@ class Trainer:
         self.reached = TrainingState(history=history, selected=state.notes["selected"], kept=state.kept)
         openings = _OPENINGS.validate_python(state.notes["openings"])
         self.data.test.openings.extend([*openings, *(look for look in noted if look not in openings)])
-        self.record = replace(self.record, started=state.notes["started"])
-        return self.reached.history[-1].epoch
+        done, now = history[-1].epoch, self.record.environment
+        before = elsewhere(self.folder / RECORD, now, done)
+        self.record = replace(self.record, started=state.notes["started"], elsewhere=before)
+        return done
 
     def fit(self, done: int, member: Membership | None = None) -> None:
         """Trains the epochs that are left, up to `stop_after`; a diverged loss raises Diverged. `member` is shown."""

@@ -12,7 +12,7 @@ from PIL import Image
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe, recipe_of_words
 from kernorm.records.data import Duplicates
-from kernorm.records.record import Export, Opening, read_record, write_record
+from kernorm.records.record import Elsewhere, Export, Opening, read_record, write_record
 from kernorm.reporting import run_report
 from kernorm.reporting.command import command
 from kernorm.reporting.figures import PALETTE
@@ -557,6 +557,15 @@ def test_points_durations_and_moments():
     assert times == ["0.4 s", "9.9 s", "10 s", "1 min 0 s", "1 min 52 s", "1 h 0 min", "2 h 1 min"]
     assert moment("2026-03-01T12:00:00+02:00") == moment("2026-03-01T10:00:00") == "2026-03-01 10:00:00 UTC"
     assert moment("yesterday") == "yesterday"
+
+
+def test_a_run_that_was_moved_says_where_its_first_epochs_were_trained(finished, page, tmp_path, monkeypatch):
+    leave_undrawn(monkeypatch, run_report)
+    assert "were trained with" not in page.text
+    card = dataclasses.replace(finished.environment, backend="jax", device="NVIDIA H200", precision="default")
+    text = write(dataclasses.replace(finished, elsewhere=(Elsewhere(last=11, environment=card),)), tmp_path).text
+    told = "Epochs up to 11 were trained with jax on NVIDIA H200, precision of products default"
+    assert told in " ".join(text.split())
 
 
 @pytest.mark.parametrize(("population", "words"), [(1, None), (2, "side by side with 1 other;"), (5, "with 4 others;")])

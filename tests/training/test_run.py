@@ -313,6 +313,19 @@ def test_a_run_that_gets_no_better_stops_and_resumes_to_the_same(tiny, monkeypat
     assert train(config) == record
 
 
+def test_a_run_that_is_resumed_on_another_device_says_where_its_epochs_were_trained(tiny):
+    config = tiny(report=False)
+    path = config.reports_dir / "runs" / config.run_id / "record.json"
+    begun = train(replace(config, stop_after=1))
+    card = replace(begun.environment, backend="jax", device="NVIDIA H200", precision="default")
+    write_record(replace(begun, environment=card), path)
+    moved = train(replace(config, stop_after=2))
+    assert [(part.last, part.environment) for part in moved.elsewhere] == [(1, card)]
+    ended = train(config)
+    assert (ended.elsewhere, read_record(path)) == (moved.elsewhere, ended)
+    assert (ended.environment.backend, ended.environment.device) == ("tensorflow", begun.environment.device)
+
+
 # The rate rises to the end, until nothing is left of what was learned: the last epoch is not the best one.
 RISING = {
     "norm": "ln",
