@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from kernorm.records.schema import dumped
 from kernorm.system.files import append_whole
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ class JsonLines(Generic[T]):
 
     def line(self, value: T) -> bytes:
         """Returns the line of a value, with its end."""
-        return self._adapter.dump_json(value) + b"\n"
+        return dumped(self._adapter, value) + b"\n"
 
     def parse(self, line: bytes) -> T | None:
         """Returns the value of a line; None if it is damaged, or another process is just writing it."""

@@ -161,7 +161,7 @@ class Evaluation:
     cross_entropy: float
     brier: float
     ece: float
-    bins: tuple[Bin, ...]
+    bins: Annotated[tuple[Bin, ...], *BY_COLUMNS]
     confusion: tuple[tuple[int, ...], ...]
     class_intervals: tuple[tuple[float, float], ...]
     mistakes: Annotated[tuple[Mistake, ...], *BY_COLUMNS] = ()
@@ -251,7 +251,7 @@ class Record:
     parameters_total: int
     penalty_proof: tuple[float, float] | None = None
     penalty_proof_last: tuple[float, float] | None = None
-    history: tuple[Epoch, ...] = ()
+    history: Annotated[tuple[Epoch, ...], *BY_COLUMNS] = ()
     monitored: str = "validation"
     selected_epoch: int | None = None
     stopped_epoch: int | None = None

@@ -1,12 +1,15 @@
 import dataclasses
 import json
 import math
+from typing import Annotated
 
 import pytest
+from pydantic import TypeAdapter
 
 from kernorm import config
 from kernorm.errors import UsageError
-from kernorm.records.record import RECORD, Export, read_record, write_record
+from kernorm.records.record import RECORD, Export, Mistake, read_record, write_record
+from kernorm.records.schema import BY_COLUMNS, strict
 from tests.builders import make_history, make_record
 
 
@@ -81,6 +84,66 @@ def test_mistakes_are_held_by_columns_and_read_in_either_form(path):
     damage(path, test=content["test"] | {"mistakes": rows})
     assert len(rows) > 1
     assert read_record(path) == record
+
+
+def test_a_history_is_held_by_columns_and_read_in_either_form(path):
+    record, content = read_record(path), json.loads(path.read_text())
+    columns = content["history"]
+    assert columns["loss"] == [row.loss for row in record.history]
+    assert columns["own_losses"] is None
+    damage(path, history=[dataclasses.asdict(row) for row in record.history])
+    assert read_record(path) == record
+
+
+def test_a_net_that_calls_everything_the_same_is_written_short(path):
+    mistakes = tuple(Mistake(index=index, target=index % 9, prediction=9, confidence=0.1) for index in range(9_000))
+    record = make_record()
+    record = dataclasses.replace(record, test=dataclasses.replace(record.test, mistakes=mistakes))
+    write_record(record, path)
+    held = json.loads(path.read_text())["test"]["mistakes"]
+    assert (held["prediction"], held["confidence"], len(held["index"])) == (9, 0.1, 9_000)
+    assert read_record(path) == record
+
+
+@strict
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table."""
+
+    number: int | float | bool
+    text: str | None
+    pair: tuple[int, ...]
+
+
+@pytest.mark.parametrize(
+    ("rows", "written"),
+    [
+        ([], []),
+        ([Row(1, "a", (1,))], {"number": [1], "text": ["a"], "pair": [[1]]}),
+        ([Row(1, "a", (1,)), Row(1, "a", (1,))], {"number": 1, "text": "a", "pair": [[1], [1]]}),
+        ([Row(1, None, ()), Row(2, None, ())], {"number": [1, 2], "text": None, "pair": [[], []]}),
+        ([Row(1, "a", ()), Row(True, "a", ())], {"number": [1, True], "text": "a", "pair": [[], []]}),
+        ([Row(0.5, "a", ()), Row(0.5, "b", ())], {"number": 0.5, "text": ["a", "b"], "pair": [[], []]}),
+    ],
+)
+def test_a_table_is_written_by_columns_and_a_value_that_all_rows_have_once(rows, written):
+    kind = TypeAdapter(Annotated[tuple[Row, ...], *BY_COLUMNS])
+    text = kind.dump_json(tuple(rows))
+    assert json.loads(text) == written
+    assert [dataclasses.astuple(row) for row in kind.validate_json(text)] == [dataclasses.astuple(row) for row in rows]
+
+
+def test_a_table_of_equal_rows_keeps_their_number():
+    @strict
+    @dataclasses.dataclass(frozen=True)
+    class Pair:
+        one: int
+        two: str
+
+    kind = TypeAdapter(Annotated[tuple[Pair, ...], *BY_COLUMNS])
+    text = kind.dump_json((Pair(3, "a"),) * 4)
+    assert json.loads(text) == {"one": [3, 3, 3, 3], "two": "a"}
+    assert kind.validate_json(text) == (Pair(3, "a"),) * 4
 
 
 @pytest.mark.parametrize("place", ["none/record.json", "record.json/record.json"])
