@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kernorm.config import TrainConfig
 
 # Populations are padded to these, so that few programs are compiled and little padding is wasted.
-WIDTHS = (1, 2, 4, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
+WIDTHS = (1, 2, 4, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 # What may differ between the members of a population: values of its program, or of the data fed to it.
 DYNAMIC = (
     "seed",
