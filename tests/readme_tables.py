@@ -3,6 +3,7 @@
 A table stands between `<!-- NAME -->` and `<!-- end -->`.
 """
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -228,10 +229,47 @@ def clothes() -> str:
     return table(("norm", "λ2", "n", "test accuracy, %, ± 95 % for new images", "against bn"), rows)
 
 
+def answers() -> str:
+    """Returns what the studies answer to the published conclusions, one by one."""
+    studies = {"eva4": "as stated", "eva4_as_run": "as it ran", "eva6": "as stated", "batch_size": "one rule for rates"}
+    found = [
+        (answer["statement"]["text"], f"[{words}](reports/studies/{study}/report.html)", answer)
+        for study, words in studies.items()
+        for answer in summary_of(f"studies/{study}")["answers"]
+    ]
+    # What one conclusion was asked of, together.
+    order = list(dict.fromkeys(text for text, *_ in found))
+    found.sort(key=lambda row: order.index(row[0]))
+    rows = [(text, link, f"**{answer['name']}**", answer["text"]) for text, link, answer in found]
+    return table(("conclusion", "study", "holds", "figures"), rows)
+
+
+def accelerator() -> str:
+    """Returns the table of what populations are worth on a card."""
+    with (ROOT / "reports/populations/h200.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return table(
+        ("way", "runs side by side", "epochs of 50,000 images a second, all runs", "against one run"),
+        [
+            (
+                "one after another" if row["way"] == "fit" else f"a population, convolutions {WAYS[row['lowering']]}",
+                row["width"],
+                f"{float(row['member_epochs_per_s']):.2f}",
+                f"{float(row['against_fit']):.1f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+WAYS = {"grouped": "grouped", "patches": "as products of patches"}
+
 TABLES: dict[str, Callable[[], str]] = {
     "results": results,
     "eva4": published("eva4"),
     "eva6": published("eva6"),
+    "answers": answers,
+    "h200": accelerator,
     "eva6-e3": short_study,
     "search": search,
     "fashion": clothes,
