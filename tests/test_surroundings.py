@@ -22,6 +22,13 @@ def test_leaves_a_process_behind():
     tests.conftest.GRACE = 0
     subprocess.Popen(["sleep", "1000"], start_new_session=True)
 """
+CRASHING = """
+import os
+
+def test_before(): pass
+def test_crash(): os.abort()
+def test_after(): pass
+"""
 
 
 def test_signals_umask_home_and_variables_are_the_suites_own(start):
@@ -66,3 +73,15 @@ def test_a_process_left_behind_fails_the_run_and_is_ended(start, tmp_path):
     assert "left behind by a test: " in error
     assert "sleep 1000" in error
     assert process.returncode == 1
+
+
+def test_a_test_process_that_crashes_ends_the_run_and_names_its_test(start, tmp_path):
+    """As README's command is set up; pytest-xdist would begin another process, and may then wait for ever."""
+    (tmp_path / "test_one.py").write_text(CRASHING)
+    for name in ("two", "three"):
+        (tmp_path / f"test_{name}.py").write_text("def test_nothing(): pass")
+    words = ["-m", "pytest", "-n", "1", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path]
+    process = start(["env", "-u", RUN, "-u", "PYTEST_XDIST_WORKER", sys.executable, *words, tmp_path])
+    told, _ = process.communicate()
+    assert process.returncode == 1
+    assert "crashed while running 'test_one.py::test_crash'" in told

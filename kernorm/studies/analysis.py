@@ -86,6 +86,7 @@ def analyse(
         },
         devices=_distinct(place.device for record in records for place in _environments(record)),
         commits=_distinct(place.commit or "unknown" for record in records for place in _environments(record)),
+        side_by_side=sum(any(place.population > 1 for place in _environments(record)) for record in records),
         revisions=tuple(sorted({record.revision for record in records})),
         taken=dict(
             Counter(result.taken_from for by_seed in found.values() for result in by_seed.values() if result.taken_from)

@@ -213,6 +213,7 @@ class StudySummary:
     settings whose values are all combined, if the arms are such a product of two or more. `test_gains` is, by data set,
     the test accuracy less that of validation, a mean over runs. `provisional` says that runs are missing, so that there
     are no verdicts yet, and `chosen` that the runs were chosen afterwards, so that there are none at all.
+    `side_by_side` counts runs that were trained in populations, whose times are shares of theirs.
     """
 
     name: str
@@ -243,6 +244,7 @@ class StudySummary:
     test_gains: dict[str, float] = field(default_factory=dict)
     provisional: bool = False
     chosen: bool = False
+    side_by_side: int = 0
 
 
 def counted(number: int, thing: str) -> str:

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.recipes "--recipe best --epochs 40" "--recipe best --ema 0.999" --seeds 3
 
 Each quoted text holds flags of kernorm.train. A run of the same flags and seed that the table has is not trained again.
-About 13 CPU-minutes a run of 20 epochs.
+About 13 CPU-minutes a run of 20 epochs; with KERAS_BACKEND=jax and --population on an accelerator, seconds. CPU-seconds
+are then a run's share of the processor's.
 """
 
 import argparse
@@ -54,25 +55,44 @@ def row_of(flags: str, config: TrainConfig, record: Record) -> dict[str, object]
     }
 
 
+def missing(flags: list[str], seeds: int) -> list[tuple[str, int]]:
+    """Returns the runs that the table lacks, seed by seed."""
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        there = {(row["flags"], row["seed"]) for row in csv.DictReader(file)}
+    return [(text, seed) for seed in range(seeds) for text in flags if (text, str(seed)) not in there]
+
+
+def enter(flags: str, config: TrainConfig, record: Record) -> None:
+    """Appends a run to the table."""
+    row = row_of(flags, config, record)
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        columns = list(csv.DictReader(file).fieldnames or ())
+    with TABLE.open("a", newline="", encoding="utf-8") as file:
+        csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
+    print(row, flush=True)
+
+
 def main() -> int:
     """Trains what the table lacks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("flags", nargs="+")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--population", action="store_true", help="side by side on an accelerator, by JAX")
     asked = parser.parse_args()
-    for seed in range(asked.seeds):
-        for flags in asked.flags:
-            with TABLE.open(newline="", encoding="utf-8") as file:
-                table = csv.DictReader(file)
-                columns = list(table.fieldnames or ())
-                if any((row["flags"], row["seed"]) == (flags, str(seed)) for row in table):
-                    continue
-            with tempfile.TemporaryDirectory() as folder:
-                config = replace(config_of(flags, seed), reports_dir=Path(folder))
-                row = row_of(flags, config, train(config))
-            with TABLE.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
-            print(row, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [
+            (flags, replace(config_of(flags, seed), reports_dir=Path(folder) / str(place)))
+            for place, (flags, seed) in enumerate(missing(asked.flags, asked.seeds))
+        ]
+        if asked.population:
+            from kernorm.parallel.groups import train_population  # JAX
+
+            by_run = {record.run_id: record for record in train_population([config for _, config in runs])}
+            for flags, config in runs:
+                enter(flags, config, by_run[config.run_id])
+        else:
+            for flags, config in runs:
+                enter(flags, config, train(config))
     return 0
 
 

@@ -46,6 +46,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_openings(summary, looks),
         *_mixture(summary),
         *_sources(summary),
+        *_side_by_side(summary),
         *_visible(summary),
         *_easier(summary),
         *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
@@ -166,6 +167,17 @@ def _mixture(summary: StudySummary) -> Iterable[Notice]:
     ]
     if told:
         yield Notice("warning", "Not all runs were made the same way", " ".join(told))
+
+
+def _side_by_side(summary: StudySummary) -> Iterable[Notice]:
+    if many := summary.side_by_side:
+        yield Notice(
+            "note",
+            "Times are shares",
+            f"{many:,} of {counted(summary.finished, 'run')} trained side by side as one program. Their times are "
+            "their share of what the program took, and CPU time leaves out what an accelerator did: compare them with "
+            "each other, not with runs that train alone.",
+        )
 
 
 def _sources(summary: StudySummary) -> Iterable[Notice]:

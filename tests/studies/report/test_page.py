@@ -15,6 +15,7 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
 from kernorm.records.data import Duplicates
+from kernorm.records.record import Elsewhere
 from kernorm.studies.analysis import analyse
 from kernorm.studies.definition import with_overrides
 from kernorm.studies.design import Design
@@ -607,6 +608,21 @@ def test_cautions_on_mixed_runs_failures_and_damage():
         caution.title: caution for caution in cautions(study, analyse(study, results), SimpleNamespace(damaged=[3]), 0)
     }
     assert damaged["Damaged records were set aside"].kind == "warning"
+
+
+def test_the_times_of_runs_that_trained_side_by_side_are_called_shares():
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")})
+    results = some_results(study, {"bn": (20, 21), "ln": (20, 22)})
+    assert "Times are shares" not in told(study, results)
+    first, second, *_ = results
+    for name, moved in ((first, False), (second, True)):
+        record = results[name].record
+        member = replace(record.environment, population=16)
+        before = (Elsewhere(last=3, environment=member),) if moved else ()
+        record = replace(record, environment=record.environment if moved else member, elsewhere=before)
+        results[name] = replace(results[name], record=record)
+    found = told(study, results)["Times are shares"]
+    assert (found.kind, found.text[:51]) == ("note", "2 of 4 runs trained side by side as one program. Th")
 
 
 def test_a_spread_below_chance_is_shown_with_what_is_taken_instead():
