@@ -2,13 +2,14 @@
 # What only an accelerator can show, in one go: throughput of populations, accuracy of 20 seeds, and both published
 # studies at their full schedules, ten seeds an arm. From the repository's root, with MNIST prepared in the cache:
 #
-#     tests/benchmarks/accelerator.sh OUT [throughput] [accuracy] [eva6] [eva4]
+#     tests/benchmarks/accelerator.sh OUT [throughput] [accuracy] [eva6] [eva4] [recipes]
 #
-# Without a list it does all four. OUT gets tables, logs with wall times, and the studies' reports. It needs JAX and what
-# kernorm needs, but not TensorFlow.
+# Without a list it does the first four. OUT gets tables, logs with wall times, and the studies' reports. `recipes` tries
+# leads for a better recipe, and for one of few epochs, on validation images. It needs JAX and what kernorm needs, but not
+# TensorFlow.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-out=${1:?"Usage: $0 OUT [throughput] [accuracy] [eva6] [eva4]"}
+out=${1:?"Usage: $0 OUT [throughput] [accuracy] [eva6] [eva4] [recipes]"}
 shift
 mkdir -p "$out"
 export KERAS_BACKEND=jax XLA_PYTHON_CLIENT_PREALLOCATE=false
@@ -20,13 +21,24 @@ accuracy() {
     python3 -m tests.benchmarks.population --accuracy 20 --out "$out/default_precision"
 }
 study() { python3 -m kernorm.study "$1" --seeds 10 --population auto --workers 3 --reports-dir "$out/reports"; }
+# Of the recipe best at twice its epochs, then at five epochs.
+recipes() {
+    local long='--recipe best --epochs 40' short='--recipe best --epochs 5 --rotation 7 --shift 0.08 --zoom 0 --shear 0'
+    python3 -m tests.benchmarks.recipes --seeds 3 --population \
+        "$long" "$long --ema 0.999" "$long --ema 0.9995" "$long --label-smoothing 0.05" "$long --elastic 8" \
+        "$long --elastic 16" "$long --batch-size 32 --learning-rate 0.014" "$long --learning-rate 0.03" \
+        "$long --rotation 10 --zoom 0.1" \
+        "$short" "$short --learning-rate 0.03" "$short --learning-rate 0.05" "$short --label-smoothing 0.05" \
+        "$short --ema 0.99" "$short --batch-size 32" "$short --batch-size 128 --learning-rate 0.03"
+    cp reports/recipes_tried.csv "$out/"
+}
 
 for part in "${@:-throughput accuracy eva6 eva4}"; do
     for name in $part; do
         case $name in
         eva4 | eva6) work=(study "$name") ;;
-        throughput | accuracy) work=("$name") ;;
-        *) echo "A part is throughput, accuracy, eva6 or eva4. Received: $name." >&2 && exit 2 ;;
+        throughput | accuracy | recipes) work=("$name") ;;
+        *) echo "A part is throughput, accuracy, eva6, eva4 or recipes. Received: $name." >&2 && exit 2 ;;
         esac
         began=$SECONDS
         "${work[@]}" 2>&1 | tee "$out/$name.log"

@@ -72,6 +72,11 @@ def enter(flags: str, config: TrainConfig, record: Record) -> None:
     print(row, flush=True)
 
 
+def tell(config: TrainConfig, error: Exception) -> None:
+    """Says why a lead failed, which costs the others nothing."""
+    print(f"{config.run_id}: {error}", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """Trains what the table lacks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,9 +92,11 @@ def main() -> int:
         if asked.population:
             from kernorm.parallel.groups import train_population  # JAX
 
-            by_run = {record.run_id: record for record in train_population([config for _, config in runs])}
+            records = train_population([config for _, config in runs], failed=tell)
+            by_run = {record.run_id: record for record in records}
             for flags, config in runs:
-                enter(flags, config, by_run[config.run_id])
+                if config.run_id in by_run:
+                    enter(flags, config, by_run[config.run_id])
         else:
             for flags, config in runs:
                 enter(flags, config, train(config))
