@@ -240,7 +240,10 @@ def answers() -> str:
     # What one conclusion was asked of, together.
     order = list(dict.fromkeys(text for text, *_ in found))
     found.sort(key=lambda row: order.index(row[0]))
-    rows = [(text, link, f"**{answer['name']}**", answer["text"]) for text, link, answer in found]
+    rows = [
+        (text, link, f"**{answer['name']}**", ". ".join(filter(None, (answer["text"], answer["statement"]["note"]))))
+        for text, link, answer in found
+    ]
     return table(("conclusion", "study", "holds", "figures"), rows)
 
 
