@@ -33,6 +33,9 @@ def elsewhere(path: Path, now: Environment, last: int) -> tuple[Elsewhere, ...]:
         path: of its record.json, which may be missing.
         now: what this process has.
         last: the epoch after which it is resumed.
+
+    Raises:
+        UsageError: the record is damaged.
     """
     if not path.exists():
         return ()
