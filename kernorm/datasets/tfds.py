@@ -3,6 +3,7 @@
 The only module that imports tensorflow-datasets, and only when a set is not cached yet.
 """
 
+import atexit
 import contextlib
 import difflib
 import errno
@@ -207,14 +208,22 @@ def _download(name: str, builder: Any, manual_dir: Path | None, *, again: bool =
 
 @contextlib.contextmanager
 def _extraction_folder(parent: Path) -> Iterator[Path]:
-    """Makes a folder for one extraction and removes it, with those that killed processes left."""
+    """Makes a folder for one extraction and removes it, with those that killed processes left.
+
+    A refused archive does not end the threads that extract the others. What they write meanwhile must not hide the
+    refusal, and is removed at the end of the process, which waits for them.
+    """
     made = [part for part in (parent, *parent.parents) if not part.exists()]
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{_EXTRACTED}*"):
         shutil.rmtree(left, ignore_errors=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=_EXTRACTED, dir=parent) as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix=_EXTRACTED, dir=parent, ignore_cleanup_errors=True) as folder:
+            try:
+                yield Path(folder)
+            except BaseException:
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                raise
     finally:
         with contextlib.suppress(OSError):  # not empty: the set is there
             for part in made:

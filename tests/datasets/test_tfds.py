@@ -1,3 +1,4 @@
+import atexit
 import gzip
 import hashlib
 import os
@@ -185,6 +186,27 @@ def test_a_cut_official_file_is_refused(official, tmp_path):
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(UsageError, match=r"Received: .*train-images-idx3-ubyte\.gz, whose size or sha256 is wrong"):
         source.prepare("mnist", official, tmp_path)
+
+
+def test_what_is_still_extracted_while_a_refusal_is_told_does_not_hide_it(tmp_path, monkeypatch):
+    # tensorflow-datasets extracts in threads, which write on while the folder is removed.
+    remove, registered = os.rmdir, []
+
+    def rmdir(path, **place):
+        if str(path).rpartition("/")[2].startswith(source._EXTRACTED):
+            Path(folder, "late").write_bytes(b"by a thread")
+        remove(path, **place)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    monkeypatch.setattr(atexit, "register", lambda *call, **options: registered.append((call, options)))
+    with pytest.raises(UsageError, match="refused"), source._extraction_folder(tmp_path / "mnist") as folder:
+        raise UsageError("refused", "an archive", "Fetch it again.")
+    monkeypatch.undo()
+    assert Path(folder, "late").exists()
+    ((at_exit, *arguments), options), *others = registered
+    at_exit(*arguments, **options)
+    assert not folder.exists()
+    assert not others
 
 
 def test_without_files_and_network_the_missing_files_are_named(official, tmp_path, monkeypatch):
