@@ -55,9 +55,7 @@ def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = N
     _import("tensorflow", name)
     _download(name, builder, manual_dir)
     splits = builder.info.splits
-    _require(
-        "train" in splits and "test" in splits, name, f"which has the splits {', '.join(sorted(splits)) or 'none'}"
-    )
+    _require({"train", "test"} <= set(splits), name, f"which has the splits {', '.join(sorted(splits)) or 'none'}")
     shape = builder.info.features[image].shape
     size = sum(splits[part].num_examples for part in ("train", "test")) * int(np.prod(shape))
     _require(size <= _MAX_BYTES, name, f"which takes {size / 2**30:.1f} GiB")
@@ -65,9 +63,8 @@ def prepare(name: str, manual_dir: Path | None = None, data_dir: Path | None = N
     values = _values(builder, image, label)
     wrong = _not_of_archives(builder, manual_dir, values)
     if wrong:
-        _LOG.warning(
-            "%s holds %s examples that are not in its archives; it is prepared again.", builder.data_dir, wrong
-        )
+        told = "%s holds %s examples that are not in its archives; it is prepared again."
+        _LOG.warning(told, builder.data_dir, wrong)
         _download(name, builder, manual_dir, again=True)
         values = _values(builder, image, label)
         wrong = _not_of_archives(builder, manual_dir, values)
@@ -290,10 +287,8 @@ def _refusal(error: Exception) -> str:
 def _require(holds: bool, name: str, found: str) -> None:
     if not holds:
         raise UsageError(
-            (
-                "A data set must be image classification: one uint8 image of fixed size and one label of "
-                "two or more classes an example, splits train and test, at most 4 GiB."
-            ),
+            "A data set must be image classification: one uint8 image of fixed size and one label of "
+            "two or more classes an example, splits train and test, at most 4 GiB.",
             f"dataset={name!r}, {found}",
             "Give for example mnist, fashion_mnist or cifar10.",
         )
