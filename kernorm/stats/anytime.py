@@ -22,6 +22,7 @@ import numpy as np
 from scipy import optimize, special
 
 from kernorm.stats.intervals import Interval
+from kernorm.stats.planning import POWER
 
 # Weights of τ, the sd of the effect size that is looked for, in units of the spread.
 MIXTURE = {1.0: 0.9, 10.0: 0.1}
@@ -116,6 +117,29 @@ def confidence_sequence(
         if low > high:
             low, high = middle - half, middle + half
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def visible_anytime(sd_of_difference: float, seeds: int, alpha: float, c: float = 1.0) -> float:
+    """Returns the least true difference that a look at so many pairs shows with power POWER, by the noncentral t.
+
+    An e-value passes c/α where |m|·√n passes a multiple of the spread, as in a t-test with a higher critical value.
+
+    Args:
+        sd_of_difference: of one pair.
+        seeds: n.
+        alpha: the level of one arm.
+        c: see CAPS.
+
+    Returns:
+        The difference; inf where no difference would be shown, as below FIRST pairs.
+    """
+    if seeds < FIRST:
+        return math.inf
+    # From units of √(S/n) to those of √(S/(n−1)/n).
+    critical = _half_width(seeds, float(seeds), math.log(c / alpha)) * math.sqrt(seeds - 1)
+    if math.isinf(critical):
+        return math.inf
+    return float(special.nctdtrinc(seeds - 1, 1 - POWER, critical)) * sd_of_difference / math.sqrt(seeds)
 
 
 @lru_cache(maxsize=8192)

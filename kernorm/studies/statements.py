@@ -5,20 +5,24 @@ corrected for the number of arms, and a difference counts only if it holds for n
 reaches an accuracy is answered by the accuracies as they were selected there.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
 from kernorm.stats import comparison
-from kernorm.stats.planning import visible_difference
+from kernorm.stats.anytime import FIRST, confidence_sequence
+from kernorm.stats.intervals import Interval, as_interval
+from kernorm.stats.new_images import Strata, chance_variance
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
 from kernorm.studies.judged import judge_all
 from kernorm.studies.ledger import Result
+from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import primary_metric
 from kernorm.studies.published import Statement
 from kernorm.studies.summary import Answer, counted
-from kernorm.studies.verdicts import decide, pooled_variance
+from kernorm.studies.verdicts import decide, judged_anytime, least_visible, pooled_variance
 
 Said = Literal["yes", "no", "not resolved"]
 
@@ -37,8 +41,11 @@ def answer_statements(
     if study.shortened:
         text = f"these runs are of other lengths, {format_lengths(study)}"
         return tuple(_answer(one, "not resolved", text) for one in study.statements)
+    anytime = judged_anytime(design, results)
     return tuple(
-        _reaches(one, scores.get(one.arm)) if one.reaches is not None else _compares(one, study, design, results)
+        _compares(one, study, design, results)
+        if one.reaches is None
+        else _reaches(one, scores.get(one.arm), anytime_interval(results.get(one.arm, {}), design) if anytime else None)
         for one in study.statements
     )
 
@@ -49,13 +56,32 @@ def format_lengths(study: Study) -> str:
     return ", ".join(f"{counted(now, 'epoch')} in place of {before}" for now, before in pairs)
 
 
-def _reaches(statement: Statement, score: comparison.Summary | None) -> Answer:
+def anytime_interval(results: Mapping[int, Result], design: Design) -> Interval:
+    """Returns the interval of an arm's accuracy, as it was selected, that holds at every look at its runs."""
+    tests = [
+        result.record.test
+        for _, result in sorted(results.items())
+        if result.status == "finished" and result.record and result.record.test
+    ]
+    if len(tests) < FIRST:
+        return (0.0, 1.0)
+    metric = METRICS["accuracy"]
+    split = Strata.whole(tests[0].count)
+    wrong = [{mistake.index for mistake in test.mistakes} for test in tests]
+    floors = [max(split.rounding / 2, chance_variance(wrong[:n], split)) for n in range(1, len(tests) + 1)]
+    found = confidence_sequence([metric.of(test) for test in tests], floors=floors, alpha=design.alpha, c=design.c)
+    return as_interval(found or (0.0, 1.0), (0.0, 1.0))
+
+
+def _reaches(statement: Statement, score: comparison.Summary | None, anytime: Interval | None) -> Answer:
+    """Answers by the interval of a single look, or by one that holds at every look."""
     target = (statement.reaches or 0.0) / 100
     if score is None or score.interval is None:
         runs = score.n if score else 0
         return _answer(statement, "not resolved", f"{counted(runs, 'run')}; an interval needs two")
-    low, high = score.interval
+    low, high = anytime or score.interval
     found = f"a mean of {100 * score.mean:.2f} % [{100 * low:.2f}, {100 * high:.2f}], n = {score.n}"
+    found += ", at any look" if anytime else ""
     # Accuracies in percent are printed with two decimals.
     name: Said = "yes" if low >= target - 5e-5 else "no" if high < target - 5e-5 else "not resolved"
     best = f"the best of {counted(score.n, 'run')} has {100 * score.maximum:.2f} %"
@@ -87,7 +113,9 @@ def _compares(
     pooled = pooled_variance(list(judge_all(family, results, metric).values()))
     if pooled is None or seeds < 2:
         return _answer(statement, "not resolved", f"with {counted(seeds, 'seed')} nothing can be seen")
-    least = visible_difference(pooled[0], seeds, design.alpha / len(others))
+    least = least_visible(pooled[0], seeds, len(others), design, anytime=judged_anytime(design, results))
+    if math.isinf(least):
+        return _answer(statement, "not resolved", f"{text}; with {counted(seeds, 'seed')} nothing can be seen")
     seen = f"with {counted(seeds, 'seed')}, differences from {metric.show(least)} would have been seen"
     return _answer(statement, "not resolved", f"{text}; {seen}")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kernorm.stats import comparison, new_images
-from kernorm.stats.anytime import FIRST, anytime_p, confidence_sequence
+from kernorm.stats.anytime import FIRST, anytime_p, confidence_sequence, visible_anytime
 from kernorm.stats.comparison import Comparison
 from kernorm.stats.intervals import Interval, as_interval
 from kernorm.stats.planning import plan_seeds, visible_difference
@@ -234,6 +234,22 @@ def pooled_variance(arms: Sequence[Judged]) -> tuple[float, float] | None:
     return squares / df, float(df)
 
 
+def least_visible(variance: float, seeds: int, arms: int, design: Design, *, anytime: bool) -> float:
+    """Returns the least true difference that so many seeds show, by the test that will judge `arms` of a baseline.
+
+    Args:
+        variance: of a run within its arm.
+        seeds: of each arm.
+        arms: that share α.
+        design: how verdicts are found.
+        anytime: see `judged_anytime`.
+    """
+    alpha = design.alpha / max(1, arms)
+    if anytime:
+        return visible_anytime(math.sqrt(2 * variance), seeds, alpha, design.c)
+    return visible_difference(variance, seeds, alpha)
+
+
 def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[int, Result]]) -> str:
     """Says which true difference the study's seeds show with power POWER, by how much its runs vary.
 
@@ -251,10 +267,12 @@ def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[i
     family = max(
         list(study.baselines.values()).count(base) - (base in study.arms) for base in set(study.baselines.values())
     )
-    least = visible_difference(variance, len(study.seeds), design.alpha / max(1, family))
+    anytime = judged_anytime(design, results)
+    least = least_visible(variance, len(study.seeds), family, design, anytime=anytime)
     seeds, arms = counted(len(study.seeds), "seed"), counted(max(1, family), "arm")
     if math.isinf(least):
-        return f"With {seeds} there is no verdict: give two or more, or --until-resolved."
+        fewest = "more, since these were looked at before" if anytime else "two or more, or --until-resolved"
+        return f"With {seeds} there is no verdict: give {fewest}."
     return f"With {seeds} and {arms} a baseline it can see differences from {metric.show(least)} ({source})."
 
 

@@ -7,7 +7,17 @@ import pytest
 from scipy import stats
 
 from kernorm.stats import anytime
-from kernorm.stats.anytime import CAPS, FIRST, MIXTURE, anytime_p, cap_constant, confidence_sequence, log_e_value
+from kernorm.stats.anytime import (
+    CAPS,
+    FIRST,
+    MIXTURE,
+    anytime_p,
+    cap_constant,
+    confidence_sequence,
+    log_e_value,
+    visible_anytime,
+)
+from kernorm.stats.planning import visible_difference
 
 EXAMPLE = (0.3, 1.2, 0.8, 0.1)
 
@@ -119,6 +129,24 @@ def test_the_closed_form_of_the_interval():
     found = confidence_sequence(x, floors=(0.0,) * 3, alpha=alpha)
     assert found == pytest.approx((x.mean() - half, x.mean() + half), rel=1e-9)
     assert confidence_sequence(x, floors=(0.0,) * 3, alpha=0.2) is None  # a·r ≥ 1: every mean is possible
+
+
+@pytest.mark.parametrize(("seeds", "alpha"), [(4, 0.05), (10, 0.05 / 11)])
+def test_the_least_visible_difference_is_shown_four_times_of_five(seeds, alpha):
+    least = visible_anytime(0.7, seeds, alpha)
+    x = np.random.default_rng(8).normal(least, 0.7, (4000, seeds))
+    shown = np.mean([log_e_value(row) >= -math.log(alpha) for row in x])
+    assert shown == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / len(x)))
+    # A single look sees less: the test for many looks asks for more evidence.
+    assert least > visible_difference(0.7**2 / 2, seeds, alpha)
+    assert visible_anytime(1.4, seeds, alpha) == pytest.approx(2 * least, rel=1e-9)
+    assert visible_anytime(0.7, seeds, alpha, 0.57) < least
+
+
+def test_nothing_is_visible_where_no_difference_could_be_shown():
+    assert visible_anytime(0.7, FIRST - 1, 0.05) == math.inf
+    assert visible_anytime(0.7, FIRST, 0.001) == math.inf
+    assert visible_anytime(0.7, 10, 0.001) < math.inf
 
 
 def test_there_is_no_bound_before_the_third_seed():

@@ -8,10 +8,12 @@ from scipy import stats
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
+from kernorm.stats.anytime import confidence_sequence, visible_anytime
 from kernorm.stats.comparison import summarize
+from kernorm.stats.new_images import chance_variance
 from kernorm.studies.analysis import results_by_arm
 from kernorm.studies.definition import study_of, with_overrides
-from kernorm.studies.design import Design
+from kernorm.studies.design import Design, Look
 from kernorm.studies.loading import load_study
 from kernorm.studies.published import Statement
 from kernorm.studies.statements import answer_statements
@@ -21,11 +23,11 @@ ARMS = {name: TrainConfig(norm=name) for name in ("bn", "ln", "gn")}
 NEAR, FAR = (40, 42, 41, 43, 39, 41), (90, 95, 92, 96, 91, 94)
 
 
-def answer(statement, **errors):
+def answer(statement, design=None, **errors):
     study = a_study(ARMS, seeds=max(map(len, errors.values())), statements=(statement,))
     results = results_by_arm(study, some_results(study, errors))
     scores = {arm: summarize([1 - wrong / COUNT for wrong in values]) for arm, values in errors.items()}
-    (found,) = answer_statements(study, Design(), results, scores)
+    (found,) = answer_statements(study, design or Design(), results, scores)
     assert found.statement == statement
     return found.name, found.text
 
@@ -97,6 +99,50 @@ def test_an_accuracy_that_is_said_to_be_reached(errors, name):
         "not resolved",
         "1 run; an interval needs two",
     )
+
+
+def test_after_an_earlier_look_an_answer_allows_for_every_look():
+    looked = Design(looks=(Look(time="2026-01-01T00:00:00+00:00", seeds=dict.fromkeys(ARMS, 3)),))
+    a, b = (21, 25, 23, 28), (24, 22, 29, 20)
+    statement = Statement(text="so it is", arm="ln", better_than=("bn",))
+    found, text = answer(statement, looked, bn=a, ln=b)
+    variance = np.mean([np.var(values, ddof=1) for values in (a, b)]) / COUNT**2
+    least = visible_anytime(math.sqrt(2 * variance), 4, 0.05)
+    assert found == "not resolved"
+    assert text.endswith(f"; with 4 seeds, differences from {100 * least:.2g} pp would have been seen")
+    found, text = answer(statement, looked, bn=a[:3], ln=b[:3])  # no more than were seen before
+    assert "differences from" in text
+    many = Statement(text="so it is", arm="ln", better_than=("bn", "gn"))
+    early = Design(looks=(Look(time="2026-01-01T00:00:00+00:00", seeds=dict.fromkeys(ARMS, 2)),), alpha=0.002)
+    found, text = answer(many, early, bn=a[:3], ln=b[:3], gn=a[1:])
+    assert text.endswith("; with 3 seeds nothing can be seen")
+
+
+def test_after_an_earlier_look_an_accuracy_is_reached_by_an_interval_of_every_look():
+    errors = (40, 42, 41, 43, 39, 41)
+    values = [1 - wrong / COUNT for wrong in errors]
+    reaches = Statement(text="so it is", arm="ln", reaches=100 * (1 - 43.4 / COUNT))
+    assert answer(reaches, ln=errors)[0] == "yes"
+    looked = Design(looks=(Look(time="2026-01-01T00:00:00+00:00", seeds={"ln": 3}),))
+    study = a_study(ARMS, seeds=6)
+    wrong = [
+        {mistake.index for mistake in result.record.test.mistakes}
+        for _, result in sorted(results_by_arm(study, some_results(study, {"ln": errors}))["ln"].items())
+    ]
+    # Rounded to whole images: a variance of 1/12 image² of one score.
+    floors = [max(1 / 12 / COUNT**2, chance_variance(wrong[:n], COUNT)) for n in range(1, 7)]
+    low, high = confidence_sequence(values, floors=floors, alpha=0.05)
+    name = "yes" if low >= reaches.reaches / 100 else "not resolved"
+    assert answer(reaches, looked, ln=errors) == (
+        name,
+        f"a mean of {100 * np.mean(values):.2f} % [{100 * low:.2f}, {100 * high:.2f}], n = 6, at any look; "
+        f"the best of 6 runs has {100 * max(values):.2f} %",
+    )
+    assert high - low > np.diff(stats.t.interval(0.95, 5, np.mean(values), stats.sem(values)))[0]
+    two = Design(looks=(Look(time="2026-01-01T00:00:00+00:00", seeds={"ln": 2, "bn": 2}),))
+    found, text = answer(reaches, two, ln=errors[:2], bn=errors)
+    assert found == "not resolved"
+    assert "[0.00, 100.00], n = 2, at any look" in text
 
 
 @pytest.mark.parametrize("words", [{}, {"better_than": ("bn",), "reaches": 99.0}])
