@@ -323,6 +323,14 @@ def test_many_classes_and_coloured_images(tmp_path, undrawn):
     assert not [attributes for _, attributes in page.tags if "ink" in attributes.get("class", "").split()]
 
 
+def test_the_cpu_time_of_a_member_of_a_population_says_what_it_leaves_out(tmp_path, undrawn):
+    alone = make_record()
+    member = dataclasses.replace(alone, environment=dataclasses.replace(alone.environment, population=8))
+    for record in (alone, member):
+        text = " ".join(write(record, tmp_path).text.split())
+        assert ("CPU time, its share of a population, accelerators not counted" in text) == (record is member)
+
+
 def test_without_pictures_no_image_is_on_the_page_or_in_the_folder(tmp_path, undrawn):
     record = make_record()
     record = dataclasses.replace(record, config=dataclasses.replace(record.config, pictures=False))

@@ -610,7 +610,7 @@ def test_cautions_on_mixed_runs_failures_and_damage():
     assert damaged["Damaged records were set aside"].kind == "warning"
 
 
-def test_the_times_of_runs_that_trained_side_by_side_are_called_shares():
+def test_the_times_of_runs_that_trained_side_by_side_are_called_shares(tmp_path, monkeypatch):
     study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")})
     results = some_results(study, {"bn": (20, 21), "ln": (20, 22)})
     assert "Times are shares" not in told(study, results)
@@ -623,6 +623,8 @@ def test_the_times_of_runs_that_trained_side_by_side_are_called_shares():
         results[name] = replace(results[name], record=record)
     found = told(study, results)["Times are shares"]
     assert (found.kind, found.text[:51]) == ("note", "2 of 4 runs trained side by side as one program. Th")
+    leave_undrawn(monkeypatch, module)
+    assert write(study, results, tmp_path).text.count("accelerators not counted") == 2
 
 
 def test_a_spread_below_chance_is_shown_with_what_is_taken_instead():
