@@ -60,6 +60,7 @@ def results() -> str:
         [
             row("default flags (`bn`, no penalty)", arms["default"]),
             row("`--recipe best`", arms["best"]),
+            row("`--recipe quick`", arms["quick"]),
             (
                 f"the command above, seed {example['config']['seed']}",
                 f"{example['parameters']:,}",

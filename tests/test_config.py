@@ -1,6 +1,8 @@
 import dataclasses
 import importlib
+import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,9 +193,17 @@ def test_recipes_are_values_of_the_config_and_flags_override_them():
     assert recipe_of_words([]) == TrainConfig()
 
 
+def test_the_manual_says_how_many_epochs_a_recipe_has():
+    text = " ".join(inspect.getsource(config_module).split())
+    for name in RECIPES:
+        told = re.search(rf"- {name}: [^-]*?(\d+) epochs", text)
+        assert told, name
+        assert int(told[1]) == recipe(name).epochs, name
+
+
 @pytest.mark.parametrize("words", [["--recipe", "evq6"], ["--recipe"], ["--recipe=best2"]])
 def test_unknown_recipes_are_refused(words):
-    with pytest.raises(UsageError, match=r"--recipe takes a known name.*Known: default, best, cifar, photos, eva"):
+    with pytest.raises(UsageError, match=r"--recipe takes a known name.*Known: default, best, quick, cifar, photos"):
         recipe_of_words(words)
 
 

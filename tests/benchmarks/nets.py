@@ -9,7 +9,7 @@ from keras import layers
 def separable(image_shape: tuple[int, int, int], num_classes: int, conv: Any) -> keras.Model:
     """Depthwise 3x3 and pointwise convolutions with shortcuts, 8,890 parameters on MNIST: more channels, fewer weights.
 
-    In 8 epochs as accurate as eva4, in twice the time.
+    In 8 epochs no more accurate than eva4 (99.30 and 99.36 % on validation, a seed each), in twice the CPU time.
     """
 
     def spatial(x: keras.KerasTensor, number: int) -> keras.KerasTensor:
