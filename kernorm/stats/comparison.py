@@ -211,7 +211,10 @@ def pooled_correlation(pairs: Sequence[tuple[Mapping[int, float], Mapping[int, f
             a, b = (np.array([values[seed] for seed in common]) for values in (arm, baseline))
             a, b = a - a.mean(), b - b.mean()
             covariance, first, second = covariance + a @ b, first + a @ a, second + b @ b
-    return float(covariance / math.sqrt(first * second)) if first > 0 and second > 0 else None
+    if not (first > 0 and second > 0):
+        return None
+    # Two seeds are always correlated by ±1, which rounding can pass.
+    return min(1.0, max(-1.0, float(covariance / math.sqrt(first * second))))
 
 
 def pairing_pays(correlation: float | None) -> bool:

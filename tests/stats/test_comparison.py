@@ -210,6 +210,18 @@ def test_correlation_is_pooled_over_the_comparisons_of_a_study():
     assert [pairing_pays(value) for value in (None, 0.1, 0.3, 0.31)] == [False, False, False, True]
 
 
+def test_a_correlation_that_rounding_would_lift_above_one_can_be_planned_with(rng):
+    # Live pages of a study see two seeds of each arm, whose correlation is 1 or −1.
+    for values in rng.integers(9900, 9960, (300, 2, 2)) / 10_000:
+        found = pooled_correlation([(arm(values[0]), arm(values[1]))])
+        if found is None:
+            continue
+        assert abs(found) == pytest.approx(1)
+        assert abs(found) <= 1
+        low, high = plan_seeds(1e-7, 2, 5e-4, paired=True, correlation=found)
+        assert 2 <= low <= high <= MOST_SEEDS
+
+
 def test_bad_numbers_are_refused():
     with pytest.raises(ValueError, match="finite. Received: seed 7: nan"):
         compare({3: 0.9, 7: math.nan}, {3: 0.9, 7: 0.8}, higher_is_better=True, margin=None)
