@@ -18,7 +18,7 @@ from kernorm.stats.planning import plan_seeds, visible_difference
 from kernorm.stats.verdict import Verdict, verdict
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
-from kernorm.studies.judged import Judged, ended_runs, judge_all
+from kernorm.studies.judged import Judged, ended_runs, failures_of, judge_all
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import Metric
 from kernorm.studies.primary import primary_metric
@@ -64,7 +64,11 @@ def decide(study: Study, design: Design, results: Mapping[str, Mapping[int, Resu
     compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
     judged = judge_all(study, results, metric)
     pairs = {arm: (judged[arm], judged[study.baselines[arm]]) for arm in compared}
-    correlation = comparison.pooled_correlation([(mine.values, base.values) for mine, base in pairs.values()])
+    typical = _typical(judged, results)
+    correlation, planned = (
+        comparison.pooled_correlation([(a.values, b.values) for a, b in pairs.values() if a in among and b in among])
+        for among in (list(judged.values()), typical)
+    )
     anytime = judged_anytime(design, results)
     found: dict[str, Decision] = {}
     families: dict[str, list[str]] = {}
@@ -77,7 +81,7 @@ def decide(study: Study, design: Design, results: Mapping[str, Mapping[int, Resu
             )
             for arm in family
         }
-        plan = _plan(judged, family, metric, design, correlation) if not design.until_resolved else None
+        plan = _plan(typical, family, metric, design, planned)
         found |= _decide_family(tested, pairs, metric, design, anytime, plan)
     return found
 
@@ -259,7 +263,7 @@ def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[i
     compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
     if not compared:
         return "Nothing is compared."
-    pooled = pooled_variance(list(judge_all(study, results, metric).values()))
+    pooled = pooled_variance(_typical(judge_all(study, results, metric), results))
     on_mnist = all(config.dataset == "mnist" for config in study.arms.values())
     if pooled is None and not (on_mnist and design.metric == "accuracy"):
         return "Which difference these seeds can see is known once two runs of an arm have finished."
@@ -276,19 +280,19 @@ def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[i
     return f"With {seeds} and {arms} a baseline it can see differences from {metric.show(least)} ({source})."
 
 
+def _typical(judged: Mapping[str, Judged], results: Mapping[str, Mapping[int, Result]]) -> list[Judged]:
+    """Returns the arms none of whose runs failed, or all if there is none: the spread of others tells of no plan."""
+    return [one for arm, one in judged.items() if not failures_of(results.get(arm, {})).failed] or list(judged.values())
+
+
 def _plan(
-    judged: Mapping[str, Judged], family: Sequence[str], metric: Metric, design: Design, correlation: float | None
+    judged: Sequence[Judged], family: Sequence[str], metric: Metric, design: Design, correlation: float | None
 ) -> Plan | None:
     """Plans the seeds that would see the margin, where the metric has one."""
-    pooled = pooled_variance(list(judged.values()))
+    pooled = None if design.until_resolved else pooled_variance(judged)
     if metric.margin is None or pooled is None:
         return None
     paired = comparison.pairing_pays(correlation)
-    low, high = plan_seeds(
-        *pooled,
-        metric.margin,
-        paired=paired,
-        correlation=correlation or 0.0,
-        alpha=design.alpha / len(family),
-    )
+    alpha = design.alpha / len(family)
+    low, high = plan_seeds(*pooled, metric.margin, paired=paired, correlation=correlation or 0.0, alpha=alpha)
     return Plan(difference=metric.margin, seeds=(low, high))

@@ -1,5 +1,6 @@
 """Verdicts from records whose truth is known; `tests.benchmarks.verdicts` does the same at full size."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from kernorm.config import TrainConfig
 from kernorm.stats import anytime, comparison, intervals, new_images
+from kernorm.stats.planning import visible_difference
 from kernorm.studies.analysis import analyse, results_by_arm
 from kernorm.studies.design import Design
 from kernorm.studies.judged import chance, failures_of
@@ -133,6 +135,29 @@ def test_what_a_plan_can_see_is_said():
     results = some_results(study, {"bn": (20, 22, 24), "ln": (20, 21, 25)})
     assert format_visible(study, Design(), results_by_arm(study, results)).endswith(" (by the runs there are).")
     assert format_visible(a_study({"bn": TrainConfig()}), Design(), {}) == "Nothing is compared."
+
+
+def test_an_arm_that_collapses_does_not_make_the_plans_of_the_others():
+    errors = {"bn": (20, 22, 24), "ln": (20, 21, 25)}
+    collapsed = tuple(COUNT * share // 100 for share in (88, 90, 93))
+    plans, visible = [], []
+    for wrong in ((21, 23, 25), collapsed):
+        study = a_study({**ARMS, "same": TrainConfig(seed=9)}, seeds=3)
+        results = some_results(study, {**errors, "same": (20, 22, 24), "gn": wrong})
+        plans.append(decided(study, results)["ln"].verdict.sentence)
+        visible.append(format_visible(study, Design(), results_by_arm(study, results)))
+    without = {arm: wrong for arm, wrong in {**errors, "same": (20, 22, 24)}.items()}
+    variance = np.mean([np.var(wrong, ddof=1) for wrong in without.values()]) / COUNT**2
+    least = visible_difference(variance, 3, 0.05 / 3)
+    assert visible[1] == (
+        f"With 3 seeds and 3 arms a baseline it can see differences from {100 * least:.2g} pp (by the runs there are)."
+    )
+    assert visible[0] != visible[1]  # a fourth arm's spread counts
+    most = [int(re.search(r"(\d+) new seeds", plan)[1]) for plan in plans]
+    assert 0.5 < most[1] / most[0] < 2
+    # Where every arm collapses, all there is to plan by is their spread.
+    every = some_results(a_study(ARMS, seeds=3), dict.fromkeys(ARMS, collapsed))
+    assert "by the runs there are" in format_visible(a_study(ARMS, seeds=3), Design(), results_by_arm(study, every))
 
 
 @pytest.mark.parametrize("seeds", [5, None])
