@@ -22,7 +22,7 @@ from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import primary_metric
 from kernorm.studies.published import Statement
 from kernorm.studies.summary import Answer, counted
-from kernorm.studies.verdicts import decide, judged_anytime, least_visible, pooled_variance
+from kernorm.studies.verdicts import decide, judged_anytime, least_visible, pooled_variance, typical_arms
 
 Said = Literal["yes", "no", "not resolved"]
 
@@ -110,7 +110,7 @@ def _compares(
     if any(name in (opposite, "equivalent") for name in verdicts.values()):
         return _answer(statement, "no", text)
     seeds = min((one.comparison.pairs for one in found.values()), default=0)
-    pooled = pooled_variance(list(judge_all(family, results, metric).values()))
+    pooled = pooled_variance(typical_arms(judge_all(family, results, metric), results))
     if pooled is None or seeds < 2:
         return _answer(statement, "not resolved", f"with {counted(seeds, 'seed')} nothing can be seen")
     least = least_visible(pooled[0], seeds, len(others), design, anytime=judged_anytime(design, results))

@@ -64,7 +64,7 @@ def decide(study: Study, design: Design, results: Mapping[str, Mapping[int, Resu
     compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
     judged = judge_all(study, results, metric)
     pairs = {arm: (judged[arm], judged[study.baselines[arm]]) for arm in compared}
-    typical = _typical(judged, results)
+    typical = typical_arms(judged, results)
     correlation, planned = (
         comparison.pooled_correlation([(a.values, b.values) for a, b in pairs.values() if a in among and b in among])
         for among in (list(judged.values()), typical)
@@ -263,7 +263,7 @@ def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[i
     compared = [arm for arm in study.arms if study.baselines.get(arm, arm) != arm]
     if not compared:
         return "Nothing is compared."
-    pooled = pooled_variance(_typical(judge_all(study, results, metric), results))
+    pooled = pooled_variance(typical_arms(judge_all(study, results, metric), results))
     on_mnist = all(config.dataset == "mnist" for config in study.arms.values())
     if pooled is None and not (on_mnist and design.metric == "accuracy"):
         return "Which difference these seeds can see is known once two runs of an arm have finished."
@@ -280,7 +280,7 @@ def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[i
     return f"With {seeds} and {arms} a baseline it can see differences from {metric.show(least)} ({source})."
 
 
-def _typical(judged: Mapping[str, Judged], results: Mapping[str, Mapping[int, Result]]) -> list[Judged]:
+def typical_arms(judged: Mapping[str, Judged], results: Mapping[str, Mapping[int, Result]]) -> list[Judged]:
     """Returns the arms none of whose runs failed, or all if there is none: the spread of others tells of no plan."""
     return [one for arm, one in judged.items() if not failures_of(results.get(arm, {})).failed] or list(judged.values())
 

@@ -101,6 +101,16 @@ def test_an_accuracy_that_is_said_to_be_reached(errors, name):
     )
 
 
+def test_the_spread_of_an_arm_that_collapses_hides_nothing_of_the_others():
+    a, b = (21, 25, 23, 28), (24, 22, 29, 20)
+    collapsed = tuple(COUNT * share // 100 for share in (88, 90, 93, 89))
+    found, text = answer(Statement(text="so it is", arm="ln", better_than=("bn", "gn")), bn=a, ln=b, gn=collapsed)
+    variance = np.mean([np.var(values, ddof=1) for values in (a, b)]) / COUNT**2
+    least = math.sqrt(2 * variance / 4) * (stats.t.isf(0.05 / 2 / 2, 6) + stats.t.ppf(0.8, 6))
+    assert found == "not resolved"
+    assert text.endswith(f"; with 4 seeds, differences from {100 * least:.2g} pp would have been seen")
+
+
 def test_after_an_earlier_look_an_answer_allows_for_every_look():
     looked = Design(looks=(Look(time="2026-01-01T00:00:00+00:00", seeds=dict.fromkeys(ARMS, 3)),))
     a, b = (21, 25, 23, 28), (24, 22, 29, 20)
