@@ -17,7 +17,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from kernorm.records.record import Evaluation, Record
 from kernorm.studies.ledger import Ledger, Result
-from tests.benchmarks.population import write
+from tests.benchmarks.tables import write
 
 # Below this, in accuracy, a net has collapsed: on both devices it says nothing of them.
 LEARNED = 0.5

@@ -12,7 +12,6 @@ reach. Without an accelerator take a few images: --images 640 --validation 250.
 """
 
 import argparse
-import csv
 import statistics
 import tempfile
 import time
@@ -35,6 +34,7 @@ from kernorm.system.backend import require_jax
 from kernorm.training.callbacks import TrainingState
 from kernorm.training.run import start_or_resume, train
 from kernorm.training.trainer import Trainer
+from tests.benchmarks.tables import write
 
 MNIST = 50_000
 
@@ -198,15 +198,6 @@ def shown(row: Row) -> str:
         f"{row.net} {row.norm:3} {row.way:10} {row.lowering:8} {row.width:4} wide  {row.member_epochs_per_s:9.4f} "
         f"member-epochs/s  {row.against_fit:6.2f} of fit{memory}{shares}"
     )
-
-
-def write(rows: list[dict], path: Path) -> None:
-    """Writes a table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def accuracy(asked: argparse.Namespace) -> None:

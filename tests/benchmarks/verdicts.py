@@ -18,7 +18,6 @@ images; or the wrong side), the share with its 95 % interval, how many were righ
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from kernorm.studies.ledger import Result
 from kernorm.studies.primary import resolved
 from kernorm.studies.rounds import is_closed, next_round, with_counts
 from kernorm.studies.verdicts import decide
+from tests.benchmarks.tables import write
 from tests.builders import a_study, make_record
 
 T = TypeVar("T")
@@ -368,10 +368,7 @@ def main() -> int:
         rows.append(row)
         print(*row.values(), sep="\t", flush=True)
         if asked.out:
-            with asked.out.open("w", newline="") as file:
-                writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            write(rows, asked.out)
     return 0
 
 
