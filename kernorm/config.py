@@ -143,7 +143,7 @@ class TrainConfig:
     recipe: str = "default"
     """A named set of values, which other flags override:
     - default: 8 epochs
-    - best: the highest accuracy, 20 epochs of stronger augmentation
+    - best: the highest accuracy, 40 epochs of stronger augmentation
     - quick: about the accuracy of the default, 5 epochs
     - photos: small sets of photos, 60 epochs of a net with shortcuts
     - cifar: the recipe that came with ResNet, 181 epochs
