@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.recipes "--recipe best --epochs 40" "--recipe best --ema 0.999" --seeds 3
 
-Each quoted text holds flags of kernorm.train. A run of the same flags and seed that the table has is not trained again.
+Each quoted text holds flags of kernorm.train. The table has all that differ from the defaults, so that a row says the
+same when a recipe has changed. A run of settings and a seed that it has is not trained again.
 About 13 CPU-minutes a run of 20 epochs; with KERAS_BACKEND=jax and --population on an accelerator, seconds. CPU-seconds
 are then a run's share of the processor's.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe_of_words
 from kernorm.records.record import Record
+from kernorm.reporting.command import command
 from kernorm.system import cli
 from kernorm.train import PROG
 from kernorm.training.run import train
@@ -37,7 +39,14 @@ def config_of(flags: str, seed: int) -> TrainConfig:
     return replace(config, seed=seed, stop_after=config.epochs, export=False, report=False)
 
 
-def row_of(flags: str, config: TrainConfig, record: Record) -> dict[str, object]:
+def flags_of(config: TrainConfig) -> str:
+    """Returns the flags of a config that differ from the defaults, its seed and what a trial switches off apart."""
+    default = TrainConfig()
+    free = {name: getattr(default, name) for name in ("seed", "stop_after", "export", "report", "reports_dir")}
+    return command(replace(config, recipe="default", **free)).removeprefix(PROG).strip()
+
+
+def row_of(config: TrainConfig, record: Record) -> dict[str, object]:
     """Returns what the table holds of a run: percent, and nats."""
     last = record.history[-1]
     clip = f"ratio {config.clip_ratio:g}" if config.clip_ratio else "none"
@@ -51,7 +60,7 @@ def row_of(flags: str, config: TrainConfig, record: Record) -> dict[str, object]
         "validation_cross_entropy": round(last.val_cross_entropy or 0.0, 4),
         "training_cross_entropy": round(last.cross_entropy or 0.0, 4),
         "cpu_seconds": round(record.cpu_seconds),
-        "flags": flags,
+        "flags": flags_of(config),
     }
 
 
@@ -59,12 +68,13 @@ def missing(flags: list[str], seeds: int) -> list[tuple[str, int]]:
     """Returns the runs that the table lacks, seed by seed."""
     with TABLE.open(newline="", encoding="utf-8") as file:
         there = {(row["flags"], row["seed"]) for row in csv.DictReader(file)}
-    return [(text, seed) for seed in range(seeds) for text in flags if (text, str(seed)) not in there]
+    asked = [(text, seed) for seed in range(seeds) for text in flags]
+    return [(text, seed) for text, seed in asked if (flags_of(config_of(text, seed)), str(seed)) not in there]
 
 
-def enter(flags: str, config: TrainConfig, record: Record) -> None:
+def enter(config: TrainConfig, record: Record) -> None:
     """Appends a run to the table."""
-    row = row_of(flags, config, record)
+    row = row_of(config, record)
     with TABLE.open(newline="", encoding="utf-8") as file:
         columns = list(csv.DictReader(file).fieldnames or ())
     with TABLE.open("a", newline="", encoding="utf-8") as file:
@@ -86,20 +96,19 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = [
-            (flags, replace(config_of(flags, seed), reports_dir=Path(folder) / str(place)))
+            replace(config_of(flags, seed), reports_dir=Path(folder) / str(place))
             for place, (flags, seed) in enumerate(missing(asked.flags, asked.seeds))
         ]
         if asked.population:
             from kernorm.parallel.groups import train_population  # JAX
 
-            records = train_population([config for _, config in runs], failed=tell)
-            by_run = {record.run_id: record for record in records}
-            for flags, config in runs:
+            by_run = {record.run_id: record for record in train_population(runs, failed=tell)}
+            for config in runs:
                 if config.run_id in by_run:
-                    enter(flags, config, by_run[config.run_id])
+                    enter(config, by_run[config.run_id])
         else:
-            for flags, config in runs:
-                enter(flags, config, train(config))
+            for config in runs:
+                enter(config, train(config))
     return 0
 
 
