@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import textwrap
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -436,6 +437,16 @@ def end_trial(oracle, trial, status="COMPLETED"):
         oracle.update_trial(trial.trial_id, {"val_cross_entropy": oracle_score(trial.hyperparameters.values)})
     trial.status = status
     oracle.end_trial(trial)
+
+
+class Deleted:
+    """Calls a signal's handler when it is deleted, where Python only reports an exception and continues."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        signal.getsignal(self.number)(self.number, None)
 
 
 # The environment of a child whose Keras runs on JAX, compiled without optimization, which takes half the time.

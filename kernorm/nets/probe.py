@@ -1,6 +1,6 @@
 """Measures what a compiled model minimizes and applies: its loss, and the gradient of one training step.
 
-The model is left as it was.
+The model is left as it was, also by Ctrl-C and SIGTERM, which wait for the end of a step.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from kernorm.nets.contents import own_variables
+from kernorm.system.interrupts import deferred
 
 
 def loss_of(model: Any, x: Any, y: Any) -> float:
@@ -59,7 +60,7 @@ def gradients_of(model: Any, x: Any, y: Any) -> dict[int, Any]:
     count = keras.tree.flatten(x)[0].shape[0]
     kept = {name: getattr(model, name, None) for name in ("optimizer", "train_function", "history")}
     model.optimizer, model.train_function = recorder, None
-    with restored(model):
+    with restored(model), deferred():
         try:
             model.fit(x, y, batch_size=count, epochs=1, shuffle=False, verbose=0)
             return {id(v): ops.convert_to_numpy(v).astype(np.float64) for v in model.trainable_variables}

@@ -1,5 +1,7 @@
 """Asking a SavedModel for logits through TensorFlow, and rebuilding its net in Keras.
 
+Ctrl-C and SIGTERM wait while TensorFlow loads a model or answers a batch.
+
 TensorFlow and Keras are imported when they are asked for: other runtimes' processes and JAX-only runs have neither.
 """
 
@@ -15,6 +17,7 @@ from kernorm.saved_model.card import read_card
 from kernorm.saved_model.parity import Images, Logits, PredictLogits
 from kernorm.saved_model.paths import literal_path
 from kernorm.system.backend import import_tensorflow, keras_settings
+from kernorm.system.interrupts import deferred
 
 if TYPE_CHECKING:
     import keras
@@ -32,7 +35,7 @@ def load_saved_model(path: Path) -> PredictLogits:
     import_tensorflow()
     import tensorflow as tf
 
-    with literal_path(path) as literal:
+    with literal_path(path) as literal, deferred():
         loaded = tf.saved_model.load(str(literal))
     if SIGNATURE not in loaded.signatures:
         there = ", ".join(loaded.signatures) or "no signature"
@@ -40,7 +43,8 @@ def load_saved_model(path: Path) -> PredictLogits:
 
     def predict_logits(images: Images) -> Logits:
         # Through `loaded`, which must live as long as its signatures are used.
-        return loaded.signatures[SIGNATURE](image=tf.constant(images))["logits"].numpy()
+        with deferred():
+            return loaded.signatures[SIGNATURE](image=tf.constant(images))["logits"].numpy()
 
     return predict_logits
 
@@ -68,7 +72,7 @@ def rebuild(path: Path) -> "keras.Model":
 
     card = read_card(path)
     model = build_model_for(TypeAdapter(TrainConfig).validate_python(with_added(card.config)), card.data)
-    with literal_path(path) as literal:
+    with literal_path(path) as literal, deferred():
         stored = tf.saved_model.load(str(literal)).variables
     shapes = [[tuple(variable.shape) for variable in variables] for variables in (model.variables, stored)]
     if shapes[0] != shapes[1]:

@@ -1,5 +1,7 @@
 """The proof of a penalty, on models that have it and on ones whose training forgets it, as the published ones did."""
 
+import signal
+
 import keras
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ from keras import layers as L  # noqa: N812
 from keras import ops
 
 from kernorm.errors import UsageError
+from kernorm.nets.probe import gradients_of
 from kernorm.nets.proof import prove_penalty
 from kernorm.nets.swap import add_penalties
+from tests.builders import Deleted
 
 R = keras.regularizers
 X = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
@@ -189,3 +193,21 @@ def test_refuses_what_it_cannot_prove():
         prove_penalty(keras.Model(*graph(), name="mine"), X, Y)
     with pytest.raises(UsageError, match=r"^A penalty is proven on a batch that the model takes\. Received: "):
         prove_penalty(net(), X[:, :4, :4, :2], Y)
+
+
+class Interrupted(keras.Model):
+    def compute_loss(self, *args, **options):
+        loss = super().compute_loss(*args, **options)
+        Deleted(signal.SIGINT)
+        return loss
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_proof_leaves_the_model_as_it_was():
+    model = net(R.L2(1e-3), kind=Interrupted)
+    optimizer, before = model.optimizer, [variable.numpy() for variable in model.variables]
+    with pytest.raises(KeyboardInterrupt):
+        gradients_of(model, X, Y)
+    assert model.optimizer is optimizer
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)

@@ -10,19 +10,9 @@ from kernorm.reporting.progress import RunProgress
 from kernorm.system import cli
 from kernorm.training.run import train
 from kernorm.training.trainer import Trainer
-from tests.builders import TINY_RUN
+from tests.builders import TINY_RUN, Deleted
 
 pytestmark = pytest.mark.usefixtures("small_net", "boxes_cache")
-
-
-class Deleted:
-    """Calls a signal's handler when it is deleted, where Python only reports an exception and continues."""
-
-    def __init__(self, number):
-        self.number = number
-
-    def __del__(self):
-        signal.getsignal(self.number)(self.number, None)
 
 
 @pytest.fixture
