@@ -16,6 +16,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from kernorm.config import Resize
 from kernorm.datasets.decode import decode_images
 from kernorm.errors import UsageError
+from kernorm.system.interrupts import deferred, obey
 
 Answer = dict[str, tf.Tensor]
 
@@ -127,19 +128,24 @@ def net_of_graph(signature: Any) -> tuple[Callable[[tf.Tensor], tf.Tensor], tf.T
 def write_saved_model(model: keras.Model, labels: tuple[str, ...], folder: Path, resize: Resize | None = None) -> None:
     """Writes a model with its signatures into an empty folder; see `endpoints`.
 
+    Ctrl-C and SIGTERM wait for the end of one signature, or of all files.
+
     Raises:
         UsageError: as `endpoints`.
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
-    for name, endpoint in endpoints(model, labels, resize).items():
-        archive.add_endpoint(name, endpoint.function, input_signature=[endpoint.spec])
+    with deferred():
+        for name, endpoint in endpoints(model, labels, resize).items():
+            obey()
+            archive.add_endpoint(name, endpoint.function, input_signature=[endpoint.spec])
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("WARNING")  # in a notebook it would tell of a folder that has another name a moment later
     try:
-        archive.write_out(str(folder), options=options, verbose=False)
+        with deferred():
+            archive.write_out(str(folder), options=options, verbose=False)
     finally:
         logger.setLevel(level)
 

@@ -1,11 +1,12 @@
 import signal
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kernorm.errors import UsageError
 from kernorm.saved_model.inference import SIGNATURE, load_saved_model
+from kernorm.saved_model.signatures import write_saved_model
 from tests.builders import Deleted
 
 
@@ -58,8 +59,20 @@ def test_an_interrupt_waits_for_the_model(saved, monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_model_without_the_signature_is_refused(tmp_path):
-    sums = Sums()
-    tf.saved_model.save(sums, str(tmp_path / "1"), signatures={"sums": sums.ask})
-    with pytest.raises(UsageError, match=f"A model answers {SIGNATURE}.*with sums"):
-        load_saved_model(tmp_path / "1")
+class InterruptedFlatten(keras.layers.Flatten):
+    comes = False
+
+    def call(self, inputs):
+        if self.comes:
+            Deleted(signal.SIGINT)
+        return super().call(inputs)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_ends_an_export(tmp_path, monkeypatch):
+    flatten = InterruptedFlatten()
+    model = keras.Sequential([keras.Input((8, 8, 1), dtype="uint8"), flatten, keras.layers.Dense(2)])
+    monkeypatch.setattr(InterruptedFlatten, "comes", True)
+    with pytest.raises(KeyboardInterrupt):
+        write_saved_model(model, ("a", "b"), tmp_path / "1")
+    assert not (tmp_path / "1").exists()
