@@ -24,7 +24,7 @@ def deferred() -> Iterator[None]:
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with contextlib.ExitStack() as stack:
-        stack.callback(obey)
+        stack.push(_end)
         for number, handler in handlers.items():
             if callable(handler):
                 signal.signal(number, _waiting_for(handler))
@@ -37,9 +37,17 @@ def _waiting_for(handler: _Handler) -> _Handler:
         impatient = bool(_waiting)
         _waiting.append((handler, number, frame))
         if impatient:
-            obey()
+            handler(number, frame)  # It still waits, for the case that what this raises is lost.
 
     return note
+
+
+def _end(kind: type[BaseException] | None, *_: object) -> None:
+    """Obeys what waits, unless it is obeyed just now."""
+    if kind is None or issubclass(kind, Exception):
+        obey()
+    else:
+        _waiting.clear()
 
 
 def obey() -> None:

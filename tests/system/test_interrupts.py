@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from kernorm.system.interrupts import deferred, obey
+from tests.builders import Deleted
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
@@ -62,6 +63,19 @@ def test_a_second_signal_does_not_wait(heard):
         come(signal.SIGTERM)
         reached.append("second")
     assert (heard, reached) == ([signal.SIGTERM], ["first"])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_second_signal_that_is_lost_is_obeyed_later(heard):
+    reached = []
+    with pytest.raises(KeyboardInterrupt), deferred():  # noqa: PT012
+        come(signal.SIGINT)
+        Deleted(signal.SIGTERM)
+        reached.append("second")
+        obey()
+        reached.append("after")
+    assert (heard, reached) == ([signal.SIGTERM, signal.SIGTERM], ["second"])
+    obey()  # nothing waits any longer
 
 
 def test_what_is_ignored_or_has_its_default_stays_so(heard):
