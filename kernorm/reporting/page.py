@@ -43,6 +43,7 @@ def page_renderer() -> Environment:
         "moment": moment,
         "share": share,
         "setting": _setting,
+        "short_setting": _short_setting,
         "code": _code,
         "thousands": lambda count: f"{count:,}",
         "short": lambda value: "–" if value is None else concise(value, 4),
@@ -133,6 +134,12 @@ def _setting(value: object) -> str:
     if isinstance(value, float):
         return repr(value).removesuffix(".0").replace("e-0", "e-")
     return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _short_setting(value: object) -> str:
+    """Writes a setting for a narrow column: of a computed number, as 0.03·√(8/128), four digits."""
+    exact = _setting(value)
+    return f"≈ {concise(value, 4)}" if isinstance(value, float) and len(exact) > 8 else exact
 
 
 def picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ reaches an accuracy is answered by the accuracies as they were selected there.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -23,6 +23,7 @@ from kernorm.studies.primary import primary_metric
 from kernorm.studies.published import Statement
 from kernorm.studies.summary import Answer, counted
 from kernorm.studies.verdicts import decide, judged_anytime, least_visible, pooled_variance, typical_arms
+from kernorm.studies.wording import unit
 
 Said = Literal["yes", "no", "not resolved"]
 
@@ -102,7 +103,7 @@ def _compares(
     for arm, one in found.items():
         difference = one.comparison.difference
         if difference is not None:
-            told.append(f"against {arm}: {_signed(-difference, metric.show)}, {_turned(one.verdict.name)}")
+            told.append(f"against {arm}: {unit(-difference, design.metric)}, {_turned(one.verdict.name)}")
     text = "; ".join(told)
     if set(verdicts.values()) == {said}:
         return _answer(statement, "yes", text)
@@ -122,10 +123,6 @@ def _compares(
 
 def _answer(statement: Statement, name: Said, text: str) -> Answer:
     return Answer(statement=statement, name=name, text=text)
-
-
-def _signed(value: float, show: Callable[[float], str]) -> str:
-    return ("+" if value > 0 else "−" if value < 0 else "") + show(abs(value))
 
 
 def _turned(name: str) -> str:

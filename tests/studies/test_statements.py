@@ -63,9 +63,9 @@ def test_a_shortened_study_answers_nothing():
 def test_the_words_are_of_the_arm_of_the_statement():
     _, text = answer(Statement(text="so it is", arm="ln", better_than=("bn",)), bn=FAR, ln=NEAR)
     points = 100 * (np.mean(FAR) - np.mean(NEAR)) / COUNT
-    assert text == f"against bn: +{points:.2g} pp, better"
+    assert text == f"against bn: +{points:.2f} pp, better"
     _, text = answer(Statement(text="so it is", arm="bn", better_than=("ln",)), bn=FAR, ln=NEAR)
-    assert text == f"against ln: −{points:.2g} pp, worse"
+    assert text == f"against ln: −{points:.2f} pp, worse"
 
 
 def test_what_would_have_been_seen_is_said():

@@ -16,6 +16,7 @@ from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
 from kernorm.records.data import Duplicates
 from kernorm.records.record import Elsewhere
+from kernorm.reporting.page import _short_setting
 from kernorm.studies.analysis import analyse
 from kernorm.studies.definition import with_overrides
 from kernorm.studies.design import Design
@@ -334,6 +335,12 @@ def test_settings_that_differ_are_listed(page):
     assert [values[name]["l1"] for name in ARMS] == ["0", "0", "0.005", "0", "0"]
     assert [values[name]["seed"] for name in ARMS] == ["0", "1000", "0", "0", "0"]
     assert values["wild"]["learning_rate"] == "1000"
+
+
+def test_a_rate_that_was_computed_is_shown_in_four_digits():
+    assert [_short_setting(value) for value in (0.03 * (4 / 128) ** 0.5, 0.015, 6.6e-3, 1e-05, 0.1 + 0.2)] == [
+        *("≈ 0.005303", "0.015", "0.0066", "1e-5", "≈ 0.3")
+    ]
 
 
 def test_mistakes_hold_the_images_themselves(page, summary, test_images):
