@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import textwrap
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ def page_renderer() -> Environment:
         "duration": duration,
         "moment": moment,
         "share": share,
+        "prose": prose,
         "setting": _setting,
         "short_setting": _short_setting,
         "code": _code,
@@ -126,6 +128,18 @@ def mistakes_as_uris(images: Iterable[NDArray[np.uint8]]) -> list[str]:
 def _code(text: str) -> Markup:
     """Returns a text as HTML in which what stands between backticks is code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def prose(text: str) -> Markup:
+    """Returns a docstring as HTML: paragraphs whose lines flow, indented ones as code, `code` and *emphasis*."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
+        if paragraph.startswith("    "):
+            found.append(f"<pre>{escape(textwrap.dedent(paragraph).rstrip())}</pre>")
+        else:
+            flowing = re.sub(r"\*([^*<>]+)\*", r"<em>\1</em>", str(_code(" ".join(paragraph.split()))))
+            found.append(f"<p>{flowing}</p>")
+    return Markup("".join(found))
 
 
 def _setting(value: object) -> str:

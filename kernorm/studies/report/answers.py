@@ -3,7 +3,7 @@
 Between the analysis and the study's report.
 """
 
-from kernorm.studies.summary import ArmSummary, StudySummary, counted
+from kernorm.studies.summary import ArmSummary, LastEpoch, StudySummary, counted
 from kernorm.studies.wording import compared, decided_interval, failure_rate, listed, score, unit
 
 _ANSWERS = {
@@ -47,10 +47,7 @@ def sentence(arm: ArmSummary, metric: str = "accuracy") -> str:
     verdict, found = arm.decided, compared(arm, metric)
     if found and verdict and arm.scores:
         if arm.last:
-            parts.append(
-                f"last epoch {score(arm.last.score.mean, metric)}, selecting on test added "
-                f"{unit(arm.last.gain, metric)}"
-            )
+            parts.append(_last_epoch(arm.last, metric))
         if found.difference is not None:
             interval = decided_interval(verdict, metric)
             parts.append(f"{unit(found.difference, metric)} against `{arm.baseline}`, {interval}")
@@ -59,12 +56,17 @@ def sentence(arm: ArmSummary, metric: str = "accuracy") -> str:
         low, high = (unit(end, metric) for end in found.interval)
         parts.append(f"{unit(found.difference, metric)} against `{arm.baseline}`, 95 % {low} to {high}")
     elif arm.scores:
+        parts += [_last_epoch(arm.last, metric)] if arm.last else []
         parts.append(f"mean of {counted(arm.scores['accuracy'].n, 'seed')}")
     if arm.failures.failed:
         parts.append(failure_rate(arm))
     if arm.states["finished"] < sum(arm.states.values()):
         parts.append(", ".join(f"{count} {state}" for state, count in arm.states.items() if count))
     return "; ".join(part for part in parts if part)
+
+
+def _last_epoch(last: LastEpoch, metric: str) -> str:
+    return f"last epoch {score(last.score.mean, metric)}, selecting on test added {unit(last.gain, metric)}"
 
 
 def narrower(summary: StudySummary) -> str:

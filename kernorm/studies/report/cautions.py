@@ -280,7 +280,8 @@ def _spread(summary: StudySummary) -> Iterable[Notice]:
         found = compared(arm, summary.metric)
         if found and found.spread and found.spread_seen is not None and found.spread > found.spread_seen:
             seen, taken = (score(sd, summary.metric) for sd in (found.spread_seen, found.spread))
-            told.append(f"`{arm.name}`: sd {seen}, taken as {taken}.")
+            if seen != taken:  # in the digits that are shown
+                told.append(f"`{arm.name}`: sd {seen}, taken as {taken}.")
     if told:
         more = f" And {len(told) - LISTED} more." if len(told) > LISTED else ""
         title = (

@@ -15,13 +15,14 @@ from matplotlib.ticker import MaxNLocator
 
 from kernorm.reporting.figures import LETTERS, PALETTE, WIDTH, Panel, interval, plain
 from kernorm.reporting.hover import of_arm, say
+from kernorm.stats.comparison import Comparison
 from kernorm.stats.intervals import Interval
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.report import curves
 from kernorm.studies.report.activations import activations
 from kernorm.studies.report.arms import Arm, readable
 from kernorm.studies.report.batch_sizes import batch_sizes
-from kernorm.studies.wording import half, score, signed
+from kernorm.studies.wording import compared, half, score, signed
 
 # Verdicts by colour and marker; what is not resolved, or not for new images, is hollow.
 MARKS = {
@@ -80,42 +81,57 @@ def differences(arms: Sequence[Arm], primary: str = "accuracy") -> tuple[Panel, 
 
 
 def _forest(arms: Sequence[Arm], metric: str, primary: str) -> Panel | None:
-    rows = [arm for arm in arms if metric in arm.summary.comparisons and _difference(arm, metric) is not None]
+    found = {arm: _drawn(arm, metric, primary) for arm in arms}
+    rows = {arm: one for arm, one in found.items() if one and one.difference is not None}
     if not rows:
         return None
     factor, unit, _ = UNITS[metric]
-    margin, higher = rows[0].summary.comparisons[metric].margin, METRICS[metric].higher_is_better
+    margin, higher = next(iter(rows.values())).margin, METRICS[metric].higher_is_better
     # The interval for new images is of the primary metric, or of the accuracy where that is no mean over images.
     with_new = metric == (primary if METRICS[primary].mean_over else "accuracy")
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
-        low, high = (factor * end for end in _reach([_ends(arm, metric, with_new) for arm in rows], margin or 0.0))
+        ends = [_ends(one, _new_images(arm, with_new)) for arm, one in rows.items()]
+        low, high = (factor * end for end in _reach(ends, margin or 0.0))
         axes.set(xlim=(low, high), xlabel=f"difference to the baseline, {unit}".rstrip(", "))
         if margin:
             axes.axvspan(-factor * margin, factor * margin, color=PALETTE["grid"], linewidth=0, zorder=0.1)
         axes.axvline(0, color=PALETTE["muted"], linewidth=1, zorder=0.2)
-        for row, arm in enumerate(rows):
-            _forest_row(axes, row, arm, metric, primary, with_new)
+        for row, (arm, one) in enumerate(rows.items()):
+            _forest_row(axes, row, arm, one, metric, primary, _new_images(arm, with_new))
         better, worse = ("better →", "← worse") if higher else ("worse →", "← better")
         axes.set_title(worse, loc="left", fontsize=LETTERS, color=PALETTE["muted"])
         axes.set_title(better, loc="right", fontsize=LETTERS, color=PALETTE["muted"])
-        _rows(axes, rows)
+        _rows(axes, list(rows))
 
-    listed = "; ".join(f"{arm.name} {factor * (_difference(arm, metric) or 0):+.3g}" for arm in rows[:20])
+    listed = "; ".join(f"{arm.name} {factor * (one.difference or 0):+.3g}" for arm, one in list(rows.items())[:20])
     title = f"Differences in {METRICS[metric].label}"
+    if any(arm.summary.last for arm in rows):
+        title += ", by the last epoch" if metric == primary else ", as selected on test"
     words = f"{f'In {unit}' if unit else 'Differences'}: {listed}."
     return Panel(f"difference-{metric.replace('_', '-')}", title, words, _tall(len(rows)), draw)
 
 
-def _forest_row(axes: Axes, row: int, arm: Arm, metric: str, primary: str, with_new: bool) -> None:
+def _drawn(arm: Arm, metric: str, primary: str) -> Comparison | None:
+    """Returns the comparison that a forest plot shows: of the primary metric the one that has the verdict."""
+    return compared(arm.summary, metric) if metric == primary else arm.summary.comparisons.get(metric)
+
+
+def _new_images(arm: Arm, with_new: bool) -> Interval | None:
+    """Returns the interval on new images, which is known of weights as they were selected."""
+    return arm.summary.generalization_difference if with_new and not arm.summary.last else None
+
+
+def _forest_row(
+    axes: Axes, row: int, arm: Arm, comparison: Comparison, metric: str, primary: str, new: Interval | None
+) -> None:
     """Draws an arm's difference with its intervals; one that lies beyond the axis is written at its edge instead."""
     factor, unit, _ = UNITS[metric]
-    comparison, verdict = arm.summary.comparisons[metric], arm.summary.verdict
+    verdict = arm.summary.decided
     # Other metrics than the primary one have no verdict.
     outcome = verdict.name if verdict and metric == primary else "no verdict"
     colour, marker = MARKS[outcome]
-    new = arm.summary.generalization_difference if with_new else None
     difference, gid = factor * (comparison.difference or 0.0), of_arm(arm.place)
     told = f"{arm.name}: {signed(comparison.difference, metric)} {unit}".rstrip()
     low, high = axes.get_xlim()
@@ -215,14 +231,9 @@ def _seeds_row(axes: Axes, row: int, arm: Arm, metric: str, values: Sequence[flo
     say(axes, zip(values, row + offsets, strict=True), told, arm.place)
 
 
-def _difference(arm: Arm, metric: str) -> float | None:
-    return arm.summary.comparisons[metric].difference
-
-
-def _ends(arm: Arm, metric: str, with_new: bool) -> list[float]:
+def _ends(comparison: Comparison, new: Interval | None) -> list[float]:
     """Returns what an arm's row of the forest has to hold."""
-    ends = [_difference(arm, metric) or 0.0, *(arm.summary.comparisons[metric].interval or ())]
-    return ends + list(arm.summary.generalization_difference or ()) if with_new else ends
+    return [comparison.difference or 0.0, *(comparison.interval or ()), *(new or ())]
 
 
 def _reach(rows: Sequence[Sequence[float]], margin: float) -> Interval:

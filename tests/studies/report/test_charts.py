@@ -15,6 +15,7 @@ from kernorm.studies.report.arms import compared_groups, readable
 from kernorm.studies.report.batch_sizes import batch_lines
 from kernorm.studies.report.charts import charts
 from kernorm.studies.report.mistakes import misclassified
+from kernorm.studies.summary import LastEpoch
 from kernorm.studies.wording import signed
 from tests.builders import a_study, arm_named, arms_from, drawn, lines_of, make_record, some_results
 
@@ -149,6 +150,35 @@ def test_a_difference_on_these_images_alone_is_hollow(arms):
     (panel, _) = charts(alone)["differences"]
     marks = [line for line in drawn(panel).axes[0].get_lines() if line.get_label() == "difference"]
     assert (marks[1].get_marker(), marks[1].get_markerfacecolor()) == ("v", PALETTE["paper"])
+
+
+def test_where_the_epoch_was_selected_on_test_the_differences_of_last_epochs_are_drawn(arms):
+    """Their marks are the verdicts of the page, which are on the last epoch."""
+    decided = {arm.name: arm.summary for arm in arms}
+
+    def selected(arm):
+        compared = arm.summary.comparisons.get("accuracy")
+        last = LastEpoch(
+            score=arm.summary.scores["accuracy"],
+            gain=0.001,
+            compared=compared,
+            p_adjusted=arm.summary.p_adjusted,
+            verdict=arm.summary.verdict,
+        )
+        flattered = compared and {**arm.summary.comparisons, "accuracy": replace(compared, difference=0.5)}
+        return replace(arm, summary=replace(arm.summary, last=last, verdict=None, comparisons=flattered or {}))
+
+    accuracy, entropy = charts([selected(arm) for arm in arms])["differences"]
+    assert accuracy.title == "Differences in test accuracy, by the last epoch"
+    assert entropy.title == "Differences in cross-entropy (NLL), as selected on test"
+    lines = drawn(accuracy).axes[0].get_lines()
+    marks = [line for line in lines if line.get_label() == "difference"]
+    assert [mark.get_xdata()[0] for mark in marks] == pytest.approx(
+        [100 * decided[name].comparisons["accuracy"].difference for name in ("gn", "ln")]
+    )
+    assert [mark.get_marker() for mark in marks] == ["o", "v"]
+    # The interval on new images is of the weights that were selected.
+    assert "new images" not in {line.get_label() for line in lines}
 
 
 def test_every_seed_is_a_point(arms, panels):

@@ -16,7 +16,7 @@ from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
 from kernorm.records.data import Duplicates
 from kernorm.records.record import Elsewhere
-from kernorm.reporting.page import _short_setting
+from kernorm.reporting.page import _short_setting, prose
 from kernorm.studies.analysis import analyse
 from kernorm.studies.definition import with_overrides
 from kernorm.studies.design import Design
@@ -377,7 +377,9 @@ def test_the_answer_is_told_first(page, summary):
         f"last epoch {score(arm.last.score.mean)}, selecting on test added {unit(2 / COUNT)}; "
         f"{difference} against `none`, {level:.4g} % interval for new images {low} to {high}"
     )
-    assert sentence(summary.arms[0]) == "mean of 3 seeds"
+    baseline = summary.arms[0]
+    added = f"last epoch {score(baseline.last.score.mean)}, selecting on test added {unit(2 / COUNT)}"
+    assert sentence(baseline) == f"{added}; mean of 3 seeds"
     assert sentence(summary.arms[4]).endswith(
         "fails in 1 of 2 runs: a rate of 1 to 99 %; 1 finished, 1 diverged, 1 missing"
     )
@@ -646,6 +648,28 @@ def test_a_spread_below_chance_is_shown_with_what_is_taken_instead():
     assert found.kind == "note"
     seen, taken = (f"{100 * sd:.2f}" for sd in (spread["ln"].spread_seen, spread["ln"].spread))
     assert found.text.endswith(f"`ln`: sd {seen}, taken as {taken}. In percentage points.")
+
+
+def test_a_spread_that_is_taken_as_what_is_shown_is_not_told():
+    study = a_study({name: TrainConfig(norm=name) for name in ("bn", "ln")}, baselines={"ln": "bn"})
+    results = some_results(study, {"bn": (20, 20, 21), "ln": (40, 40, 41)})
+    summary = analyse(study, results)
+    compared = summary.arms[1].comparisons["accuracy"]
+    close = replace(compared, spread_seen=compared.spread * 0.9999)
+    arms = (summary.arms[0], replace(summary.arms[1], comparisons={"accuracy": close}))
+
+    def noticed(arms):
+        return cautions(study, replace(summary, arms=arms), SimpleNamespace(damaged=[]), 0)
+
+    assert not any("less than chance" in notice.title for notice in noticed(arms))
+    assert any("less than chance" in notice.title for notice in noticed(summary.arms))
+
+
+def test_the_words_of_a_study_flow():
+    text = "What of `a*b`?\nThe *same*.\n\n    python -m x <y>\n\nOne & two\nlines."
+    assert prose(text) == (
+        "<p>What of <code>a*b</code>? The <em>same</em>.</p><pre>python -m x &lt;y&gt;</pre><p>One &amp; two lines.</p>"
+    )
 
 
 def test_a_study_says_which_images_stand_in_its_data_twice():
