@@ -82,7 +82,7 @@ def _reaches(statement: Statement, score: comparison.Summary | None, anytime: In
         return _answer(statement, "not resolved", f"{counted(runs, 'run')}; an interval needs two")
     low, high = anytime or score.interval
     found = f"a mean of {100 * score.mean:.2f} % [{100 * low:.2f}, {100 * high:.2f}], n = {score.n}"
-    found += ", at any look" if anytime else ""
+    found += ", valid at every look" if anytime else ""
     # Accuracies in percent are printed with two decimals.
     name: Said = "yes" if low >= target - 5e-5 else "no" if high < target - 5e-5 else "not resolved"
     best = f"the best of {counted(score.n, 'run')} has {100 * score.maximum:.2f} %"

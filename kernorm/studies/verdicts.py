@@ -277,7 +277,7 @@ def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[i
     if math.isinf(least):
         fewest = "more, since these were looked at before" if anytime else "two or more, or --until-resolved"
         return f"With {seeds} there is no verdict: give {fewest}."
-    return f"With {seeds} and {arms} a baseline it can see differences from {metric.show(least)} ({source})."
+    return f"With {seeds}, and {arms} to a baseline, it can see differences from {metric.show(least)} ({source})."
 
 
 def typical_arms(judged: Mapping[str, Judged], results: Mapping[str, Mapping[int, Result]]) -> list[Judged]:

@@ -145,14 +145,14 @@ def test_after_an_earlier_look_an_accuracy_is_reached_by_an_interval_of_every_lo
     name = "yes" if low >= reaches.reaches / 100 else "not resolved"
     assert answer(reaches, looked, ln=errors) == (
         name,
-        f"a mean of {100 * np.mean(values):.2f} % [{100 * low:.2f}, {100 * high:.2f}], n = 6, at any look; "
+        f"a mean of {100 * np.mean(values):.2f} % [{100 * low:.2f}, {100 * high:.2f}], n = 6, valid at every look; "
         f"the best of 6 runs has {100 * max(values):.2f} %",
     )
     assert high - low > np.diff(stats.t.interval(0.95, 5, np.mean(values), stats.sem(values)))[0]
     two = Design(looks=(Look(time="2026-01-01T00:00:00+00:00", seeds={"ln": 2, "bn": 2}),))
     found, text = answer(reaches, two, ln=errors[:2], bn=errors)
     assert found == "not resolved"
-    assert "[0.00, 100.00], n = 2, at any look" in text
+    assert "[0.00, 100.00], n = 2, valid at every look" in text
 
 
 @pytest.mark.parametrize("words", [{}, {"better_than": ("bn",), "reaches": 99.0}])

@@ -128,7 +128,7 @@ def test_too_few_seeds_for_a_test_are_named(seeds, words, needed):
 def test_what_a_plan_can_see_is_said():
     study = a_study(ARMS, seeds=3)
     assert format_visible(study, Design(), {}) == (
-        "With 3 seeds and 2 arms a baseline it can see differences from 0.18 pp (as runs on MNIST vary)."
+        "With 3 seeds, and 2 arms to a baseline, it can see differences from 0.18 pp (as runs on MNIST vary)."
     )
     assert "give two or more, or --until-resolved" in format_visible(a_study(ARMS, seeds=1), Design(), {})
     assert "known once two runs" in format_visible(study, Design(metric="ece"), {})
@@ -150,7 +150,7 @@ def test_an_arm_that_collapses_does_not_make_the_plans_of_the_others():
     variance = np.mean([np.var(wrong, ddof=1) for wrong in without.values()]) / COUNT**2
     least = visible_difference(variance, 3, 0.05 / 3)
     assert visible[1] == (
-        f"With 3 seeds and 3 arms a baseline it can see differences from {100 * least:.2g} pp (by the runs there are)."
+        f"With 3 seeds, and 3 arms to a baseline, it can see differences from {100 * least:.2g} pp (by the runs there are)."
     )
     assert visible[0] != visible[1]  # a fourth arm's spread counts
     most = [int(re.search(r"(\d+) new seeds", plan)[1]) for plan in plans]

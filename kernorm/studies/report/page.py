@@ -153,6 +153,7 @@ def _page(
         baselines=baselines,
         groups_of=_groups,
         looked=sum(arm.config.select == "test" for arm in summary.arms),
+        partly_paired=_partly_paired(summary),
         watched=watched_split(arms),
         layers=sorted(
             {
@@ -215,6 +216,16 @@ def _column(arm: Arm, measure: str) -> Column | None:
 def _settings(config: TrainConfig) -> dict[str, Any]:
     """Returns what decides a run's weights, by its name in TrainConfig."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in config.identity.items()}
+
+
+def _partly_paired(summary: StudySummary) -> bool:
+    """Tells whether a difference leaves seeds out that one of its two arms alone has."""
+    seeds = {arm.name: len(arm.seeds) for arm in summary.arms}
+    return any(
+        found.paired and found.pairs < max(seeds[arm.name], seeds.get(arm.baseline or "", 0))
+        for arm in summary.arms
+        if (found := arm.comparisons.get(summary.metric))
+    )
 
 
 def _groups(arm: Arm) -> str:

@@ -665,6 +665,16 @@ def test_a_spread_that_is_taken_as_what_is_shown_is_not_told():
     assert any("less than chance" in notice.title for notice in noticed(summary.arms))
 
 
+@pytest.mark.parametrize(("paired", "pairs", "said"), [(True, 3, False), (True, 2, True), (False, 2, False)])
+def test_it_is_said_where_differences_leave_seeds_out(paired, pairs, said):
+    study = a_study({name: TrainConfig(norm=name) for name in ("bn", "ln")}, baselines={"ln": "bn"})
+    results = some_results(study, {"bn": (20, 25, 21), "ln": (40, 45, 41)})
+    summary = analyse(study, results)
+    compared = replace(summary.arms[1].comparisons["accuracy"], paired=paired, pairs=pairs)
+    arm = replace(summary.arms[1], comparisons={"accuracy": compared})
+    assert module._partly_paired(replace(summary, arms=(summary.arms[0], arm))) is said
+
+
 def test_the_words_of_a_study_flow():
     text = "What of `a*b`?\nThe *same*.\n\n    python -m x <y>\n\nOne & two\nlines."
     assert prose(text) == (
