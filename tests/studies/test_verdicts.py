@@ -150,7 +150,8 @@ def test_an_arm_that_collapses_does_not_make_the_plans_of_the_others():
     variance = np.mean([np.var(wrong, ddof=1) for wrong in without.values()]) / COUNT**2
     least = visible_difference(variance, 3, 0.05 / 3)
     assert visible[1] == (
-        f"With 3 seeds, and 3 arms to a baseline, it can see differences from {100 * least:.2g} pp (by the runs there are)."
+        "With 3 seeds, and 3 arms to a baseline, it can see differences from "
+        f"{100 * least:.2g} pp (by the runs there are)."
     )
     assert visible[0] != visible[1]  # a fourth arm's spread counts
     most = [int(re.search(r"(\d+) new seeds", plan)[1]) for plan in plans]
