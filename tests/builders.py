@@ -518,3 +518,12 @@ def assert_equal_weights(first, second):
     """Two runs' folders hold the same weights, bit for bit."""
     for ours, theirs in zip(weights_of(first), weights_of(second), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def cautions_of(study, results, **ledger):
+    """Returns what a study's page warns of, by title."""
+    from kernorm.studies.analysis import analyse
+    from kernorm.studies.report.cautions import cautions
+
+    found = cautions(study, analyse(study, results), SimpleNamespace(damaged=[], **ledger), 0)
+    return {one.title: one for one in found}

@@ -5,7 +5,6 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +13,7 @@ from PIL import Image
 from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import HeldOutSplit
 from kernorm.errors import UsageError
-from kernorm.records.data import Duplicates
 from kernorm.records.record import Elsewhere
-from kernorm.reporting.page import _short_setting, prose
 from kernorm.studies.analysis import analyse
 from kernorm.studies.definition import with_overrides
 from kernorm.studies.design import Design
@@ -26,19 +23,26 @@ from kernorm.studies.published import Published, Statement
 from kernorm.studies.report import mistakes
 from kernorm.studies.report import page as module
 from kernorm.studies.report.answers import answers, narrower, sentence
-from kernorm.studies.report.cautions import cautions
 from kernorm.studies.report.page import write_study_report
-from kernorm.studies.report.tables import tables_csv
 from kernorm.studies.wording import (
     decided_interval,
     half,
-    listed,
     p_value,
     score,
     signed,
     unit,
 )
-from tests.builders import COUNT, Page, a_study, arm_named, arms_from, leave_undrawn, make_record, some_results
+from tests.builders import (
+    COUNT,
+    Page,
+    a_study,
+    arm_named,
+    arms_from,
+    cautions_of,
+    leave_undrawn,
+    make_record,
+    some_results,
+)
 
 COMMAND = "python -m kernorm.study mine.py --seeds 3"
 MESSAGE = "diverged at step 9: the loss is nan"
@@ -258,7 +262,7 @@ def test_the_primary_metric_has_verdicts_and_the_interval_that_decided(tmp_path,
     found = analyse(by_loss, results)
     assert {arm.verdict.name for arm in found.arms[1:]} == {"not resolved"}
     assert "Cross-entropy (NLL), arm by arm" in write(by_loss, results, tmp_path).text
-    assert "That is of these images" in told(by_loss, results)["How a verdict is found"].text
+    assert "That is of these images" in cautions_of(by_loss, results)["How a verdict is found"].text
 
 
 @pytest.mark.parametrize("metric", ["cross_entropy", "brier", "ece"])
@@ -335,12 +339,6 @@ def test_settings_that_differ_are_listed(page):
     assert [values[name]["l1"] for name in ARMS] == ["0", "0", "0.005", "0", "0"]
     assert [values[name]["seed"] for name in ARMS] == ["0", "1000", "0", "0", "0"]
     assert values["wild"]["learning_rate"] == "1000"
-
-
-def test_a_rate_that_was_computed_is_shown_in_four_digits():
-    assert [_short_setting(value) for value in (0.03 * (4 / 128) ** 0.5, 0.015, 6.6e-3, 1e-05, 0.1 + 0.2)] == [
-        *("≈ 0.005303", "0.015", "0.0066", "1e-5", "≈ 0.3")
-    ]
 
 
 def test_mistakes_hold_the_images_themselves(page, summary, test_images):
@@ -554,15 +552,10 @@ def test_many_arms_are_told_by_those_that_differ(tmp_path, undrawn):
     assert sum(tag == "img" for tag, _ in page.tags) == 25 + 12 * 10
 
 
-def told(study, results, **ledger):
-    summary = analyse(study, results)
-    return {found.title: found for found in cautions(study, summary, SimpleNamespace(damaged=[], **ledger), 0)}
-
-
 def test_a_shortened_study_says_so(tmp_path, undrawn):
     study = with_overrides(a_study(ARMS, published=PUBLISHED, statements=STATEMENTS), epochs=2)
     results = some_results(study, {"none": (20, 22), "l1": (21, 20)})
-    assert told(study, results)["A shortened study"].text == (
+    assert cautions_of(study, results)["A shortened study"].text == (
         "Arms are trained for 2 epochs in place of 6. What is published is of full length: these runs neither confirm "
         "nor refute it."
     )
@@ -580,49 +573,10 @@ def test_an_interval_for_new_images_that_is_narrower_is_explained(summary):
     assert narrower(replace(summary, arms=())) == ""
 
 
-def test_cautions_of_a_clean_study():
-    study = a_study(
-        {"bn": TrainConfig(), "ln": TrainConfig(norm="ln", l2=0.01)},
-        published={"ln": Published(accuracy=99.4, weight_decay=0.02)},
-    )
-    found = told(study, some_results(study, {"bn": (20, 21, 22), "ln": (20, 22, 23)}))
-    assert {title: verdict.kind for title, verdict in found.items()} == {
-        "Every stated penalty was on": "good",
-        "No split selected the weights": "good",
-        "The test split was opened 6 times": "good",
-        "What so many seeds can see": "note",
-        "MNIST's test split is the easier one": "note",
-        "1 difference that varies less than chance does": "note",
-        "How a verdict is found": "note",
-    }
-    assert "Holm's correction over 1 arm with the same baseline" in found["How a verdict is found"].text
-
-
-def test_cautions_on_mixed_runs_failures_and_damage():
-    study = a_study({"bn": TrainConfig(select="validation"), "ln": TrainConfig(norm="ln", select="validation")})
-    results = some_results(study, {"bn": (20, 21, 22), "ln": (20, 22, 23)})
-    first, second, *_ = results
-    environment = results[first].record.environment
-    other = replace(environment, device="GPU", versions={"keras": "3.16"}, commit="ab" * 20)
-    results[first] = replace(results[first], record=replace(results[first].record, environment=other))
-    results[second] = replace(results[second], status="failed", record=None, message="OSError: the disk is full.")
-    found = told(study, results)
-    assert list(found)[0] == "1 run failed"
-    assert found["1 run failed"].text.startswith("`ln`, seed 0: OSError: the disk is full. They are in no mean")
-    assert found["The validation split selected the weights"].kind == "good"
-    assert found["Not all runs were made the same way"].text == (
-        f"Devices: CPU, GPU. Commits: {'ab' * 6}, unknown. Versions of keras: 3.15.1, 3.16."
-    )
-    damaged = {
-        caution.title: caution for caution in cautions(study, analyse(study, results), SimpleNamespace(damaged=[3]), 0)
-    }
-    assert damaged["Damaged records were set aside"].kind == "warning"
-
-
 def test_the_times_of_runs_that_trained_side_by_side_are_called_shares(tmp_path, monkeypatch):
     study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")})
     results = some_results(study, {"bn": (20, 21), "ln": (20, 22)})
-    assert "Times are shares" not in told(study, results)
+    assert "Times are shares" not in cautions_of(study, results)
     first, second, *_ = results
     for name, moved in ((first, False), (second, True)):
         record = results[name].record
@@ -630,39 +584,10 @@ def test_the_times_of_runs_that_trained_side_by_side_are_called_shares(tmp_path,
         before = (Elsewhere(last=3, environment=member),) if moved else ()
         record = replace(record, environment=record.environment if moved else member, elsewhere=before)
         results[name] = replace(results[name], record=record)
-    found = told(study, results)["Times are shares"]
+    found = cautions_of(study, results)["Times are shares"]
     assert (found.kind, found.text[:51]) == ("note", "2 of 4 runs trained side by side as one program. Th")
     leave_undrawn(monkeypatch, module)
     assert write(study, results, tmp_path).text.count("accelerators not counted") == 2
-
-
-def test_a_spread_below_chance_is_shown_with_what_is_taken_instead():
-    study = a_study({name: TrainConfig(norm=name) for name in ("bn", "ln", "gn")}, baselines={"ln": "bn", "gn": "bn"})
-    results = some_results(study, {"bn": (20, 20, 21), "ln": (40, 40, 41), "gn": (20, 30, 90)})
-    summary = analyse(study, results)
-    found = told(study, results)["1 difference that varies less than chance does"]
-    spread = {arm.name: arm.comparisons["accuracy"] for arm in summary.arms if arm.baseline}
-    assert spread["ln"].spread ** 2 == pytest.approx(spread["ln"].floor)
-    assert spread["ln"].spread_seen < spread["ln"].spread
-    assert spread["gn"].spread == spread["gn"].spread_seen > 0
-    assert found.kind == "note"
-    seen, taken = (f"{100 * sd:.2f}" for sd in (spread["ln"].spread_seen, spread["ln"].spread))
-    assert found.text.endswith(f"`ln`: sd {seen}, taken as {taken}. In percentage points.")
-
-
-def test_a_spread_that_is_taken_as_what_is_shown_is_not_told():
-    study = a_study({name: TrainConfig(norm=name) for name in ("bn", "ln")}, baselines={"ln": "bn"})
-    results = some_results(study, {"bn": (20, 20, 21), "ln": (40, 40, 41)})
-    summary = analyse(study, results)
-    compared = summary.arms[1].comparisons["accuracy"]
-    close = replace(compared, spread_seen=compared.spread * 0.9999)
-    arms = (summary.arms[0], replace(summary.arms[1], comparisons={"accuracy": close}))
-
-    def noticed(arms):
-        return cautions(study, replace(summary, arms=arms), SimpleNamespace(damaged=[]), 0)
-
-    assert not any("less than chance" in notice.title for notice in noticed(arms))
-    assert any("less than chance" in notice.title for notice in noticed(summary.arms))
 
 
 @pytest.mark.parametrize(("paired", "pairs", "said"), [(True, 3, False), (True, 2, True), (False, 2, False)])
@@ -673,53 +598,6 @@ def test_it_is_said_where_differences_leave_seeds_out(paired, pairs, said):
     compared = replace(summary.arms[1].comparisons["accuracy"], paired=paired, pairs=pairs)
     arm = replace(summary.arms[1], comparisons={"accuracy": compared})
     assert module._partly_paired(replace(summary, arms=(summary.arms[0], arm))) is said
-
-
-def test_the_words_of_a_study_flow():
-    text = "What of `a*b`?\nThe *same*.\n\n    python -m x <y>\n\nOne & two\nlines."
-    assert prose(text) == (
-        "<p>What of <code>a*b</code>? The <em>same</em>.</p><pre>python -m x &lt;y&gt;</pre><p>One &amp; two lines.</p>"
-    )
-
-
-def test_a_study_says_which_images_stand_in_its_data_twice():
-    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")})
-    results = some_results(study, {"bn": (20, 21), "ln": (20, 22)})
-    data = make_record().data
-    assert not analyse(study, results).duplicates  # in records of before
-    data = replace(data, duplicates=Duplicates(train=1, test=0, across=3))
-    results = {name: replace(one, record=replace(one.record, data=data)) for name, one in results.items()}
-    rows = list(csv.DictReader(io.StringIO(tables_csv(analyse(study, results), []).decode())))
-    counts = {row["statistic"]: float(row["value"]) for row in rows if row["metric"] == f"duplicates {data.name}"}
-    assert counts == {"train": 1, "test": 0, "across": 3}
-    found = told(study, results)["3 test images stand in training too"]
-    assert (found.kind, found.text) == (
-        "warning",
-        f"In {data.name}, by exact pixels: 3 test images also in training, 1 repeated in training, 0 in test.",
-    )
-
-
-def test_a_study_of_one_arm_compares_nothing():
-    study = a_study({"bn": TrainConfig()})
-    found = told(study, some_results(study, {"bn": (20, 21, 22)}))
-    assert found["Nothing is compared"].kind == "note"
-    assert answers(analyse(study, {})) == [("no verdict", "Without a finished run", "bn")]
-
-
-def test_words_and_numbers():
-    assert [p_value(value) for value in (None, 0.0004, 0.0123, 0.0994, 0.0996, 1.0)] == [
-        *("–", "< 0.001", "0.012", "0.099", "0.10", "1.00")
-    ]
-    assert [signed(value) for value in (None, 0.0012, -0.0012, 0.00004, -0.00004)] == [
-        *("–", "+0.12", "−0.12", "0.00", "0.00")
-    ]
-    assert signed(-0.00123, "brier") == "−0.0012"
-    assert (half((0.0, 0.9)), half((0.2, 1.0)), half((1.0, 1.0))) == ("[0.00, 90.00]", "[20.00, 100.00]", "± 0.00")
-    assert (score(None), score(0.99444), score(0.0123456, "ece")) == ("–", "99.44", "0.0123")
-    assert (half(None), half((0.993, 0.9942)), half((0.1, 0.2), "brier")) == ("", "± 0.06", "± 0.0500")
-    assert unit(-0.0005) == "−0.05 pp"
-    assert listed("abcde") == "a, b, c, d, e"
-    assert listed("abcdef") == "a, b, c, d and 2 more"
 
 
 def test_arms_share_their_look_with_the_report(study, results):
