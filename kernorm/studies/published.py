@@ -38,6 +38,8 @@ class Statement:
         better_than: arms that `arm` is said to be better than, all of them.
         worse_than: arms that it is said to be worse than.
         reaches: the accuracy in percent that it is said to reach, selected as there.
+        no_arm_for: what else `arm` is compared with in the publication, and the study has no arm for. Its runs can then
+            refuse the statement, and cannot confirm it.
         note: what the publication left out.
     """
 
@@ -46,6 +48,7 @@ class Statement:
     better_than: tuple[str, ...] = ()
     worse_than: tuple[str, ...] = ()
     reaches: float | None = None
+    no_arm_for: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:

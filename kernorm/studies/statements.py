@@ -106,6 +106,8 @@ def _compares(
             told.append(f"against {arm}: {unit(-difference, design.metric)}, {_turned(one.verdict.name)}")
     text = "; ".join(told)
     if set(verdicts.values()) == {said}:
+        if statement.no_arm_for:
+            return _answer(statement, "not resolved", f"{text}; there is no arm for {statement.no_arm_for}")
         return _answer(statement, "yes", text)
     opposite = "better" if said == "worse" else "worse"
     if any(name in (opposite, "equivalent") for name in verdicts.values()):

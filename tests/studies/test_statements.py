@@ -48,6 +48,15 @@ def test_an_arm_that_is_said_to_be_better_or_worse(words, errors, name):
     assert text.count("against") == len(words.get("better_than", words.get("worse_than")))
 
 
+def test_what_is_compared_only_in_part_is_refused_or_left_open():
+    statement = Statement(text="so it is", arm="ln", better_than=("bn",), no_arm_for="GN at batch 4")
+    found, text = answer(statement, bn=FAR, ln=NEAR)
+    assert found == "not resolved"
+    assert text.startswith("against bn: +")
+    assert text.endswith(" pp, better; there is no arm for GN at batch 4")
+    assert answer(statement, bn=NEAR, ln=FAR)[0] == "no"
+
+
 def test_a_shortened_study_answers_nothing():
     statement = Statement(text="ln reaches 50", arm="ln", reaches=50.0)
     study = with_overrides(a_study(ARMS, statements=(statement,)), epochs=3)

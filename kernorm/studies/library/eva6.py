@@ -58,8 +58,9 @@ STATEMENTS = (
         text="GN performs better at lower batch sizes than BN and LN",
         arm="gn-l1_1e-4-wd_4e-4-b16",
         better_than=("ln-wd_0.0066-b16",),
-        note="The table has no BN row at a small batch, and other penalties for GN than for LN; the study batch_size "
-        "compares all three with none.",
+        no_arm_for="BN at a small batch",
+        note="The table has no such BN row, and other penalties for GN than for LN; the study batch_size compares all "
+        "three with none.",
     ),
     Statement(text="LN with L2 0.0066 reaches 99.43", arm="ln-wd_0.0066", reaches=99.43),
     Statement(text="GN with L1 1e-4 reaches 99.44", arm="gn-l1_1e-4-b64", reaches=99.44),
