@@ -89,7 +89,7 @@ def with_counts(study: Study, counts: Mapping[str, int]) -> Study:
 
 
 def format_round(summary: StudySummary, design: Design, counts: Mapping[str, int], seconds: float) -> str:
-    """Says after a round what is open and why, and when it ends at the latest; `seconds` is a round's, 0 before it."""
+    """Says after a round what is open and why, and when it ends at the latest; `seconds` is a round's, 0 if unknown."""
     going = open_arms(summary)
     seeds = max(counts.values(), default=0)
     closed = [arm for arm in summary.arms if arm.baseline and arm not in going]

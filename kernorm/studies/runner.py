@@ -184,13 +184,14 @@ def _run_until_resolved(
 ) -> Study:
     """Adds seeds round by round; returns the study with those that it has then."""
     folder, begun, rounds, pages = ledger.path.parent, time.monotonic(), 0, LivePage()
+    spent: list[float] = []  # seconds of rounds that trained; one whose runs all existed tells nothing of the next
     prepare(study.arms.values())
     opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
     with opened as engine:
         while True:
             found = results_by_arm(study, ledger.results)
             summary = analyse(study, ledger.results, design=design)
-            took = (time.monotonic() - begun) / rounds if rounds else 0.0
+            took = sum(spent) / len(spent) if spent else 0.0
             _LOG.info(format_round(summary, design, study.counts, took))
             counts = next_round(study, design, [arm.name for arm in open_arms(summary)], ended_runs(found))
             if not counts:
@@ -202,7 +203,10 @@ def _run_until_resolved(
             shared = _find_shared(study, folder)
             _take(study, shared, ledger)
             rounds += 1
-            _train(study, _missing(study, shared), engine, ledger, pages, show, f"runs of round {rounds}")
+            if missing := _missing(study, shared):
+                started = time.monotonic()
+                _train(study, missing, engine, ledger, pages, show, f"runs of round {rounds}")
+                spent.append(time.monotonic() - started)
 
 
 def _train(
