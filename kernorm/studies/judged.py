@@ -36,10 +36,10 @@ def judged_evaluation(record: Record) -> Evaluation | None:
     return record.test_last if record.config.select == "test" else record.test
 
 
-def failures_of(results: Mapping[int, Result]) -> Failures:
-    """Counts the runs that diverged, failed or collapsed.
+def collapsed_runs(results: Mapping[int, Result]) -> set[int]:
+    """Returns the seeds of an arm's finished runs that collapsed.
 
-    A finished run has collapsed if its accuracy is below half of the arm's median, or no more than chance.
+    A run has collapsed if its accuracy is below half of the arm's median, or no more than chance.
     """
     tested = {
         seed: result.record.test
@@ -47,7 +47,12 @@ def failures_of(results: Mapping[int, Result]) -> Failures:
         if result.status == "finished" and result.record and result.record.test
     }
     middle = median(test.accuracy for test in tested.values()) if tested else 0.0
-    collapsed = sum(test.accuracy < middle / 2 or test.accuracy <= chance(test) for test in tested.values())
+    return {seed for seed, test in tested.items() if test.accuracy < middle / 2 or test.accuracy <= chance(test)}
+
+
+def failures_of(results: Mapping[int, Result]) -> Failures:
+    """Counts the runs that diverged, failed or collapsed."""
+    collapsed = len(collapsed_runs(results))
     lost = {state: sum(result.status == state for result in results.values()) for state in ("diverged", "failed")}
     failed = collapsed + sum(lost.values())
     return Failures(

@@ -77,7 +77,7 @@ def _panel(inside: Sequence[Line], lines: Sequence[Line], title: str, place: int
         axes.set(xlim=(sizes[0] / 1.25, sizes[-1] * 1.25), xlabel="batch size")
         axes.set_ylabel("test accuracy, % (stretched)")
         stretch_axis(axes, _shown(lines))
-        for line, look in zip(inside, (*LOOKS[1:], LOOKS[0]), strict=False):
+        for line, look in zip(inside, _line_looks(inside), strict=False):
             # Side by side, so that intervals at one batch size do not hide each other.
             aside = 2 ** (0.07 * (labels.index(line.label) - (len(labels) - 1) / 2))
             _batch_line(axes, line, look, aside)
@@ -93,6 +93,13 @@ def _panel(inside: Sequence[Line], lines: Sequence[Line], title: str, place: int
     )
     size = (WIDTH, 3.1 + 0.2 * -(-len(labels) // legend_columns(labels)))
     return Panel(f"batch-size-{place}", title, f"In percent: {listed}.", size, draw)
+
+
+def _line_looks(lines: Sequence[Line]) -> Sequence[tuple[str, str]]:
+    """Returns a colour and a marker for each line: those of its arms in other charts, if that tells lines apart."""
+    found = [{(arm.look.colour, arm.look.marker) for arm in line.arms} - {LOOKS[0]} for line in lines]
+    own = [next(iter(looks)) for looks in found if len(looks) == 1]
+    return own if len(set(own)) == len(lines) else (*LOOKS[1:], LOOKS[0])
 
 
 def _shown(lines: Sequence[Line]) -> list[float]:

@@ -13,6 +13,7 @@ from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import primary_metric
+from kernorm.studies.report.looks import opening_notices, selection_notices
 from kernorm.studies.report.rates import rate_notices
 from kernorm.studies.sources import not_used, taken
 from kernorm.studies.statements import format_lengths
@@ -40,10 +41,10 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_unpredicted(summary),
         *_exhausted(summary),
         *(() if summary.chosen else _spread(summary)),
-        *_selection(summary),
+        *selection_notices(summary),
         *rate_notices(study),
         *_unfinished(summary, ledger),
-        *_openings(summary, looks),
+        *opening_notices(summary, looks),
         *_mixture(summary),
         *_sources(summary),
         *_side_by_side(summary),
@@ -98,27 +99,6 @@ def _easier(summary: StudySummary) -> Iterable[Notice]:
             yield Notice("note", EASIER, easier(gain))
 
 
-def _selection(summary: StudySummary) -> Iterable[Notice]:
-    by_test = [arm for arm in summary.arms if arm.config.select == "test"]
-    if by_test:
-        who = "Each" if len(by_test) == len(summary.arms) else f"In {listed(arm.name for arm in by_test)} each"
-        looks = sorted({arm.config.epochs for arm in by_test})
-        many = str(looks[0]) if len(looks) == 1 else f"{looks[0]} to {looks[-1]}"
-        text = (
-            f"{who} accuracy is the best of {many} looks at the test split, one an epoch, hence biased upward. "
-            "Compare it only with results that were selected so too, as the published ones were."
-        )
-        text += "" if summary.chosen else " Verdicts are on the last epoch."
-        yield Notice("warning", "The test split selected the weights", text)
-    elif "validation" in summary.selections:
-        text = "Each run kept its best epoch by validation accuracy; the test split was opened after that."
-        yield Notice("good", "The validation split selected the weights", text)
-    else:
-        yield Notice("good", "No split selected the weights", "Each run kept its last epoch, as decided beforehand.")
-    if "test" in summary.monitored and not by_test:
-        yield Notice("warning", "The test split was watched during training", "Nobody should tune by its curves.")
-
-
 def _unfinished(summary: StudySummary, ledger: Ledger) -> Iterable[Notice]:
     for state in ("diverged", "failed"):
         if arms := [arm for arm in summary.arms if arm.states[state]]:
@@ -141,20 +121,6 @@ def _unfinished(summary: StudySummary, ledger: Ledger) -> Iterable[Notice]:
             f"{counted(len(ledger.damaged), 'line')} of records.jsonl could not be read and "
             f"{'is' if len(ledger.damaged) == 1 else 'are'} in records.damaged.jsonl.",
         )
-
-
-def _openings(summary: StudySummary, looks: int) -> Iterable[Notice]:
-    pictures = f", and {'once' if looks == 1 else f'{looks} times'} for the pictures in this report" if looks else ""
-    if not summary.openings:
-        yield Notice("note", "The test split was not opened", "Its images are still unseen.")
-        return
-    once = summary.openings == summary.finished
-    runs = (
-        f"{_times(summary.openings).capitalize()} by {counted(summary.finished, 'finished run')}, once each, at its end"
-    )
-    runs = runs if once else f"{_times(summary.openings).capitalize()} by the runs"
-    title = f"The test split was opened {_times(summary.openings + looks)}"
-    yield Notice("good" if once else "warning", title, f"{runs}{pictures}.")
 
 
 def _mixture(summary: StudySummary) -> Iterable[Notice]:
@@ -290,10 +256,6 @@ def _spread(summary: StudySummary) -> Iterable[Notice]:
         text = "The runs agree more than independent errors over the images would; verdicts take what chance implies."
         unit_of = " In percentage points." if METRICS[summary.metric].in_percent else ""
         yield Notice("note", title, f"{text} {' '.join(told[:LISTED])}{more}{unit_of}")
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number:,} times"
 
 
 def broken_claims(arm: ArmSummary) -> list[Claim]:

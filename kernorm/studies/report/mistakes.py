@@ -3,7 +3,6 @@
 Between the study's arms and its report. To show a picture is to look at the test split once more; the report counts it.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,10 @@ from kernorm.reporting.figures import PALETTE, Panel, plain
 from kernorm.reporting.format import name_of
 from kernorm.reporting.mistakes import drawn_order
 from kernorm.reporting.page import mistakes_as_uris, picture
+from kernorm.studies.described import hard
+from kernorm.studies.judged import collapsed_runs
 from kernorm.studies.report.arms import Arm
-from kernorm.studies.summary import ArmSummary, HardImage
+from kernorm.studies.summary import HardImage
 
 # Images in the grid of all arms and in an arm's own, and arms that have one of their own.
 ACROSS, OWN, GRIDS = 25, 10, 12
@@ -33,8 +34,9 @@ class Grid:
     """Images that the most runs got wrong, of one arm or of all arms on one data set (`arm` empty).
 
     `every` counts how many were wrong in at least one run. `pictures` are the images by index, empty where the data set
-    is not available, or where they are `hidden`. Of images that are wrong as often, those that a hash draws come first,
-    class by class.
+    is not available, or where they are `hidden`. Collapsed runs, which get most images wrong, are `left_out` of the
+    grid of all arms, unless no other run got an image wrong. Of images that are wrong as often, those that a hash draws
+    come first, class by class.
     """
 
     arm: str
@@ -45,6 +47,7 @@ class Grid:
     runs: int
     pictures: dict[int, NDArray[np.uint8]]
     hidden: bool = False
+    left_out: int = 0
 
     @property
     def uris(self) -> list[str]:
@@ -87,7 +90,7 @@ def grids_of(arms: Sequence[Arm]) -> list[Grid]:
     grids = []
     for dataset, group in by_dataset.items():
         data = next(iter(group[0].records.values())).data
-        everywhere = _drawn(_across([arm.summary for arm in group]))
+        everywhere = _drawn(_across(group))
         chosen = [("", everywhere, everywhere[:ACROSS])] if len(group) > 1 else []
         for arm in group[:GRIDS]:
             mine = _drawn(arm.summary.hard)
@@ -97,7 +100,9 @@ def grids_of(arms: Sequence[Arm]) -> list[Grid]:
         pictures = _pictures(group[0].summary.config, data, wanted)
         for name, every, shown in chosen:
             of_these = {image.index: pictures[image.index] for image in shown if image.index in pictures}
-            grids.append(Grid(name, dataset, data, shown, every, every[0].runs, of_these, hidden))
+            runs = every[0].runs
+            left_out = 0 if name else sum(len(arm.records) for arm in group) - runs
+            grids.append(Grid(name, dataset, data, shown, every, runs, of_these, hidden, left_out))
     return sorted(grids, key=lambda grid: bool(grid.arm))
 
 
@@ -112,21 +117,10 @@ def _drawn(images: Sequence[HardImage]) -> tuple[HardImage, ...]:
     return tuple(sorted((images[place] for place in order), key=lambda image: -image.wrong))
 
 
-def _across(arms: Sequence[ArmSummary]) -> tuple[HardImage, ...]:
-    """Adds up the images that runs of any arm got wrong, the most often wrong first."""
-    runs = sum(arm.states["finished"] for arm in arms)
-    found: dict[int, list[HardImage]] = {}
-    for arm in arms:
-        for image in arm.hard:
-            found.setdefault(image.index, []).append(image)
-    hard = []
-    for images in found.values():
-        taken: Counter[int] = Counter()
-        for image in images:
-            taken[image.prediction] += image.wrong
-        wrong = sum(image.wrong for image in images)
-        hard.append(dataclasses.replace(images[0], prediction=taken.most_common(1)[0][0], wrong=wrong, runs=runs))
-    return tuple(sorted(hard, key=lambda image: (-image.wrong, image.index)))
+def _across(arms: Sequence[Arm]) -> tuple[HardImage, ...]:
+    """Lists the images that runs of any arm got wrong; without collapsed runs, if the others got one wrong."""
+    fair = [run for arm in arms for seed, run in arm.records.items() if seed not in collapsed_runs(arm.results)]
+    return hard(fair) or hard([run for arm in arms for run in arm.records.values()])
 
 
 def _pictures(config: TrainConfig, data: Data, images: Sequence[HardImage]) -> dict[int, NDArray[np.uint8]]:
@@ -144,15 +138,15 @@ def _pictures(config: TrainConfig, data: Data, images: Sequence[HardImage]) -> d
 
 
 def misclassified(
-    title: str, name: str, hard: Sequence[HardImage], images: Mapping[int, NDArray[np.uint8]], data: Data
+    title: str, name: str, shown: Sequence[HardImage], images: Mapping[int, NDArray[np.uint8]], data: Data
 ) -> Panel:
     """Images that most runs got wrong: target → most frequent prediction, and in how many of how many runs."""
     columns = 5
-    rows = max(1, -(-len(hard) // columns))
+    rows = max(1, -(-len(shown) // columns))
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
-        for place, image in enumerate(hard):
+        for place, image in enumerate(shown):
             left, top = 1.15 * (place % columns), 1.45 * (place // columns)
             axes.imshow(
                 picture(images[image.index]),
@@ -175,5 +169,5 @@ def misclassified(
         axes.set(xlim=(-0.05, 1.15 * columns - 0.1), ylim=(1.45 * rows - 0.03, -0.03), aspect="equal")
         axes.set_axis_off()
 
-    words = f"{len(hard)} images with target → most frequent prediction."
+    words = f"{len(shown)} images with target → most frequent prediction."
     return Panel(name, title, words, (5.7, 1.45 * rows), draw)

@@ -14,7 +14,7 @@ from kernorm.studies.loading import load_study
 from kernorm.studies.report.arms import compared_groups, readable
 from kernorm.studies.report.batch_sizes import batch_lines
 from kernorm.studies.report.charts import charts
-from kernorm.studies.report.mistakes import misclassified
+from kernorm.studies.report.mistakes import grids_of, misclassified
 from kernorm.studies.summary import LastEpoch
 from kernorm.studies.wording import signed
 from tests.builders import a_study, arm_named, arms_from, drawn, lines_of, make_record, some_results
@@ -264,6 +264,17 @@ def test_accuracy_against_batch_size():
     assert [text.get_text() for text in axes.texts] == ["▾ 29.50"]
 
 
+def test_a_line_over_batch_sizes_has_the_colour_of_its_arms():
+    study = load_study("eva6")
+    arms = arms_from(study, some_results(study, dict.fromkeys(study.arms, (20, 22))))
+    (panel,) = charts(arms)["batch_size"]
+    lines = lines_of(drawn(panel).axes[0])
+    assert {label: line.get_color() for label, line in lines.items()} == {
+        "gn, L1 and L2": PALETTE[arm_named(arms, "gn").look.colour],
+        "ln, L2": PALETTE[arm_named(arms, "ln-wd_2e-5").look.colour],
+    }
+
+
 def test_few_arms_have_a_colour_each_and_many_one_by_their_kind():
     study = a_study({f"arm {n}": TrainConfig(seed=100 * n) for n in range(len(LOOKS))})
     looks = [arm.look for arm in arms_from(study, {})]
@@ -402,6 +413,27 @@ def test_hard_images_have_target_prediction_and_count(arms):
         assert shown.get_array()[0, 0] == image.index
         names = ["abcdefghij"[label] for label in (image.target, image.prediction)]
         assert text.get_text() == f"{names[0]} → {names[1]}\n{image.wrong} of {image.runs}"
+
+
+def test_collapsed_runs_do_not_say_which_images_are_hard():
+    """A run that is right by chance alone has almost every image wrong."""
+    study = a_study({name: replace(config, pictures=False) for name, config in ARMS.items()})
+    whole, *_ = grids_of(arms_from(study, some_results(study)))
+    assert (whole.arm, whole.runs, whole.left_out) == ("", 9, 0)
+    assert dict(whole.wrong_in())["at least one run"] == 38
+    found = some_results(study, ERRORS | {"ln": (31, 34, 940)})
+    whole, *_ = grids_of(arms_from(study, found))
+    assert (whole.runs, whole.left_out) == (8, 1)
+    assert dict(whole.wrong_in()) == {
+        "every run": 20,
+        "at least three in four runs": 22,
+        "at least half of the runs": 25,
+        "at least one run": 34,
+        "exactly one run": 3,
+    }
+    # Where no other run got an image wrong, they are all there is.
+    whole, *_ = grids_of(arms_from(study, some_results(study, {"bn": (0, 0), "gn": (940, 950)})))
+    assert (whole.arm, whole.runs, whole.left_out) == ("gn", 2, 0)
 
 
 def test_names_are_drawn_letter_by_letter():

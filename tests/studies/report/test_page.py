@@ -313,7 +313,9 @@ def test_selection_by_test_and_the_openings_are_told(page, summary, results):
     looks = sum(len(result.record.openings) for result in results.values())
     assert looks == summary.openings == 12 * 7 + 6
     assert (
-        f"The test split was opened {looks + 1} times {looks} times by the runs, and once for the pictures" in page.text
+        f"The test split was opened {looks + 1} times {looks} times by the runs, and once for the pictures in this "
+        "report. A run that selects by it opens it for every epoch, and at its end for the last and the best weights. "
+        "An epoch that was interrupted opens it again." in page.text
     )
     assert f"Test openings {looks + 1} 1 of them for this report" in page.text
     assert "Accuracy: test (used for selection)" in page.text
