@@ -40,6 +40,8 @@ MANY = (
     "conv5=frn",
     "conv6=ln",
 )
+# The last of 128 images are a smaller batch, which is compiled by itself.
+UNEVEN = {"batch_size": 30}
 OTHERS = ("conv2=rms", "conv3=cln", "conv4=in", "conv5=none")
 
 
@@ -57,7 +59,7 @@ def config(tmp_path, monkeypatch):
         values = {
             "dataset": "boxes",
             "validation_size": 64,
-            "batch_size": 30,
+            "batch_size": 32,  # of 128 images: one size of batch, so one compilation
             "epochs": 1,
             "net": "eva6",
             "dropout": 0.05,
@@ -143,7 +145,7 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_member_is_the_same_run_alone(config, case):
-    shared = CASES[case]
+    shared = CASES[case] | UNEVEN
     members = [
         config(seed=1, l1=1e-4, l2=2e-3, **shared),
         config(seed=0, l2=1e-2, rotation=15.0, penalty_at=("conv2=1e-3,0",), **(shared | {"learning_rate": 0.02})),
@@ -162,7 +164,7 @@ def test_a_member_is_the_same_run_alone(config, case):
 def test_a_member_on_an_own_net_is_the_same_run_alone(config, lowering):
     """Strides, a nested stage, Dense layers, and losses of the net's own, of weights and of activations."""
     own = own_net(RESIDUAL_NET)
-    shared = {"net": own.net, "net_source": own.net_source, "clip_ratio": None, "learning_rate": 0.02}
+    shared = {"net": own.net, "net_source": own.net_source, "clip_ratio": None, "learning_rate": 0.02, **UNEVEN}
     members = [
         config(seed=1, l1=1e-4, penalty_at=("hidden=0,0",), **shared),
         config(seed=0, l2=1e-2, penalty_at=("hidden=0,0", "conv2=1e-3,0"), **shared),
@@ -243,7 +245,7 @@ def test_a_diverged_member_ends_as_it_would_alone(config):
 @pytest.mark.usefixtures("small_eva6")
 def test_a_member_that_gets_no_better_stops_and_the_others_go_on(config):
     """Rates near 0 do not get better; they stop after an epoch, and two, of the best, which is the first."""
-    settings = {"norm": "ln", "dropout": 0.0, "schedule": "constant", "epochs": 4, "select": "validation"}
+    settings = {"norm": "ln", "dropout": 0.0, "schedule": "constant", "epochs": 4, "select": "validation", **UNEVEN}
     still = [config(seed=seed, learning_rate=1e-12, patience=seed, **settings) for seed in (1, 2)]
     going = config(learning_rate=0.05, **settings)
     records = train_population([*still, going], width=4)
@@ -286,7 +288,7 @@ def test_survivors_are_stacked_again_with_their_optimizer(config):
 @pytest.mark.usefixtures("small_eva6")
 def test_devices_lowering_and_steps_a_dispatch_change_nothing(config):
     assert len(jax.devices()) == 2
-    both, single = [config(seed=seed) for seed in range(3)], [config("single", seed=seed) for seed in range(3)]
+    both, single = [[config(name, seed=seed, **UNEVEN) for seed in range(3)] for name in ("reports", "single")]
     # The second device alone: not the one on which runs are begun.
     ways = {"devices": None}, {"devices": jax.devices()[1:], "steps": 3, "lowering": "patches"}
     for configs, way in zip((both, single), ways, strict=True):
@@ -432,7 +434,7 @@ def test_a_member_that_cannot_be_trained_is_told_and_the_others_are_trained(conf
 
 @pytest.mark.usefixtures("small_eva6")
 def test_a_population_that_fails_leaves_the_others_and_what_has_ended(config, monkeypatch):
-    configs = [config(seed=seed, train_size=40) for seed in range(3)]
+    configs = [config(seed=seed, train_size=32) for seed in range(3)]
     whole = Population.train
 
     def fail(self):
@@ -450,7 +452,7 @@ def test_a_population_that_fails_leaves_the_others_and_what_has_ended(config, mo
 
 
 def test_a_member_that_cannot_be_measured_is_told_and_the_others_are_measured(config, monkeypatch):
-    configs = [config(seed=seed, train_size=40) for seed in range(2)]
+    configs = [config(seed=seed, train_size=32) for seed in range(2)]
     save = Trainer.final_look
 
     def full(self):
@@ -465,12 +467,12 @@ def test_a_member_that_cannot_be_measured_is_told_and_the_others_are_measured(co
 
 
 def test_a_run_that_pauses_keeps_its_test_split_shut_beside_one_that_does_not(config):
-    records = train_population([config(train_size=40), config(train_size=40, seed=1, stop_after=1)], width=2)
+    records = train_population([config(train_size=32), config(train_size=32, seed=1, stop_after=1)], width=2)
     assert [(record.status, len(record.openings)) for record in records] == [("finished", 1), ("running", 0)]
 
 
 def test_a_run_that_two_arms_have_in_common_is_trained_once(config):
-    twice = Members((Job(config(train_size=40)), Job(config(train_size=40))), 2)
+    twice = Members((Job(config(train_size=32)), Job(config(train_size=32))), 2)
     (one, _), (other, _) = train_members(twice)
     assert one == other
     assert one.environment.population == 1
@@ -483,7 +485,7 @@ def test_a_run_is_no_member_twice(config):
 
 def test_on_a_cpu_runs_go_one_after_another_unless_a_width_is_asked_for(config, monkeypatch):
     monkeypatch.setattr(groups, "Population", None)
-    records = train_population([config(train_size=40, seed=seed) for seed in range(2)])
+    records = train_population([config(train_size=32, seed=seed) for seed in range(2)])
     assert [(record.status, record.environment.population) for record in records] == [("finished", 1)] * 2
 
 
