@@ -231,8 +231,8 @@ def test_members_do_not_touch_each_other(config, state_of_all):
 
 @pytest.mark.slow
 def test_a_diverged_member_ends_as_it_would_alone(config):
-    wild = config(learning_rate=1e3, initializer="he_normal", clip_ratio=None, norm="none", seed=1)
-    calm = config(clip_ratio=None, norm="none", seed=2)
+    wild = config(learning_rate=1e3, initializer="he_normal", clip_ratio=None, norm="none", seed=1, **UNEVEN)
+    calm = config(clip_ratio=None, norm="none", seed=2, **UNEVEN)
     records = train_population([wild, calm], width=2)
     assert [record.status for record in records] == ["diverged", "finished"]
     alone = train(elsewhere(wild, "alone"))
