@@ -162,7 +162,7 @@ def _run(study: Study, engine_config: EngineConfig, ledger: Ledger, show: Show) 
     prepare(run.config for run in missing_runs(study, folder))
     shared = _find_shared(study, folder)  # once more: now the digests of all data are known
     missing = _missing(study, shared)
-    _take(study, shared, ledger)
+    _take(study, shared, ledger, set())
     if not missing:
         _LOG.info("All %d runs of %s are done; more --seeds extend it.", len(study.runs()), study.name)
         return
@@ -184,6 +184,7 @@ def _run_until_resolved(
 ) -> Study:
     """Adds seeds round by round; returns the study with those that it has then."""
     folder, begun, rounds, pages = ledger.path.parent, time.monotonic(), 0, LivePage()
+    told: set[str] = set()
     spent: list[float] = []  # seconds of rounds that trained; one whose runs all existed tells nothing of the next
     prepare(study.arms.values())
     opened: Engine[Planned, Record] | Populations[Planned] = open_training(engine_config, log_dir=folder / "logs")
@@ -201,7 +202,7 @@ def _run_until_resolved(
                 return study
             study = with_counts(study, counts)
             shared = _find_shared(study, folder)
-            _take(study, shared, ledger)
+            _take(study, shared, ledger, told)
             rounds += 1
             if missing := _missing(study, shared):
                 started = time.monotonic()
@@ -243,8 +244,8 @@ def _missing(study: Study, shared: Shared) -> list[Planned]:
     return [run for run in study.runs() if run.config.run_id not in shared.usable]
 
 
-def _take(study: Study, shared: Shared, ledger: Ledger) -> None:
-    """Copies usable results that the ledger lacks into it, and says what is taken and what is not."""
+def _take(study: Study, shared: Shared, ledger: Ledger, told: set[str]) -> None:
+    """Copies usable results that the ledger lacks into it; says what is taken and what is not, unless it was `told`."""
     lacking: dict[str, Result] = {}
     for run in study.runs():
         result, own = shared.usable.get(run.config.run_id), ledger.results.get(run.config.run_id)
@@ -256,8 +257,9 @@ def _take(study: Study, shared: Shared, ledger: Ledger) -> None:
         ledger.add(result)
     counts = Counter(result.taken_from for result in lacking.values() if result.taken_from)
     for text in (taken(counts), not_used(shared.unusable)):
-        if text:
+        if text and text not in told:
             _LOG.info(text)
+            told.add(text)
 
 
 def prepare(configs: Iterable[TrainConfig]) -> None:

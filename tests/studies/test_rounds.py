@@ -25,18 +25,18 @@ ARMS = {
 }
 
 
-def elsewhere(tmp_path, seeds=50, better=0.3):
+def elsewhere(tmp_path, seeds=50, better=0.3, name="other", **changes):
     """Lets another study have runs of all arms: `same` is the baseline's equal, `good` better by so many points."""
     world = simulation.World(simulation.Setting(arms=2, seeds=1, interaction=0.0, better=better), 4)
     world.chances = {"base": world.chances["base"], "same": world.chances["base"], "good": world.chances["arm 1"]}
     template = simulation.template_record()
     template = replace(template, data=replace(template.data, name="boxes", sha256=prepared_sha256("boxes")))
-    ledger = Ledger(tmp_path / "studies" / "other")
+    ledger = Ledger(tmp_path / "studies" / name)
     ledger.path.parent.mkdir(parents=True)
     lines, form = [], JsonLines(Result)  # which takes long to make
     for run in a_study(ARMS, seeds=seeds).runs():
         test = simulation.evaluation(template, world.wrong(run.arm))
-        record = replace(template, run_id=run.config.run_id, config=run.config, test=test)
+        record = replace(template, run_id=run.config.run_id, config=run.config, test=test, **changes)
         result = Result(arm="theirs", seed=run.seed, run_id=record.run_id, status="finished", record=record)
         lines.append(form.line(result))
     ledger.path.write_bytes(b"".join(lines))
@@ -85,6 +85,16 @@ def test_it_ends_when_every_arm_is_resolved(tmp_path, study, caplog):
     before = (folder / "records.jsonl").read_bytes()
     assert run_study(study, folder, until=UntilResolved()).seeds == summary.seeds
     assert (folder / "records.jsonl").read_bytes() == before
+
+
+def test_what_is_not_used_is_said_once_and_not_in_every_round(tmp_path, study, caplog):
+    caplog.set_level(logging.INFO, "kernorm")
+    elsewhere(tmp_path, better=0.0)
+    elsewhere(tmp_path, seeds=3, name="old", revision=1)
+    run_study(study, tmp_path / "studies" / "mine", until=UntilResolved(most=5))
+    assert sum(" seeds: " in text for text in caplog.messages) == 4  # before the first round, and after each of three
+    said = [text for text in caplog.messages if "not used here" in text]
+    assert said == ["9 runs have results not used here: 9 of another revision of the training code."]
 
 
 def test_it_stops_at_the_cap_or_budget_and_goes_on(tmp_path, study, caplog):
