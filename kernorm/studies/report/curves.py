@@ -28,6 +28,8 @@ from kernorm.studies.report.arms import MEASURES, Arm, Curve, compared_groups
 from kernorm.studies.report.axes import AXES, axis_of, draw_band, draw_line, epoch_axis, name_absent, write_note
 
 HEIGHT, SMALL_HEIGHT = 3.1, 2.5
+# A line of training next to lines of a split.
+DASHES = (0, (3, 2))
 # Characters of a line of a small panel's legend.
 ROOM = 34
 # Small multiples up to which a page stays readable.
@@ -137,7 +139,7 @@ def _overlay(arms: Sequence[Arm], measure: str, title: str) -> Panel | None:
 
 
 def _single(arm: Arm, shown: Sequence[Arm], measure: str, place: int) -> Panel:
-    """An arm next to its baseline, both on the watched split where there is one; dashed: the arm's training."""
+    """An arm next to its baseline, both on the watched split; dashed: training, all there is without a split."""
     axis = axis_of(measure)
 
     def main_of(one: Arm) -> tuple[str, Curve] | None:
@@ -145,8 +147,15 @@ def _single(arm: Arm, shown: Sequence[Arm], measure: str, place: int) -> Panel:
         return next(((name, curve) for name, curve in pairs if curve), None)
 
     baseline = next((one for one in shown if one.name == arm.summary.baseline), None)
-    mine, against = main_of(arm), main_of(baseline) if baseline else None
+    mine = main_of(arm)
+    against = main_of(baseline) if baseline else None
+    if baseline and mine and against and against[0] != mine[0]:
+        # Like with like: the split of the one and the training of the other are no pair.
+        same = baseline.curve(mine[0])
+        against = (mine[0], same) if same else None
     training = arm.curve(measure) if mine and mine[0] != measure else None
+    unwatched = bool(mine) and not training and any(main[0] != measure for one in shown if (main := main_of(one)))
+    dashes = DASHES if unwatched else "-"
     others = [found[1] for one in shown if (found := main_of(one))]
 
     def draw(figure: FigureBase) -> None:
@@ -157,20 +166,21 @@ def _single(arm: Arm, shown: Sequence[Arm], measure: str, place: int) -> Panel:
                 axis.factor * against[1].mean,
                 color=PALETTE["muted"],
                 linewidth=1.2,
+                linestyle=dashes,
                 gid=of_arm(baseline.place),
             )
             follow(axes, against[0], baseline.place)
         if training:
-            draw_plain(axes, arm, training, measure, arm.look.colour, linewidth=1, linestyle=(0, (3, 2)))
+            draw_plain(axes, arm, training, measure, arm.look.colour, linewidth=1, linestyle=DASHES)
         if mine:
             name, curve = mine
             draw_band(axes, curve, arm, arm.look.colour, axis.factor)
-            draw_plain(axes, arm, curve, name, arm.look.colour)
+            draw_plain(axes, arm, curve, name, arm.look.colour, linestyle=dashes)
             fair = axis.fair(others)
             usual = any(np.array_equal(curve.mean, other.mean) for other in fair)
             axis.limit(axes, fair if usual else [curve])
-            if not usual:
-                write_note(axes, "axis of its own")
+            notes = {"training alone": unwatched, "axis of its own": not usual}
+            write_note(axes, ", ".join(note for note, holds in notes.items() if holds))
 
     value = ""
     if mine:
@@ -192,16 +202,19 @@ def _group(group: Sequence[Arm], measure: str, place: int) -> Panel:
     axis = axis_of(measure)
     names = {arm: f"val_{measure}" if arm.curve(f"val_{measure}") else measure for arm in group}
     curves = {arm: curve for arm in group if (curve := arm.curve(names[arm]))}
+    # An arm without a watched split among others that have one.
+    mixed = len({names[arm] for arm in curves}) > 1
+    labels = {arm: plain(arm.name + " (training)" * (mixed and names[arm] == measure)) for arm in curves}
 
     def draw(figure: FigureBase) -> None:
         axes = epoch_axis(figure.subplots(), curves.values(), "")
         for (arm, curve), look in zip(curves.items(), LOOKS, strict=False):
-            draw_line(axes, curve, arm, names[arm], look, label=plain(arm.name))
+            draw_line(axes, curve, arm, names[arm], look, label=labels[arm])
         axis.limit(axes, curves.values())
         name_absent(axes, {arm: curve.mean for arm, curve in curves.items()}, measure == "accuracy")
         legend(axes, ROOM)
 
-    rows = -(-len(curves) // legend_columns([plain(arm.name) for arm in curves], ROOM))
+    rows = -(-len(curves) // legend_columns(list(labels.values()), ROOM))
     listed = ", ".join(arm.name for arm in group)
     size = (SMALL, SMALL_HEIGHT + 0.2 * rows)
     return Panel(f"{measure.replace('_', '-')}-{place}", group[0].name, f"Over epochs: {listed}.", size, draw)

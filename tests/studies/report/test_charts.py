@@ -86,6 +86,37 @@ def test_small_multiples_show_an_arm_beside_its_baseline_in_grey(arms, panels):
     np.testing.assert_allclose(dashed.get_ydata(), history_of(arms[1], "accuracy").mean(0))
 
 
+def unwatched(results, arm):
+    """The same results, where the runs of an arm had no validation split."""
+    found = dict(results)
+    for name, one in results.items():
+        if one.arm == arm:
+            rows = tuple(replace(row, val_accuracy=None, val_cross_entropy=None) for row in one.record.history)
+            found[name] = replace(one, record=replace(one.record, history=rows))
+    return found
+
+
+@pytest.mark.parametrize("without", ["gn", "bn"])
+def test_an_arm_without_a_validation_split_is_shown_by_its_training_alone(without):
+    """Next to the training of its baseline; and a baseline without one stands beside no arm that has one."""
+    study = a_study(
+        {name: replace(config, validation_size=0) if name == without else config for name, config in ARMS.items()}
+    )
+    arms = arms_from(study, unwatched(some_results(study), without))
+    axes = drawn(panels_from(arms)["accuracy-1"]).axes[0]
+    lines = [(line.get_color(), line.get_linestyle(), line.get_ydata()) for line in axes.get_lines()]
+    mine = PALETTE[arms[1].look.colour]
+    if without == "gn":
+        assert [line[:2] for line in lines] == [(PALETTE["muted"], "--"), (mine, "--")]
+        for (_, _, found), arm in zip(lines, arms, strict=False):
+            np.testing.assert_allclose(found, history_of(arm, "accuracy").mean(0))
+        assert axes.get_title("right") == "training alone"
+    else:
+        assert sorted(line[:2] for line in lines) == sorted([(mine, "-"), (mine, "--")])
+        assert axes.get_title("right") == ""
+        assert drawn(panels_from(arms)["accuracy-0"]).axes[0].get_title("right") == "training alone"
+
+
 def test_a_bad_arm_leaves_the_axes_of_the_good_ones_and_is_named():
     study = a_study(ARMS)
     bad = panels_from(arms_from(study, some_results(study, ERRORS | {"gn": (450, 460, 470)})))
@@ -356,7 +387,8 @@ def test_a_panel_a_baseline_where_there_are_several():
         for norm in ("bn", "ln")
     }
     study = a_study(configs, baselines={arm: arm.replace("ln", "bn") for arm in configs})
-    arms = arms_from(study, some_results(study, {arm: (20, 30) for arm in configs}))
+    results = some_results(study, {arm: (20, 30) for arm in configs})
+    arms = arms_from(study, results)
     assert [[arm.name for arm in group] for group in compared_groups(arms)] == [
         ["500-bn", "500-ln"],
         ["1000-bn", "1000-ln"],
@@ -366,6 +398,12 @@ def test_a_panel_a_baseline_where_there_are_several():
     lines = lines_of(drawn(panels[1]).axes[0])
     for name in ("1000-bn", "1000-ln"):
         np.testing.assert_allclose(lines[name].get_ydata(), history_of(arm_named(arms, name), "val_accuracy").mean(0))
+    mixed = arms_from(study, unwatched(results, "1000-ln"))
+    lines = lines_of(drawn(charts(mixed)["accuracy"][1]).axes[0])
+    assert list(lines) == ["1000-bn", "1000-ln (training)"]
+    np.testing.assert_allclose(
+        lines["1000-ln (training)"].get_ydata(), history_of(arm_named(mixed, "1000-ln"), "accuracy").mean(0)
+    )
 
 
 def test_without_a_watched_split_the_training_curves_are_left():
