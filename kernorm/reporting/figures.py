@@ -216,9 +216,9 @@ def legend(axes: Axes, room: int = 40) -> None:
 def legend_columns(labels: Sequence[str], room: int = 40) -> int:
     """Returns the most columns whose longest labels, each with its line, fit into `room` characters."""
     for columns in range(len(labels), 1, -1):
-        rows = -(-len(labels) // columns)
-        longest = (max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows))
-        if sum(length + 4 for length in longest) <= room:
+        # Matplotlib's own split: the first columns have one label more where they cannot be equal.
+        parts = np.array_split([len(label) for label in labels], columns)
+        if sum(max(part) + 4 for part in parts) <= room:
             return columns
     return 1
 

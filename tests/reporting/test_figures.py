@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.optimize import minimize
 
 from kernorm.reporting import figures
-from kernorm.reporting.figures import LOOKS, PALETTE, STYLE, Panel, legend, spread, to_png, to_svg
+from kernorm.reporting.figures import LOOKS, PALETTE, STYLE, WIDTH, Panel, legend, spread, to_png, to_svg
 from kernorm.reporting.scales import logarithmic, stretch, stretch_axis
 
 
@@ -89,6 +89,31 @@ def test_a_legend_only_where_something_is_labelled():
     empty = Figure().subplots()
     legend(empty)
     assert empty.get_legend() is None
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("default (baseline)", "best", "best-60000", "quick"),
+        ("none (baseline)", "l1", "l2", "l1_l2"),
+        ("a", "b" * 12, "c" * 12, "d" * 12, "e" * 6),
+        tuple("abcdefgh"),
+    ],
+)
+def test_a_legend_has_the_most_columns_that_its_room_holds(labels):
+    """Forty characters a line, of which a label's own line takes four; columns are those that Matplotlib draws."""
+    with mpl.rc_context(STYLE):
+        axes = Figure(figsize=(WIDTH, 3.3)).subplots()
+        for label in labels:
+            axes.plot([0, 1], [0, 1], label=label)
+        legend(axes)
+        axes.figure.draw_without_rendering()
+        by_column = {}
+        for text in axes.get_legend().get_texts():
+            by_column.setdefault(round(text.get_window_extent().x0), []).append(len(text.get_text()))
+    assert sum(max(column) + 4 for column in by_column.values()) <= 40
+    more = np.array_split([len(label) for label in labels], len(by_column) + 1)
+    assert len(by_column) == len(labels) or sum(max(column) + 4 for column in more) > 40
 
 
 def test_axes_are_logarithmic_only_over_a_wide_span_above_0():

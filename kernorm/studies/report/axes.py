@@ -62,7 +62,8 @@ def _from_zero(axes: Axes, values: list[float]) -> None:
 AXES = {
     "accuracy": Axis("accuracy, % (stretched)", 1, lambda accuracy: 1 - accuracy, 1 / 3, 1, stretch_axis),
     "cross_entropy": Axis("cross-entropy, nats", 1, lambda loss: loss, 1 / 3, np.inf, _logarithmic_loss),
-    "kernel_norm": Axis("‖w‖₂", 1, lambda norm: norm, 0, np.inf, _from_zero),
+    # A long run's norm is several times a short one's, and no worse; one that explodes leaves the axes.
+    "kernel_norm": Axis("‖w‖₂", 1, lambda norm: norm**0.5, 0, np.inf, _from_zero),
     "near_zero": Axis("share of all kernel weights, %", 100, lambda share: 0.0, 0, 1, _from_zero),
 }
 

@@ -5,13 +5,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from kernorm.config import TrainConfig
 from kernorm.records.record import Watched
 from kernorm.reporting.figures import LOOKS, PALETTE, interval, plain, to_png, to_svg
 from kernorm.studies.loading import load_study
-from kernorm.studies.report.arms import compared_groups, readable
+from kernorm.studies.report.arms import Curve, compared_groups, readable
+from kernorm.studies.report.axes import axis_of
 from kernorm.studies.report.batch_sizes import batch_lines
 from kernorm.studies.report.charts import charts
 from kernorm.studies.report.mistakes import grids_of, misclassified
@@ -241,6 +243,14 @@ def test_kernels_and_activations_are_what_was_watched(arms, panels):
     axes = drawn(panels["activations-0"]).axes[0]
     np.testing.assert_allclose([line.get_ydata()[-1] for line in axes.get_lines()], [-3, -0.5, 0.4, 7.5])
     assert [text.get_text() for text in axes.texts] == ["1", "20", "80", "99"]
+
+
+def test_the_norm_of_a_long_run_is_no_outlier_and_one_that_explodes_is():
+    for last, top in ((405.0, 405), (1e6, 360)):
+        curves = [Curve(np.arange(1, 9), np.full(8, norm), np.zeros(8), 5) for norm in (20.0, 124.0, 360.0, last)]
+        axes = Figure().subplots()
+        axis_of("kernel_norm").limit(axes, curves)
+        assert top < axes.get_ylim()[1] < 1.1 * top
 
 
 def test_rules_for_the_rate_are_found_from_the_arms():
