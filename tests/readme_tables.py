@@ -296,6 +296,13 @@ def figures() -> Iterator[str]:
     entropy = compared["cross_entropy"]
     low, high = entropy["interval"]
     yield f"cross-entropy is lower by {-entropy['difference']:.4f} ({-high:.4f} to {-low:.4f})"
+    resolved = arms_of(summary_of("studies/recipes_cross_entropy"))["best"]
+    entropy, verdict = resolved["comparisons"]["cross_entropy"], resolved["verdict"]
+    low, high = verdict["interval"]
+    yield (
+        f"is **{verdict['name']}** by {-entropy['difference']:.4f} ({-high:.4f} to {-low:.4f}) after "
+        f"{resolved['scores']['cross_entropy']['n']} seeds"
+    )
     quick = recipes["quick"]
     yield f"`quick` against the default is {quick['verdict']['name']} with {quick['scores']['accuracy']['n']} seeds"
     stated = [
