@@ -478,6 +478,19 @@ def test_a_phone_shows_mean_difference_and_verdict(browser, many):
     assert max(over) <= 0
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_longest_verdict_lies_over_no_name_of_an_arm(browser, study, width):
+    over = browser.open(study, width).run(
+        "return [...document.querySelectorAll('.arms li')].map((line) => {"
+        "const chip = line.querySelector('.chip'); chip.textContent = 'better on these images';"
+        "const range = document.createRange(); range.selectNodeContents(chip);"
+        "const [a, b] = [range, line.querySelector('div')].map((part) => part.getBoundingClientRect());"
+        "return Math.min(a.right - b.left, b.right - a.left, a.bottom - b.top, b.bottom - a.top); })"
+    )
+    assert len(over) == len(FEW)
+    assert max(over) <= 0.5
+
+
 def test_without_script_a_page_shows_the_same_tables(browser, page):
     tables = browser.open(page).tables()
     assert len(tables) > 1

@@ -1,4 +1,4 @@
-"""How good are kernorm's own recipes? Its default flags and its recipes best and quick, five seeds each.
+"""How good are kernorm's own recipes? Its default flags against its recipes best and quick.
 
     python -m kernorm.study recipes --until-resolved
 

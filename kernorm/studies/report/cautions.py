@@ -176,7 +176,7 @@ def _rule(summary: StudySummary) -> Notice:
     else:
         test = "Welch's t-test of arms that are not paired, since seeds hardly correlate"
     new = (
-        " and the interval for new test images excludes 0; else it is better on these images alone."
+        ", and the interval for new test images excludes 0; else it is better on these images alone."
         if first.mean_over
         else f". That is of these images alone: nothing is claimed of new ones, since {first.why_not}."
     )
@@ -189,7 +189,7 @@ def _rule(summary: StudySummary) -> Notice:
         "note",
         "How a verdict is found",
         f"By {first.label}, the primary metric; others are described. Better or worse: p ≤ {ALPHA:g} by {test}, after "
-        f"Holm's correction over {counted(max(families.values()), 'arm')} with the same baseline,{new}{margin or ''} "
+        f"Holm's correction over {counted(max(families.values()), 'arm')} with the same baseline{new}{margin or ''} "
         f"Else not resolved, which is never evidence of no difference. {chance}Runs that failed count as the worst "
         "value.",
     )

@@ -30,7 +30,11 @@ def test_cautions_of_a_clean_study():
         "1 difference that varies less than chance does": "note",
         "How a verdict is found": "note",
     }
-    assert "Holm's correction over 1 arm with the same baseline" in found["How a verdict is found"].text
+    rule = "Holm's correction over 1 arm with the same baseline"
+    assert f"{rule}, and the interval for new test images excludes 0; else" in found["How a verdict is found"].text
+    by_loss = cautions_of(replace(study, metric="cross_entropy"), some_results(study, {"bn": (20, 21), "ln": (20, 22)}))
+    text = by_loss["How a verdict is found"].text
+    assert f"{rule}. That is of these images alone: nothing is claimed of new ones, since it is not kept" in text
 
 
 def test_cautions_on_mixed_runs_failures_and_damage():
