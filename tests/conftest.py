@@ -218,19 +218,30 @@ def _cached(folder, name, version, train, test):
     return folder
 
 
+def _cut_mnist(folder, train, test):
+    """Makes a cache folder in which MNIST has its first `train` training and `test` test digits."""
+    images = [read_idx(f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1) for part in ("train", "t10k")]
+    labels = [read_idx(f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k")]
+    parts = ((images[part][:count], labels[part][:count]) for part, count in ((0, train), (1, test)))
+    return _cached(folder, "mnist", "3.0.1", *parts)
+
+
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
     """A cache folder in which MNIST has 1,200 training and 500 test digits: what a test needs that trains."""
-    images = [read_idx(f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1) for part in ("train", "t10k")]
-    labels = [read_idx(f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k")]
-    train, test = ((images[part][:count], labels[part][:count]) for part, count in ((0, 1200), (1, 500)))
-    return _cached(_shared(tmp_path_factory, "mnist"), "mnist", "3.0.1", train, test)
+    return _cut_mnist(_shared(tmp_path_factory, "mnist"), 1200, 500)
 
 
 @pytest.fixture
 def mnist_cache(mnist, monkeypatch):
     monkeypatch.setenv("KERNORM_CACHE_DIR", str(mnist))
     return mnist
+
+
+@pytest.fixture
+def mnist_of_the_tour(tmp_path, monkeypatch):
+    """A cache folder in which MNIST has as many training digits as README's notebook takes, and 1,000 test digits."""
+    monkeypatch.setenv("KERNORM_CACHE_DIR", str(_cut_mnist(tmp_path / "mnist", 3000, 1000)))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """What workers do in the tests of engines; imports neither Keras nor pytest, so that a child process begins at once."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -24,6 +25,14 @@ def refuse_odd(number):
 
 def not_picklable(_):
     return threading.Lock()
+
+
+def imported(_):
+    """Imports Keras; returns whether it brought pandas along, and whether the collector leaves what it made alone."""
+    from kernorm.system.backend import choose_backend
+
+    choose_backend()
+    return "pandas" in sys.modules, gc.get_freeze_count() > 100_000
 
 
 def pid(_):

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from kernorm.errors import one_line
+from kernorm.system.backend import claim_process
 from kernorm.system.processes import SHARING, log_to_stderr, redirected
 
 JobT = TypeVar("JobT")
@@ -148,6 +149,7 @@ class Workplace:
 
 def do_job(work: Callable[[JobT], ResultT], job: JobT, place: Workplace) -> Returned[ResultT]:
     """Does a job in the worker; an error comes back as a line, and its traceback goes into the log."""
+    claim_process()
     try:
         with place.entered():
             try:

@@ -20,6 +20,8 @@ from kernorm.system.processes import silenced_stderr
 # for scikit-learn, data frames as input, LiteRT's converter of JAX functions, plots of layers. It takes a third of the
 # time that a process needs to start.
 _UNUSED = ("sklearn", "pandas", "jax", "matplotlib.pyplot")
+# Whether claim_process was called.
+_claimed = False
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -71,6 +73,12 @@ def import_tensorflow() -> None:
             importlib.import_module("tensorflow")
 
 
+def claim_process() -> None:
+    """Says that this process is kernorm's own whatever its main module is, as a worker of an engine is."""
+    global _claimed
+    _claimed = True
+
+
 @contextlib.contextmanager
 def _quick_import(backend: str) -> Iterator[None]:
     """Imports TensorFlow or Keras faster inside the context, in a process of kernorm's.
@@ -79,11 +87,11 @@ def _quick_import(backend: str) -> Iterator[None]:
     objects again and again, neither while they are imported nor later: a fifth of the time of the import, and some of
     every tracing. Which objects live is not changed by it.
 
-    A process is kernorm's if its main module is one of its commands, or if such a process has started it. In any other,
-    a notebook say, Keras may be asked for all that it can do, and nothing is changed.
+    A process is kernorm's if its main module is one of its commands, or if it was claimed. In any other, a notebook
+    say, Keras may be asked for all that it can do, and nothing is changed.
     """
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if main is None or main.name.partition(".")[0] not in ("kernorm", "tuner"):
+    if not _claimed and (main is None or main.name.partition(".")[0] not in ("kernorm", "tuner")):
         yield
         return
     # None makes an import fail as if the package were not installed.

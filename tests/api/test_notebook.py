@@ -41,7 +41,7 @@ def client(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of jupyter_client's sockets
-def test_the_tour_runs_from_its_first_cell_to_its_last(client, whole_mnist_cache):
+def test_the_tour_runs_from_its_first_cell_to_its_last(client, mnist_of_the_tour):
     told = client(NOTEBOOK.read_text()).execute()
     cells = [cell for cell in told.cells if cell.cell_type == "code"]
     assert all(cell.outputs for cell in cells)

@@ -21,7 +21,20 @@ from kernorm.parallel.settings import EngineConfig
 from kernorm.system import processes
 from kernorm.system.processes import cause_of_death
 from kernorm.training.run import train
-from tests.jobs import crash, die, die_once, hold, hold_once, leave, not_picklable, pid, refuse_odd, square, terminate
+from tests.jobs import (
+    crash,
+    die,
+    die_once,
+    hold,
+    hold_once,
+    imported,
+    leave,
+    not_picklable,
+    pid,
+    refuse_odd,
+    square,
+    terminate,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,6 +154,10 @@ def test_a_result_that_cannot_be_sent_is_an_error(engine):
     assert found.result is None
     assert "pickle" in found.error
     assert "\n" not in found.error
+
+
+def test_a_worker_imports_keras_as_fast_as_a_command(engine):
+    assert outcomes_by_job(engine(imported), [0])[0].result == (False, True)
 
 
 def test_a_killed_worker_costs_its_job_one_more_start_and_the_others_none(engine, tmp_path, capfd):

@@ -230,6 +230,7 @@ def test_members_do_not_touch_each_other(config, state_of_all):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_a_diverged_member_ends_as_it_would_alone(config):
     wild = config(learning_rate=1e3, initializer="he_normal", clip_ratio=None, norm="none", seed=1, **UNEVEN)
     calm = config(clip_ratio=None, norm="none", seed=2, **UNEVEN)
@@ -264,6 +265,7 @@ def test_a_member_that_gets_no_better_stops_and_the_others_go_on(config):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_eva6")
 def test_survivors_are_stacked_again_with_their_optimizer(config):
     """Hyperband's way: three begin, two go on; and either way of training takes over what the other left."""
     whole = [config(seed=seed, l2=1e-3, epochs=2, select="validation") for seed in range(3)]
@@ -415,6 +417,7 @@ def test_a_penalty_that_is_not_in_the_loss_stops_the_population(config, monkeypa
         trained.prove()
 
 
+@pytest.mark.usefixtures("small_eva6")
 def test_a_member_that_cannot_be_trained_is_told_and_the_others_are_trained(config):
     good, bad = config(), config(penalty_at=("conv99=1,1",))
     tracked = config(track="mlflow", seed=5)
@@ -451,6 +454,7 @@ def test_a_population_that_fails_leaves_the_others_and_what_has_ended(config, mo
     ]
 
 
+@pytest.mark.usefixtures("small_eva6")
 def test_a_member_that_cannot_be_measured_is_told_and_the_others_are_measured(config, monkeypatch):
     configs = [config(seed=seed, train_size=32) for seed in range(2)]
     save = Trainer.final_look
@@ -466,11 +470,13 @@ def test_a_member_that_cannot_be_measured_is_told_and_the_others_are_measured(co
     assert (good.status, none) == ("finished", None)
 
 
+@pytest.mark.usefixtures("small_eva6")
 def test_a_run_that_pauses_keeps_its_test_split_shut_beside_one_that_does_not(config):
     records = train_population([config(train_size=32), config(train_size=32, seed=1, stop_after=1)], width=2)
     assert [(record.status, len(record.openings)) for record in records] == [("finished", 1), ("running", 0)]
 
 
+@pytest.mark.usefixtures("small_eva6")
 def test_a_run_that_two_arms_have_in_common_is_trained_once(config):
     twice = Members((Job(config(train_size=32)), Job(config(train_size=32))), 2)
     (one, _), (other, _) = train_members(twice)
@@ -483,6 +489,7 @@ def test_a_run_is_no_member_twice(config):
         train_population([config(), config()], width=2)
 
 
+@pytest.mark.usefixtures("small_eva6")
 def test_on_a_cpu_runs_go_one_after_another_unless_a_width_is_asked_for(config, monkeypatch):
     monkeypatch.setattr(groups, "Population", None)
     records = train_population([config(train_size=32, seed=seed) for seed in range(2)])
