@@ -230,7 +230,6 @@ def test_members_do_not_touch_each_other(config, state_of_all):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_eva6")
 def test_a_diverged_member_ends_as_it_would_alone(config):
     wild = config(learning_rate=1e3, initializer="he_normal", clip_ratio=None, norm="none", seed=1, **UNEVEN)
     calm = config(clip_ratio=None, norm="none", seed=2, **UNEVEN)
@@ -265,7 +264,6 @@ def test_a_member_that_gets_no_better_stops_and_the_others_go_on(config):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_eva6")
 def test_survivors_are_stacked_again_with_their_optimizer(config):
     """Hyperband's way: three begin, two go on; and either way of training takes over what the other left."""
     whole = [config(seed=seed, l2=1e-3, epochs=2, select="validation") for seed in range(3)]
