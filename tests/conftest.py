@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from kernorm.records import record
+from kernorm.system.backend import claim_process, import_tensorflow
 from tests.processes import RUN, Processes, living
 from tests.progress_by_file import ProgressByFile
 
@@ -91,7 +92,11 @@ set_surroundings()
 
 
 def pytest_configure(config):
-    """Tells the progress by file; `-v` lists every test."""
+    """Tells the progress by file; `-v` lists every test. Keras is imported once and as in a command of kernorm's."""
+    runs_tests = "PYTEST_XDIST_WORKER" in os.environ or not config.option.numprocesses
+    if runs_tests and os.environ["KERAS_BACKEND"] == "tensorflow":
+        claim_process()
+        import_tensorflow()
     if "PYTEST_XDIST_WORKER" not in os.environ and config.option.verbose <= 0 and not config.option.collectonly:
         config.pluginmanager.register(ProgressByFile(config))
 
@@ -101,6 +106,16 @@ def pytest_collection_modifyitems(config, items):
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         place = {config.rootpath / "tests" / file: number for number, file in enumerate(LONGEST)}
         items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Fails a test that a missing package skips and no mark leads CI to: it would run nowhere."""
+    report = yield
+    led = {"slow", "extra"} & {mark.name for mark in item.iter_markers()}
+    if report.skipped and not led and "could not import" in str(report.longrepr):
+        report.outcome, report.longrepr = "failed", f"{report.longrepr}: mark it as extra, so that CI runs it"
+    return report
 
 
 @pytest.hookimpl(trylast=True)

@@ -103,6 +103,7 @@ def torch_twin(torch, net, norm, groups):
     return nn.Sequential(*blocks, nn.Flatten())
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize(
     ("norm", "training"),
     [

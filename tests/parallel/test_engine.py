@@ -395,6 +395,7 @@ def test_ray_must_be_installed(monkeypatch):
         open_engine(square, EngineConfig(name="ray"))
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("form", ["{}:{}", "ray://{}:{}"])
 def test_a_cluster_that_cannot_be_reached_is_refused(form, capfd):
     pytest.importorskip("ray")
@@ -405,6 +406,7 @@ def test_a_cluster_that_cannot_be_reached_is_refused(form, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", "127.0.0.1:99999999", "no-such-host.invalid:6379"])
 def test_what_is_no_address_is_refused(address):
     pytest.importorskip("ray")

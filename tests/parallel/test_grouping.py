@@ -217,6 +217,7 @@ def test_refuses_a_population_without_jax(monkeypatch, command):
     assert command(engine=EngineConfig(population=None)).engine.population is None
 
 
+@pytest.mark.extra
 def test_trials_that_are_suggested_at_once():
     pytest.importorskip("jax")
     with pytest.MonkeyPatch.context() as patch:
@@ -234,6 +235,7 @@ def on_jax(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
 
 
+@pytest.mark.extra
 def test_without_an_accelerator_auto_is_the_ordinary_engine(on_jax, caplog):
     if accelerators():
         pytest.skip("there is an accelerator")
@@ -247,6 +249,7 @@ def test_without_an_accelerator_auto_is_the_ordinary_engine(on_jax, caplog):
     assert one.slots == 3
 
 
+@pytest.mark.extra
 def test_why_jax_finds_no_accelerator_is_said(on_jax, caplog, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "rocm")
     assert accelerators.__wrapped__() == 0
@@ -254,6 +257,7 @@ def test_why_jax_finds_no_accelerator_is_said(on_jax, caplog, monkeypatch):
     assert re.match("JAX finds no accelerator: RuntimeError: Unable to initialize backend 'rocm'", told)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize(
     ("stats", "free"),
     [
@@ -270,6 +274,7 @@ def test_the_free_memory_of_a_device_that_may_not_tell_it(on_jax, stats, free):
     assert Placement._free(SimpleNamespace(devices=[device])) == free
 
 
+@pytest.mark.extra
 def test_auto_on_ray_needs_a_share_of_a_gpu(on_jax, caplog, monkeypatch):
     caplog.set_level("INFO", "kernorm")
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -278,6 +283,7 @@ def test_auto_on_ray_needs_a_share_of_a_gpu(on_jax, caplog, monkeypatch):
     assert "population: no --gpus-per-job, so runs go one after another" in caplog.text
 
 
+@pytest.mark.extra
 def test_workers_that_share_an_accelerator_share_its_memory(on_jax):
     recorder = Recorder(1, seeds)
     with Populations(recorder, width=None, asked=8, memory=0.25) as populations:

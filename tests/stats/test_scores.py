@@ -59,6 +59,7 @@ def test_mistakes_are_counted_when_they_are_not_kept():
     assert dataclasses.replace(counted, mistakes=kept.mistakes) == kept
 
 
+@pytest.mark.extra
 def test_likelihood_and_brier_are_pytorchs():
     torch = pytest.importorskip("torch")
     logits, labels = sample()

@@ -25,6 +25,7 @@ def test_smoothed_targets_equal_keras_on_one_hot_ones(answers):
     assert float(SmoothedCrossEntropy(0.2)(labels, logits)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.extra
 def test_smoothed_targets_equal_pytorch_in_value_and_gradient(answers):
     torch = pytest.importorskip("torch")
     import tensorflow as tf
@@ -57,6 +58,7 @@ def test_balanced_weights_are_scikit_learns(rng):
     assert class_weights(BALANCED, np.arange(40) % 4, 4).tolist() == [1.0] * 4
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_weighted_loss_is_pytorchs(answers, smoothing):
     torch = pytest.importorskip("torch")

@@ -36,6 +36,7 @@ def test_step_equals_formula_while_rate_and_momentum_change(rng, nesterov):
     np.testing.assert_allclose(weight.numpy(), by_formula(gradients, RATES, MOMENTA, nesterov), rtol=1e-5)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_step_equals_pytorch_at_constant_rate(rng, nesterov):
     torch = pytest.importorskip("torch")
@@ -114,6 +115,7 @@ def test_muon_moves_kernels_by_the_orthogonal_factor_of_the_velocity(rng, nester
     np.testing.assert_allclose(weight.numpy(), expected, atol=2e-5)
 
 
+@pytest.mark.extra
 def test_muon_equals_pytorch_on_a_matrix(rng):
     torch = pytest.importorskip("torch")
     gradients = rng.normal(size=(6, 9, 5)).astype(np.float32)
@@ -144,6 +146,7 @@ def test_muon_moves_scales_and_offsets_by_adam(rng):
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize(("shape", "decay"), [((4, 3), 0.3), ((5,), 0.0)])
 def test_adamw_equals_pytorch_while_rate_and_beta_change(rng, shape, decay):
     """PyTorch's OneCycleLR cycles β1. Scales and offsets are not decayed, whatever is asked for."""

@@ -60,6 +60,7 @@ def test_the_shortest_cycle_is_finite_and_never_above_the_peak(steps):
     assert rates.max() <= np.float32(0.1)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("anneal", ["cos", "linear"])
 @pytest.mark.parametrize("base_momentum", [None, 0.85])
 def test_onecycle_equals_pytorch_at_every_step(anneal, base_momentum):
