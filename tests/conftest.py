@@ -93,7 +93,7 @@ set_surroundings()
 
 def pytest_configure(config):
     """Tells the progress by file; `-v` lists every test. Keras is imported once and as in a command of kernorm's."""
-    runs_tests = "PYTEST_XDIST_WORKER" in os.environ or not config.option.numprocesses
+    runs_tests = "PYTEST_XDIST_WORKER" in os.environ or not getattr(config.option, "numprocesses", None)
     if runs_tests and os.environ["KERAS_BACKEND"] == "tensorflow":
         claim_process()
         import_tensorflow()

@@ -29,6 +29,19 @@ def test_before(): pass
 def test_crash(): os.abort()
 def test_after(): pass
 """
+SKIPPING = """
+import pytest
+
+def test_nowhere(): pytest.importorskip("no_such_package")
+@pytest.mark.extra
+def test_in_ci(): pytest.importorskip("no_such_package")
+@pytest.mark.slow
+def test_among_the_proofs(): pytest.importorskip("no_such_package")
+def test_for_another_reason(): pytest.skip("not on a Sunday")
+"""
+# Of a child that runs tests as this suite does, in one process.
+CHILD = ["env", "-u", RUN, "-u", "PYTEST_XDIST_WORKER", sys.executable, "-m", "pytest", "-n", "0"]
+CHILD += ["-p", "tests.conftest", "-p", "no:cacheprovider", "-W", "ignore", "-c", "/dev/null"]
 
 
 def test_signals_umask_home_and_variables_are_the_suites_own(start):
@@ -51,27 +64,21 @@ def test_signals_umask_home_and_variables_are_the_suites_own(start):
 
 def test_a_process_left_behind_fails_the_run_and_is_ended(start, tmp_path):
     (tmp_path / "test_leaving.py").write_text(LEAVING)
-    words = [
-        "-m",
-        "pytest",
-        "-n",
-        "0",
-        "-p",
-        "tests.conftest",
-        "-p",
-        "no:cacheprovider",
-        "-W",
-        "ignore",
-        "-c",
-        "/dev/null",
-    ]
-    process = start(
-        ["env", "-u", RUN, "-u", "PYTEST_XDIST_WORKER", sys.executable, *words, tmp_path], PYTHONPATH=str(ROOT)
-    )
+    process = start([*CHILD, tmp_path], PYTHONPATH=str(ROOT))
     told, error = process.communicate()
     assert "1 passed" in told
     assert "left behind by a test: " in error
     assert "sleep 1000" in error
+    assert process.returncode == 1
+
+
+def test_what_a_missing_package_skips_is_run_by_ci_or_fails(start, tmp_path):
+    (tmp_path / "test_skipping.py").write_text(SKIPPING)
+    process = start([*CHILD, tmp_path], PYTHONPATH=str(ROOT))
+    told, _ = process.communicate()
+    assert "1 failed, 3 skipped" in told
+    assert "No module named 'no_such_package'" in told
+    assert "mark it as extra, so that CI runs it" in told
     assert process.returncode == 1
 
 

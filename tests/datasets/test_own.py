@@ -79,7 +79,8 @@ def fabricate(root, count, classes=10):
 def test_fifty_thousand_images_are_prepared_and_trained_on_within_memory(tmp_path):
     """Once, and then an epoch of ten steps; 2.5 GB at most in any process, counted in 10⁹ bytes."""
     fabricate(tmp_path / "many", 50_000)
-    words = ["--net=eva6", "--train-size=2560", "--batch-size=256", "--epochs=1", "--no-export", "--no-report"]
+    words = ["--net=eva6", "--train-size=2560", "--validation-size=640", "--batch-size=256", "--epochs=1"]
+    words += ["--no-export", "--no-report"]
     command = [sys.executable, "-m", "kernorm.train", "--dataset", tmp_path / "many", *words]
     command += ["--reports-dir", tmp_path / "reports"]
     code = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
