@@ -18,6 +18,7 @@ import pytest
 
 from kernorm.records import record
 from kernorm.system.backend import claim_process, import_tensorflow
+from kernorm.system.machine import cores
 from tests.processes import RUN, Processes, living
 from tests.progress_by_file import ProgressByFile
 
@@ -86,6 +87,9 @@ def set_surroundings() -> None:
             # Compiled without optimization, which takes half the time, and kept for the other tests.
             os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
             os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    # A process of several that run tests at once has its share of the cores, as the workers of a study have.
+    if beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(1, cores() // beside))
 
 
 set_surroundings()

@@ -25,24 +25,29 @@ def tiny(tmp_path, boxes_cache):
 
 
 @pytest.mark.slow
-def test_kill_9_and_the_same_command_end_with_the_same_weights(tiny, tmp_path):
-    whole = tiny(norm="bn", l1=1e-5, report=False)
-    train(whole)
+def test_kill_9_and_the_same_command_end_with_the_same_weights(boxes_cache, tmp_path):
+    """With two threads, whatever the other tests have."""
     words = [f"--{name.replace('_', '-')}={value}" for name, value in TINY_RUN.items() if name != "export"]
-    words += ["--l1=1e-5", "--no-report", f"--reports-dir={tmp_path / 'killed'}"]
-    command = [sys.executable, "-m", "kernorm.train", "--no-export", *words]
+    words += ["--l1=1e-5", "--no-report", "--no-export", "--threads=2"]
+    whole, command = [
+        [sys.executable, "-m", "kernorm.train", *words, f"--reports-dir={tmp_path / name}"]
+        for name in ("whole", "killed")
+    ]
+    subprocess.run(whole, capture_output=True, check=True)
+    (expected,) = (tmp_path / "whole" / "runs").glob("*/")
+    folder = tmp_path / "killed" / "runs" / expected.name
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.startswith("epoch 2/3"):
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    folder = tmp_path / "killed" / "runs" / whole.run_id
     assert read_record(folder / "record.json").status == "running"
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "resumed after epoch 2" in again.stderr
     assert "epoch 1/3" not in again.stderr
     assert "accuracy" in again.stderr
-    assert_equal_weights(folder, whole.reports_dir / "runs" / whole.run_id)
+    assert read_record(folder / "record.json").environment.threads == 2
+    assert_equal_weights(folder, expected)
 
 
 @pytest.mark.slow
