@@ -28,7 +28,7 @@ Returned = tuple[ResultT | None, str | None]
 
 # A job is started so often; the first start may meet a machine that is short of memory, two say that the job is.
 ATTEMPTS = 2
-# TensorFlow keeps some 20 MB of every run, 2 % of what a worker holds, and a new process costs 6 CPU-seconds.
+# TensorFlow keeps some 20 MB of every run, 2 % of what a worker holds, and a new process costs 3 CPU-seconds.
 JOBS_PER_WORKER = 5
 
 

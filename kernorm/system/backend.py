@@ -84,7 +84,7 @@ def _quick_import(backend: str) -> Iterator[None]:
     """Imports TensorFlow or Keras faster inside the context, in a process of kernorm's.
 
     Hides what both would import and never use there. The garbage collector does not go through their half a million
-    objects again and again, neither while they are imported nor later: a fifth of the time of the import, and some of
+    objects again and again, neither while they are imported nor later: a sixth of the time of the import, and some of
     every tracing. Which objects live is not changed by it.
 
     A process is kernorm's if its main module is one of its commands, or if it was claimed. In any other, a notebook
