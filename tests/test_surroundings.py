@@ -13,6 +13,7 @@ print([signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)] =
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 print(oct(os.umask(0)), os.environ["KERAS_BACKEND"], os.environ["LANG"], os.environ["HOME"] == "/nowhere")
 print({"LC_ALL", "TF_XLA_FLAGS", "KERNORM_CACHE_DIR", "COLUMNS"} & set(os.environ))
+print(os.environ["TF_NUM_INTRAOP_THREADS"])
 """
 LEAVING = """
 import subprocess
@@ -54,12 +55,14 @@ def test_signals_umask_home_and_variables_are_the_suites_own(start):
         HOME="/nowhere",
         LC_ALL="C",
         TF_XLA_FLAGS="--tf_xla_auto_jit=2",
+        TF_NUM_INTRAOP_THREADS="7",
+        PYTEST_XDIST_WORKER_COUNT="1000",
         KERNORM_CACHE_DIR="/nowhere",
         COLUMNS="20",
     )
     told, error = process.communicate()
     assert process.returncode == 0, error
-    assert told.splitlines() == ["True", "True set()", "0o22 tensorflow C.UTF-8 False", "set()"]
+    assert told.splitlines() == ["True", "True set()", "0o22 tensorflow C.UTF-8 False", "set()", "1"]
 
 
 def test_a_process_left_behind_fails_the_run_and_is_ended(start, tmp_path):
