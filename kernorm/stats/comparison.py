@@ -7,7 +7,7 @@ those of `kernorm.stats.anytime` are for any number of looks.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from kernorm.stats.intervals import ANYWHERE, ROUNDING, Interval, Values, as_interval, bootstrap_interval, finite_values
+from kernorm.stats.intervals import ANYWHERE, ROUNDING, Interval, Values, as_interval, finite_values
 
 ALPHA = 0.05
+RESAMPLES = 2000
 # Above this correlation of arm and baseline over seeds, pairs find more than two samples do.
 PAIRING = 0.3
 
@@ -263,6 +264,14 @@ def _welch(variances: Sequence[float], sizes: Sequence[int], floor: float) -> tu
     if total == 0:
         return 0.0, float(sum(sizes) - 2)
     return math.sqrt(total), total**2 / sum(part**2 / df for part, df in parts)
+
+
+def bootstrap_interval(statistic: Callable[..., Any], *samples: Values) -> Interval:
+    """Returns the percentile bootstrap interval of a statistic of the samples."""
+    result = stats.bootstrap(
+        samples, statistic, n_resamples=RESAMPLES, batch=200, vectorized=True, method="percentile", rng=0
+    )
+    return as_interval(result.confidence_interval)
 
 
 def _sign_test(differences: Values, rounding: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from kernorm.records.record import Bin, Evaluation, Mistake
 from kernorm.stats.intervals import Interval, wilson
@@ -208,7 +208,7 @@ def resolution(accuracy: float, count: int) -> float:
     that a comparison of single runs needs.
     """
     adjusted = (accuracy * count + 1) / (count + 2)
-    return float(stats.norm.ppf(0.975) * np.sqrt(2 * adjusted * (1 - adjusted) / (count + 2)))
+    return float(special.ndtri(0.975) * np.sqrt(2 * adjusted * (1 - adjusted) / (count + 2)))
 
 
 def _check(logits: NDArray[np.float32], labels: NDArray[np.integer], split: str) -> None:

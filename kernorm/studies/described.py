@@ -8,7 +8,7 @@ from itertools import accumulate
 from kernorm.config import TrainConfig
 from kernorm.records.record import Epoch, Record
 from kernorm.reporting.format import unpredicted
-from kernorm.stats import intervals
+from kernorm.stats.times import TimeTo, time_to
 from kernorm.studies.metrics import tested
 from kernorm.studies.published import Published
 from kernorm.studies.summary import Claim, HardImage, Sparsity, counted
@@ -16,7 +16,7 @@ from kernorm.studies.summary import Claim, HardImage, Sparsity, counted
 Runs = dict[int, Record]
 
 
-def times(records: Sequence[Record], targets: Sequence[float]) -> dict[str, intervals.TimeTo]:
+def times(records: Sequence[Record], targets: Sequence[float]) -> dict[str, TimeTo]:
     """Summarizes when runs reached target accuracies on the monitored split, in epochs and CPU-seconds."""
     found = {}
     for target in targets:
@@ -34,7 +34,7 @@ def times(records: Sequence[Record], targets: Sequence[float]) -> dict[str, inte
                 budgets[clock].append(at[-1])
         if any(record.monitored != "none" for record in records):
             for clock, values in reached.items():
-                found[f"{clock} to {100 * target:.1f} %"] = intervals.time_to(values, budgets[clock])
+                found[f"{clock} to {100 * target:.1f} %"] = time_to(values, budgets[clock])
     return found
 
 

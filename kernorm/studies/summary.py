@@ -8,8 +8,9 @@ from kernorm.config import TrainConfig
 from kernorm.records.data import Duplicates
 from kernorm.records.record import BY_COLUMNS
 from kernorm.reporting.format import concise
-from kernorm.stats import comparison, intervals
+from kernorm.stats import comparison
 from kernorm.stats.planning import MOST_SEEDS
+from kernorm.stats.times import TimeTo
 from kernorm.stats.verdict import Verdict
 from kernorm.studies.design import Design
 from kernorm.studies.published import Published, Statement
@@ -185,7 +186,7 @@ class ArmSummary:
     mcnemar: comparison.McNemar | None
     generalization_interval: tuple[float, float] | None
     generalization_difference: tuple[float, float] | None
-    times: dict[str, intervals.TimeTo]
+    times: dict[str, TimeTo]
     penalties: tuple[tuple[float, float], tuple[float, float]] | None
     claims: tuple[Claim, ...]
     sparsity: tuple[Sparsity, ...]

@@ -9,7 +9,6 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
 from kernorm.stats import comparison as module
-from kernorm.stats import intervals
 from kernorm.stats.comparison import (
     Comparison,
     compare,
@@ -20,8 +19,9 @@ from kernorm.stats.comparison import (
     pooled_correlation,
     summarize,
 )
-from kernorm.stats.intervals import clopper_pearson, time_to
+from kernorm.stats.intervals import clopper_pearson
 from kernorm.stats.planning import MOST_SEEDS, plan_seeds, seeds_needed, visible_difference
+from kernorm.stats.times import time_to
 from kernorm.stats.verdict import percentage_points, verdict
 
 
@@ -409,7 +409,7 @@ def test_the_rate_of_failures_is_exact():
 
 
 def test_students_interval_covers_and_the_bootstraps_covers_less(monkeypatch):
-    monkeypatch.setattr(intervals, "RESAMPLES", 300)
+    monkeypatch.setattr(module, "RESAMPLES", 300)
     generator, trials = np.random.default_rng(1), 600
     summaries = [summarize(values) for values in generator.normal(0, 1, (trials, 5))]
     coverage = np.mean([s.interval[0] <= 0 <= s.interval[1] for s in summaries])
