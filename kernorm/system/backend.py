@@ -17,9 +17,9 @@ from kernorm.system.machine import cores, require_posix, visible_cores
 from kernorm.system.processes import silenced_stderr
 
 # What TensorFlow and Keras import where it is installed, for uses that kernorm's own processes do not have: wrappers
-# for scikit-learn, data frames as input, LiteRT's converter of JAX functions, plots of layers. It takes a third of the
-# time that a process needs to start.
-_UNUSED = ("sklearn", "pandas", "jax", "matplotlib.pyplot")
+# for scikit-learn, data frames as input, LiteRT's converter of JAX functions, plots of images, notebooks. It takes a
+# third of the time that a process needs to start.
+_UNUSED = ("sklearn", "pandas", "jax", "matplotlib", "IPython")
 # Whether claim_process was called.
 _claimed = False
 # malloc.h of glibc.

@@ -42,7 +42,7 @@ import gc, os, sys
 import keras
 
 with open(os.environ["TOLD"], "a") as file:
-    print(*sorted({"sklearn", "pandas", "jax", "matplotlib.pyplot"} & sys.modules.keys()), file=file, end="")
+    print(*sorted({"sklearn", "pandas", "jax", "matplotlib", "IPython"} & sys.modules.keys()), file=file, end="")
     print("collects" * gc.isenabled(), "many objects left alone" * (gc.get_freeze_count() > 1e5), sep=", ", file=file)
 import pandas, sklearn.base
 
