@@ -35,7 +35,7 @@ def test_kill_9_and_the_same_command_end_with_the_same_weights(boxes_cache, tmp_
         for name in ("whole", "killed")
     ]
     told = subprocess.run(whole, capture_output=True, text=True, check=True).stderr
-    # Tests and models of statistics are no part of a run: they would take a fifth of the time that it needs to start.
+    # A run needs no statistical tests and models, whose modules would add a sixth to its start.
     assert set(re.findall(r"scipy\.special|scipy\.stats|statsmodels", told)) == {"scipy.special"}
     command = [word for word in command if word not in ("-X", "importtime")] + ["--no-report"]
     (expected,) = (tmp_path / "whole" / "runs").glob("*/")
