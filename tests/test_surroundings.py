@@ -12,7 +12,7 @@ import tests.conftest
 print([signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)] == [signal.SIG_DFL] * 2)
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 print(oct(os.umask(0)), os.environ["KERAS_BACKEND"], os.environ["LANG"], os.environ["HOME"] == "/nowhere")
-print({"LC_ALL", "TF_XLA_FLAGS", "KERNORM_CACHE_DIR", "COLUMNS", "PYTEST_ADDOPTS"} & set(os.environ))
+print({"LC_ALL", "TF_XLA_FLAGS", "KERNORM_CACHE_DIR", "COLUMNS", "PYTEST_ADDOPTS", "PY_COLORS"} & set(os.environ))
 print(os.environ["TF_NUM_INTRAOP_THREADS"])
 """
 LEAVING = """
@@ -60,6 +60,7 @@ def test_signals_umask_home_and_variables_are_the_suites_own(start):
         KERNORM_CACHE_DIR="/nowhere",
         COLUMNS="20",
         PYTEST_ADDOPTS="--maxfail=1",
+        PY_COLORS="1",
     )
     told, error = process.communicate()
     assert process.returncode == 0, error

@@ -26,7 +26,7 @@ def wilson(successes: int, count: int, alpha: float = 0.05) -> Interval:
     centre = (2 * count * share + z**2) / scale
     half = z / scale * math.sqrt(4 * count * share * (1 - share) + z**2)
     # Where nothing or everything succeeded, one end is exact, whatever rounding leaves.
-    return centre - half if successes else 0.0, centre + half if successes < count else 1.0
+    return float(centre - half) if successes else 0.0, float(centre + half) if successes < count else 1.0
 
 
 def clopper_pearson(successes: int, count: int) -> tuple[float, float]:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -18,6 +19,7 @@ def test_wilsons_interval_is_scipys(alpha):
     assert wilson(0, 3)[0] == 0
     assert wilson(3, 3)[1] == 1
     assert wilson(0, 0) == (0, 1)
+    assert {type(end) for end in wilson(np.int64(1), np.int64(3))} == {float}
 
 
 def test_the_exact_interval_is_scipys():
