@@ -449,13 +449,6 @@ class Deleted:
         signal.getsignal(self.number)(self.number, None)
 
 
-# The environment of a child whose Keras runs on JAX, compiled without optimization, which takes half the time.
-ON_JAX = {
-    "KERAS_BACKEND": "jax",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-}
-
 TINY_SEARCH = [
     "--net=eva6",
     "--dataset=boxes",

@@ -19,7 +19,7 @@ import pytest
 from kernorm.records import record
 from kernorm.system.backend import claim_process, import_tensorflow
 from kernorm.system.machine import cores
-from tests.processes import RUN, Processes, living
+from tests.processes import ON_JAX, RUN, Processes, living
 from tests.progress_by_file import ProgressByFile
 
 # What a shell, a CI system or a user's own settings would change: none of it reaches a test or its child processes.
@@ -88,9 +88,8 @@ def set_surroundings() -> None:
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         if backend == "jax":
-            # Compiled without optimization, which takes half the time, and kept for the other tests.
-            os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-            os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+            os.environ |= ON_JAX
+            os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
     # A process of several that run tests at once has its share of the cores, as the workers of a study have.
     if beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(max(1, cores() // beside))

@@ -10,6 +10,13 @@ import psutil
 
 # Every process that descends from this test run carries the first, and what one `Processes` started the second.
 RUN, GROUP = "KERNORM_TEST_RUN", "KERNORM_TEST_GROUP"
+# The environment of a process whose Keras runs on JAX: programs are compiled without optimization and by the emitters
+# that take least time, a third of what the others take, and kept for other tests.
+ON_JAX = {
+    "KERAS_BACKEND": "jax",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
 
 
 class Processes:

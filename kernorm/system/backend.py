@@ -90,24 +90,36 @@ def _quick_import(backend: str) -> Iterator[None]:
     A process is kernorm's if its main module is one of its commands, or if it was claimed. In any other, a notebook
     say, Keras may be asked for all that it can do, and nothing is changed.
     """
-    main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if not _claimed and (main is None or main.name.partition(".")[0] not in ("kernorm", "tuner")):
+    if not _is_own_process():
         yield
         return
-    # None makes an import fail as if the package were not installed.
-    hidden = [name for name in _UNUSED if name != backend and name not in sys.modules]
-    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]
     collects = gc.isenabled()
     gc.disable()
+    try:
+        with _hidden(*(name for name in _UNUSED if name != backend)):
+            yield
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
+
+
+def _is_own_process() -> bool:
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return _claimed or (main is not None and main.name.partition(".")[0] in ("kernorm", "tuner"))
+
+
+@contextlib.contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Inside the context, packages that are not yet imported cannot be, as if they were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]
     try:
         yield
     finally:
         for name in hidden:
             if sys.modules.get(name) is None:
                 sys.modules.pop(name, None)
-        gc.freeze()
-        if collects:
-            gc.enable()
 
 
 def _checked(backend: str) -> str:
@@ -181,9 +193,12 @@ def prepare_backend(config: TrainConfig) -> None:
     import keras
 
     _keep_freed_memory()
-    keras.utils.set_random_seed(config.seed)
     if keras.backend.backend() != "tensorflow":
+        # Keras would import TensorFlow, where it is installed, to seed it.
+        with _hidden("tensorflow") if _is_own_process() else contextlib.nullcontext():
+            keras.utils.set_random_seed(config.seed)
         return
+    keras.utils.set_random_seed(config.seed)
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()

@@ -17,7 +17,7 @@ from kernorm.nets.model import build_model
 from kernorm.records.record import read_record
 from kernorm.saved_model.formats import FORMATS
 from kernorm.saved_model.inference import load_saved_model
-from tests.builders import ON_JAX
+from tests.processes import ON_JAX
 
 
 def build(net, shape=(32, 32, 3), classes=10, **settings):

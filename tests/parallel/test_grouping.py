@@ -22,7 +22,7 @@ from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import read_record
 from kernorm.studies.ledger import Ledger
 from kernorm.study import StudyConfig
-from tests.builders import ON_JAX
+from tests.processes import ON_JAX
 from tuner.config import SearchConfig
 from tuner.trials import Trials
 
@@ -309,9 +309,9 @@ SEEDS = 2
 '''  # noqa: E501
 
 
-def ran(boxes, *words):
+def ran(boxes, *words, **variables):
     pytest.importorskip("jax")
-    environment = {**os.environ, **ON_JAX, "KERNORM_CACHE_DIR": str(boxes)}
+    environment = {**os.environ, **ON_JAX, "KERNORM_CACHE_DIR": str(boxes), **variables}
     command = [sys.executable, "-m", *map(str, words)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -334,12 +334,14 @@ def check_study(folder, done):
 def test_a_study_of_populations_in_jax(boxes, tmp_path):
     (tmp_path / "mine.py").write_text(STUDY)
     words = ["kernorm.study", tmp_path / "mine.py", "--population=8", f"--reports-dir={tmp_path / 'reports'}"]
-    done = ran(boxes, *words)
+    done = ran(boxes, *words, PYTHONPROFILEIMPORTTIME="1")
     folder = tmp_path / "reports" / "studies" / "mine"
     check_study(folder, done)
     assert "side by side" not in done.stderr
     log = (folder / "logs" / "worker-1.log").read_text()
     assert "6 members (8 wide)" in log
+    imported = set(re.findall(r"\| +([a-z]+)$", log, re.MULTILINE))
+    assert imported & {"jax", "keras", "tensorflow"} == {"jax", "keras"}
     # What has failed is tried again, and nothing else.
     lines = (folder / "records.jsonl").read_text().splitlines()
     ran(boxes, *words)

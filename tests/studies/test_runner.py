@@ -19,8 +19,8 @@ from kernorm.studies.ledger import DAMAGED, RECORDS, Ledger, Result
 from kernorm.studies.report import page
 from kernorm.study import PROG, StudyConfig, main, plan
 from kernorm.system import cli
-from tests.builders import ON_JAX, Page, leave_undrawn, make_record
-from tests.processes import Processes
+from tests.builders import Page, leave_undrawn, make_record
+from tests.processes import ON_JAX, Processes
 
 ARMS = """
 from kernorm.config import TrainConfig

@@ -13,7 +13,8 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load
 from kernorm.records.record import read_record
 from kernorm.training.run import train
-from tests.builders import ON_JAX, TINY_RUN, assert_equal_weights
+from tests.builders import TINY_RUN, assert_equal_weights
+from tests.processes import ON_JAX
 
 
 @pytest.fixture
