@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from kernorm.records import record
-from kernorm.system.backend import claim_process, import_tensorflow
+from kernorm.system.backend import choose_backend, claim_process
 from kernorm.system.machine import cores
 from tests.processes import ON_JAX, RUN, Processes, living
 from tests.progress_by_file import ProgressByFile
@@ -101,9 +101,9 @@ set_surroundings()
 def pytest_configure(config):
     """Tells the progress by file; `-v` lists every test. Keras is imported once and as in a command of kernorm's."""
     runs_tests = "PYTEST_XDIST_WORKER" in os.environ or not getattr(config.option, "numprocesses", None)
-    if runs_tests and os.environ["KERAS_BACKEND"] == "tensorflow":
+    if runs_tests:
         claim_process()
-        import_tensorflow()
+        choose_backend()
     if "PYTEST_XDIST_WORKER" not in os.environ and config.option.verbose <= 0 and not config.option.collectonly:
         config.pluginmanager.register(ProgressByFile(config))
 

@@ -104,6 +104,21 @@ def _quick_import(backend: str) -> Iterator[None]:
             gc.enable()
 
 
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Inside the context, what would import TensorFlow wherever it is installed does not, if Keras runs on JAX.
+
+    Only in a process of kernorm's, and only if TensorFlow is not imported yet. The import takes seconds and 400 MB.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow" or not _is_own_process():
+        yield
+        return
+    with _hidden("tensorflow"):
+        yield
+
+
 def _is_own_process() -> bool:
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     return _claimed or (main is not None and main.name.partition(".")[0] in ("kernorm", "tuner"))
@@ -193,12 +208,10 @@ def prepare_backend(config: TrainConfig) -> None:
     import keras
 
     _keep_freed_memory()
+    with without_tensorflow():
+        keras.utils.set_random_seed(config.seed)
     if keras.backend.backend() != "tensorflow":
-        # Keras would import TensorFlow, where it is installed, to seed it.
-        with _hidden("tensorflow") if _is_own_process() else contextlib.nullcontext():
-            keras.utils.set_random_seed(config.seed)
         return
-    keras.utils.set_random_seed(config.seed)
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()

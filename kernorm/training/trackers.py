@@ -11,6 +11,7 @@ from filelock import FileLock
 from tensorboard.summary import Writer
 
 from kernorm.config import TrainConfig, to_json
+from kernorm.system.backend import without_tensorflow
 from kernorm.system.files import disk_errors
 from kernorm.training.tracking import Membership
 
@@ -97,7 +98,7 @@ class TensorBoardLog(keras.callbacks.Callback):
         self.writers = {}
         for name in ("train", "validation"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-            with disk_errors(folder):
+            with disk_errors(folder), without_tensorflow():
                 self.writers[name] = Writer(str(folder / name))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -340,7 +340,7 @@ def test_a_study_of_populations_in_jax(boxes, tmp_path):
     assert "side by side" not in done.stderr
     log = (folder / "logs" / "worker-1.log").read_text()
     assert "6 members (8 wide)" in log
-    imported = set(re.findall(r"\| +([a-z]+)$", log, re.MULTILINE))
+    imported = set(re.findall(r"\| +([a-z]+)", log))  # the first part of each module's name
     assert imported & {"jax", "keras", "tensorflow"} == {"jax", "keras"}
     # What has failed is tried again, and nothing else.
     lines = (folder / "records.jsonl").read_text().splitlines()

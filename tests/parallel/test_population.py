@@ -385,7 +385,6 @@ def test_what_concerns_single_runs_is_done_by_the_processor(config, monkeypatch)
 
 @pytest.mark.slow
 def test_a_member_is_exported_and_answers_as_it_did(config, tmp_path):
-    pytest.importorskip("tensorflow")
     given = config(l1=1e-4, export=True, report=True, saved_models_dir=tmp_path / "models")
     (record,) = train_population([given], width=2)
     model = load_model(record, folder(given) / WEIGHTS)

@@ -14,6 +14,16 @@ from tests.serving_twin import Twin
 from tests.twin_models import Failed
 
 VERSION = int(SHOWN.name)
+# The twin as a binary of a line in sh, which imports TensorFlow as quickly as kernorm's own processes do.
+CODE = """
+import sys
+from kernorm.system import backend
+backend.claim_process()
+backend.import_tensorflow()
+from tests import serving_twin
+sys.exit(serving_twin.main(sys.argv[1:]))
+"""
+SERVER = f'[ "$1" = --version ] && echo twin 1 || exec {sys.executable} -c \'{CODE}\' "$@"'
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +108,7 @@ def on_path(folder, monkeypatch, command):
 
 @pytest.mark.slow
 def test_a_binary_is_started_with_the_model_and_ended(tmp_path, images, monkeypatch):
-    on_path(
-        tmp_path,
-        monkeypatch,
-        f'[ "$1" = --version ] && echo twin 1 || exec {sys.executable} -m tests.serving_twin "$@"',
-    )
+    on_path(tmp_path, monkeypatch, SERVER)
     processes = []
     popen = tfserving.subprocess.Popen
     monkeypatch.setattr(
@@ -116,7 +122,7 @@ def test_a_binary_is_started_with_the_model_and_ended(tmp_path, images, monkeypa
 
 @pytest.mark.slow
 def test_a_folder_that_is_no_version_is_served_as_the_cards(tmp_path, images, monkeypatch):
-    on_path(tmp_path, monkeypatch, f'exec {sys.executable} -m tests.serving_twin "$@"')
+    on_path(tmp_path, monkeypatch, SERVER)
     for name in ("mine", "9" * 19):
         found, _ = tfserving.ask(candidate(tmp_path / "m" / name), read_card(SHOWN), images)
         assert len(found) == 15
@@ -125,7 +131,7 @@ def test_a_folder_that_is_no_version_is_served_as_the_cards(tmp_path, images, mo
 @pytest.mark.slow
 def test_a_model_that_does_not_load_is_told_at_once_with_the_reason(tmp_path, images, monkeypatch):
     """Without --max_num_load_retries=0 the server tries it again and again."""
-    on_path(tmp_path, monkeypatch, f'exec {sys.executable} -m tests.serving_twin "$@"')
+    on_path(tmp_path, monkeypatch, SERVER)
     path = candidate(tmp_path / "m" / "77")
     (path / "saved_model.pb").unlink()
     reason = (
