@@ -106,16 +106,12 @@ def _quick_import(backend: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_tensorflow() -> Iterator[None]:
-    """Inside the context, what would import TensorFlow wherever it is installed does not, if Keras runs on JAX.
+    """Inside the context, what would import TensorFlow wherever it is installed does without it.
 
-    Only in a process of kernorm's, and only if TensorFlow is not imported yet. The import takes seconds and 400 MB.
+    Only in a process of kernorm's, where TensorFlow is not imported yet: one whose Keras runs on JAX, or that has no
+    Keras. The import takes seconds and 500 MB.
     """
-    import keras
-
-    if keras.backend.backend() == "tensorflow" or not _is_own_process():
-        yield
-        return
-    with _hidden("tensorflow"):
+    with _hidden("tensorflow") if _is_own_process() else contextlib.nullcontext():
         yield
 
 
