@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kernorm.datasets import cache
 from kernorm.records.record import write_record
 from tests.builders import make_record
 
@@ -54,11 +55,15 @@ def installed(tmp_path_factory):
     return folder / "site", zipfile.ZipFile(wheel).namelist()
 
 
-def ran(installed, cwd, *words):
-    environment = {**os.environ, "PYTHONPATH": str(installed[0]), "KERNORM_CACHE_DIR": str(cwd / "cache")}
-    environment["TFDS_DATA_DIR"] = str(cwd / "tfds")
+def ran(installed, cwd, *words, **environment):
+    environment |= {"PYTHONPATH": str(installed[0]), "KERNORM_CACHE_DIR": str(cwd / "cache")}
     done = subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *words],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -80,10 +85,13 @@ def test_every_command_shows_its_help(installed, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_prepares_mnist_and_renders_reports(installed, tmp_path):
-    assert "mnist 3.0.1: 60,000 training and 10,000 test images" in ran(
-        installed, tmp_path, "-m", "kernorm", "data", "mnist"
-    )
+def test_it_prepares_mnist_and_renders_reports(installed, tmp_path, whole_mnist):
+    # What tensorflow-datasets wrote from the checkout's files is compared with the wheel's own, image by image.
+    words = ("-m", "kernorm", "data", "mnist", "--data-dir", whole_mnist.parent / "tfds")
+    assert "mnist 3.0.1: 60,000 training and 10,000 test images" in ran(installed, tmp_path, *words)
+    origin = cache.origin(tmp_path / "cache" / "mnist-3.0.1.npz")
+    assert Path(origin.manual_dir).is_relative_to(installed[0])
+    assert origin.verified
     assert "4 of 4 runs to do" in ran(installed, tmp_path, "-m", "kernorm", "study", "smoke", "--dry-run")
     folder = tmp_path / "reports" / "runs" / "x"
     folder.mkdir(parents=True)

@@ -127,10 +127,7 @@ def draw_svg(panel: Panel) -> Drawing:
     with _styled({"svg.hashsalt": panel.name}), hover.listening() as said:
         figure = Figure(figsize=panel.size, dpi=72, layout="constrained")
         panel.draw(figure)
-        # Laid out once, where savefig would draw everything twice.
-        if figure.axes:
-            figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
-        figure.set_layout_engine("none")
+        _lay_out(figure)
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         points = hover.as_json(said.values(), 72 * height)
     colours = {colour: f"var(--{name})" for name, colour in PALETTE.items()}
@@ -149,15 +146,23 @@ def to_png(panels: Sequence[Panel], caption: str, columns: int = 2) -> bytes:
     rows = -(-len(panels) // columns)
     width, height = panels[0].size
     data = io.BytesIO()
-    with _styled({"savefig.dpi": 150}, escaping=True):
-        figure = Figure(figsize=(columns * width, rows * (height + 0.3) + 0.25), layout="constrained")
+    with _styled({}, escaping=True):
+        figure = Figure(figsize=(columns * width, rows * (height + 0.3) + 0.25), dpi=150, layout="constrained")
         figure.supxlabel(plain(caption, 200), fontsize=7.5, color=PALETTE["muted"], x=0.99, ha="right")
         places = np.ravel(figure.subfigures(rows, columns, squeeze=False))
         for panel, place in zip(panels, places, strict=False):
             place.suptitle(plain(panel.title, 60), x=0.02, ha="left", fontsize=11, fontweight="bold")
             panel.draw(place)
+        _lay_out(figure)
         figure.savefig(data, format="png", metadata={"Software": None}, bbox_inches=figure.bbox_inches.padded(0.15))
     return data.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Gives all axes their places; savefig would draw everything once more for that, as it does for any engine."""
+    if figure.axes:
+        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+    figure.set_layout_engine(None)
 
 
 # Whether letters without a font are written as escapes: in a PNG, not in a page, whose browser has fonts of its own.

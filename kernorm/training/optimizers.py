@@ -48,6 +48,8 @@ class _Scheduled(keras.optimizers.Optimizer):
 
     momenta: TableSchedule
     clip_ratio: float | None = None
+    # Of the step that is taken or traced, read once for all variables as Keras reads the rate; None between steps.
+    momentum_now: Any = None
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Moves the variables against their gradients, once these are clipped."""
@@ -56,7 +58,11 @@ class _Scheduled(keras.optimizers.Optimizer):
             longest = self.clip_ratio * _norm(kernels)
             share = ops.minimum(1.0, longest / ops.maximum(_norm(grads), 1e-30))
             grads = [gradient * share for gradient in grads]
-        super().apply(grads, trainable_variables)
+        self.momentum_now = self.momenta(self.iterations)
+        try:
+            super().apply(grads, trainable_variables)
+        finally:
+            self.momentum_now = None
 
     @contextlib.contextmanager
     def following(self, rates: Any, momenta: Any) -> Iterator[None]:
@@ -118,11 +124,10 @@ class ScheduledSGD(_Scheduled, keras.optimizers.SGD):
         if self.momentum == 0:
             self.assign_sub(variable, learning_rate * gradient)
             return
-        momentum = self.momenta(self.iterations)
         velocity = self.momentums[self._get_variable_index(variable)]
-        moved = momentum * velocity + gradient
+        moved = self.momentum_now * velocity + gradient
         self.assign(velocity, moved)
-        self.assign_sub(variable, learning_rate * (gradient + momentum * moved if self.nesterov else moved))
+        self.assign_sub(variable, learning_rate * (gradient + self.momentum_now * moved if self.nesterov else moved))
 
     def get_config(self) -> dict[str, Any]:
         """Adds the form of the step."""
@@ -163,10 +168,9 @@ class ScheduledMuon(_Scheduled, keras.optimizers.Muon):
         return len(variable.shape) < 2
 
     def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
-        momentum = self.momenta(self.iterations)
-        velocity = momentum * m + gradient
+        velocity = self.momentum_now * m + gradient
         self.assign(m, velocity)
-        moved = gradient + momentum * velocity if self.nesterov else velocity
+        moved = gradient + self.momentum_now * velocity if self.nesterov else velocity
         matrix = ops.reshape(moved, (-1, variable.shape[-1]))
         step = self.lr_adjust(self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
         self.assign_sub(variable, lr * ops.reshape(step, variable.shape))
@@ -204,7 +208,7 @@ class ScheduledAdamW(_Scheduled, keras.optimizers.AdamW):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one variable by Adam; both have the variable's shape. Keras' own has a constant β1."""
         index, step = self._get_variable_index(variable), ops.cast(self.iterations + 1, "float32")
-        mean, square, momentum = self._momentums[index], self._velocities[index], self.momenta(self.iterations)
+        mean, square, momentum = self._momentums[index], self._velocities[index], self.momentum_now
         self.assign_add(mean, (gradient - mean) * (1 - momentum))
         self.assign_add(square, (ops.square(gradient) - square) * (1 - self.beta_2))
         size = learning_rate * ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(momentum, step))

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -193,3 +194,11 @@ def test_labels_move_apart_as_little_as_they_can():
 def test_looks_are_eight_colours_and_markers():
     assert len({colour for colour, _ in LOOKS}) == len({marker for _, marker in LOOKS}) == len(LOOKS) == 8
     assert {colour for colour, _ in LOOKS} <= set(PALETTE)
+
+
+@pytest.mark.parametrize("write", [to_svg, lambda panel: to_png([panel], "a caption")], ids=["svg", "png"])
+def test_a_panel_is_drawn_once(write, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "draw", lambda axes, renderer: drawn.append(axes))
+    write(panel())
+    assert len(drawn) == 1

@@ -36,6 +36,18 @@ def test_step_equals_formula_while_rate_and_momentum_change(rng, nesterov):
     np.testing.assert_allclose(weight.numpy(), by_formula(gradients, RATES, MOMENTA, nesterov), rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+def test_a_step_reads_its_momentum_once_whatever_the_number_of_variables(kind, monkeypatch):
+    optimizer = kind(RATES, MOMENTA)
+    weights = [keras.Variable(np.ones((2, 2), np.float32)) for _ in range(3)]
+    optimizer.build(weights)
+    read = []
+    monkeypatch.setattr(TableSchedule, "__call__", lambda table, _: read.append(table) or 0.1)
+    optimizer.apply([keras.ops.ones((2, 2))] * 3, weights)
+    assert [table for table in read if table is optimizer.momenta] == [optimizer.momenta]
+    assert not np.allclose(weights[2], np.ones((2, 2)))
+
+
 @pytest.mark.extra
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_step_equals_pytorch_at_constant_rate(rng, nesterov):
