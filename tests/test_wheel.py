@@ -55,15 +55,10 @@ def installed(tmp_path_factory):
     return folder / "site", zipfile.ZipFile(wheel).namelist()
 
 
-def ran(installed, cwd, *words, **environment):
-    environment |= {"PYTHONPATH": str(installed[0]), "KERNORM_CACHE_DIR": str(cwd / "cache")}
+def ran(installed, cwd, *words):
+    environment = {**os.environ, "PYTHONPATH": str(installed[0]), "KERNORM_CACHE_DIR": str(cwd / "cache")}
     done = subprocess.run(
-        [sys.executable, *words],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -171,10 +171,12 @@ _escaping: ContextVar[bool] = ContextVar("escaping", default=False)
 
 @contextlib.contextmanager
 def _styled(changes: dict[str, Any], *, escaping: bool = False) -> Iterator[None]:
-    """Draws in STYLE, in silence where no font has a letter."""
+    """Draws in STYLE, whatever style a notebook or a matplotlibrc has set, in silence where no font has a letter."""
     token = _escaping.set(escaping)
     try:
-        with mpl.rc_context(STYLE | {"font.family": list(_families())} | changes), warnings.catch_warnings():
+        with mpl.rc_context(), warnings.catch_warnings():
+            mpl.rcdefaults()
+            mpl.rcParams.update(STYLE | {"font.family": list(_families())} | changes)
             warnings.filterwarnings("ignore", "(?s)Glyph .* missing from font", UserWarning)
             yield
     finally:

@@ -5,6 +5,7 @@ import sys
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -81,6 +82,15 @@ def test_drawing_leaves_matplotlib_as_it_was():
     modules = "kernorm.reporting.charts, kernorm.reporting.figures"
     program = f"import sys, {modules}; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("style", ["dark_background", "ggplot", {"savefig.dpi": 300}, {"savefig.bbox": "tight"}])
+def test_a_users_own_style_does_not_reach_a_drawing(style):
+    plain = to_svg(panel()), to_png([panel()], "a caption")
+    with mpl.style.context(style):
+        before = dict(mpl.rcParams)
+        assert (to_svg(panel()), to_png([panel()], "a caption")) == plain
+        assert dict(mpl.rcParams) == before
 
 
 def test_a_legend_only_where_something_is_labelled():
