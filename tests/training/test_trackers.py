@@ -143,7 +143,7 @@ ARMS = {
     "ln": TrainConfig(norm="ln", track="mlflow", **SMALL),
     "gn": TrainConfig(norm="gn", track="wandb", **SMALL),
 }
-SEEDS = 1
+SEEDS = 2
 """
 
 
@@ -159,11 +159,11 @@ def test_a_study_of_two_processes_says_arm_and_study(offline, mnist_cache):
     )
     assert done.returncode == 0, done.stderr
     logs = list((offline / "reports" / "runs").glob("*/wandb/offline-run-*/run-*.wandb"))
-    assert [sum(name in log.parts[-4] for log in logs) for name in ("-gn-", "-bn-", "-ln-")] == [1, 0, 0]
+    assert [sum(name in log.parts[-4] for log in logs) for name in ("-gn-", "-bn-", "-ln-")] == [2, 0, 0]
     assert all(b"Does a study say who its runs are?" in log.read_bytes() for log in logs)
     client = mlflow.MlflowClient(f"sqlite:///{offline / 'reports' / STORE}")
     runs = client.search_runs([client.get_experiment_by_name("kernorm").experiment_id])
     assert sorted((run.data.tags["arm"], run.data.params["seed"], run.info.status) for run in runs) == [
-        (arm, "0", "FINISHED") for arm in ("bn", "ln")
+        (arm, seed, "FINISHED") for arm in ("bn", "ln") for seed in ("0", "1")
     ]
     assert {run.data.tags["study"] for run in runs} == {"mine"}
