@@ -1,4 +1,4 @@
-"""Tries an exported model in the runtimes of this machine, each in a fresh process: INFRA_BLESSED or not.
+"""Tries an exported model in the runtimes of this machine, in fresh processes: INFRA_BLESSED or not.
 
     python -m kernorm.validate saved_models/<run id>/<version>
 

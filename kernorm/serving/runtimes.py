@@ -1,8 +1,10 @@
-"""The runtimes that a model is tried in, each in a fresh process of `-m kernorm.serving.runtimes NAME PATH FOLDER`.
+"""The runtimes that a model is tried in, in fresh processes of `-m kernorm.serving.runtimes NAME[,NAME] PATH FOLDER`.
 
 Used by validate. Reads FOLDER/images.npy, uint8 (N, H, W, C), asks the SavedModel in PATH about its first 0, 1, 3 and
 128 images, and writes the logits to FOLDER/NAME.npz by signature and batch size, with the runtime's version. Where
-`wanted:<key>` is there too, that is what they are compared with instead of the net in Keras.
+`wanted:<key>` is there too, that is what they are compared with instead of the net in Keras. A runtime without an
+answer writes the reason, as the last line, to FOLDER/NAME.failed, or to FOLDER/NAME.not_run if it is installed but has
+no such model.
 """
 
 import os
@@ -30,8 +32,6 @@ from kernorm.system.backend import import_tensorflow
 Found: TypeAlias = dict[str, Logits]
 
 IMAGES, RECORDS = "images.npy", "records.tfrecord"
-# Exit code of a runtime that is installed but has no such model; the reason is on stderr.
-NOT_RUN = 3
 
 
 def keras(path: Path, folder: Path) -> tuple[Found, str]:
@@ -109,7 +109,12 @@ def records(path: Path, folder: Path) -> tuple[Found, str]:
     """Feeds a record file of tensorflow-datasets, unparsed, to `serving_tf_examples`, by TensorFlow's session.
 
     Compared with `serving_default`, asked about the images as tensorflow-datasets itself decodes them.
+
+    Raises:
+        NotServed: there is no such file, or it calls its images otherwise.
     """
+    if not (folder / RECORDS).exists():
+        raise NotServed("no prepared set; give its --data-dir")
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -189,6 +194,10 @@ NEEDS = {
 }
 
 
+# Those that share a process, which imports TensorFlow once for all of them: a third of the time of each.
+TOGETHER = ("graph", "tensorflow", "tensorflow_datasets_records")
+
+
 def _reason(error: Exception) -> str:
     """Returns an error in one line; of TensorFlow's, which hold graph and stack as well, what the operation says."""
     lines = [line for line in str(getattr(error, "message", error)).splitlines() if "{{node" not in line]
@@ -197,25 +206,25 @@ def _reason(error: Exception) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Runs one runtime; returns NOT_RUN if it has no such model, 1 if it fails, with the reason in the last line."""
+    """Asks one runtime after the other; leaves a file of each."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
-    name, path, folder = words[0], Path(words[1]), Path(words[2])
-    try:
-        if {"keras", "tensorflow", "tensorflow_datasets"} & {*NEEDS[name]}:
-            import_tensorflow()
-        with literal_path(path) as literal:
-            logits, version = RUNTIMES[name](literal, folder)
-    except NotServed as reason:
-        print(reason, file=sys.stderr)
-        return NOT_RUN
-    except Exception as error:
-        traceback.print_exc()
-        print(_reason(error), file=sys.stderr)
-        return 1
-    np.savez(folder / f"{name}.npz", **logits, version=np.array(version))  # type: ignore[arg-type]
+    names, path, folder = words[0].split(","), Path(words[1]), Path(words[2])
+    for name in names:
+        try:
+            if {"keras", "tensorflow", "tensorflow_datasets"} & {*NEEDS[name]}:
+                import_tensorflow()
+            with literal_path(path) as literal:
+                logits, version = RUNTIMES[name](literal, folder)
+            # Under another name until it is whole: the process may be killed, or the disk full.
+            np.savez(folder / "part.npz", **logits, version=np.array(version))  # type: ignore[arg-type]
+            (folder / "part.npz").rename(folder / f"{name}.npz")
+        except NotServed as reason:
+            (folder / f"{name}.not_run").write_text(str(reason))
+        except Exception as error:
+            (folder / f"{name}.failed").write_text(f"{traceback.format_exc()}{_reason(error)}")
     return 0
 
 

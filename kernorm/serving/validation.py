@@ -1,4 +1,4 @@
-"""Tries an exported model in the runtimes of this machine, each in a fresh process.
+"""Tries an exported model in the runtimes of this machine, in fresh processes.
 
 Every answer is compared with the net that kernorm's code builds, filled with the SavedModel's own weights. Images are
 those of the warm-up file, and those of a record file of tensorflow-datasets where one is prepared.
@@ -9,6 +9,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -21,7 +22,7 @@ from kernorm.records.schema import Schema, strict
 from kernorm.saved_model.card import FOLDER, Card
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Logits, largest_difference, largest_tolerated
-from kernorm.serving.runtimes import IMAGES, NEEDS, NOT_RUN, RECORDS
+from kernorm.serving.runtimes import IMAGES, NEEDS, RECORDS, TOGETHER
 from kernorm.system.backend import import_tensorflow
 from kernorm.system.files import write_atomically
 
@@ -76,10 +77,11 @@ def validate_model(path: Path, data_dir: Path | None = None) -> Validation:
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         np.save(folder / IMAGES, recorded_images(path, max(BATCHES)))
-        reference = _run("keras", path, folder)
-        tried = tuple(
-            _tried(name, path, folder, reference, _record_file(card, data_dir)) for name in NEEDS if name != "keras"
-        )
+        reference = _asked(["keras"], path, folder)["keras"]
+        if record_file := _record_file(card, data_dir):
+            (folder / RECORDS).symlink_to(record_file.resolve())
+        answers = _answers_of_all(path, folder)
+    tried = tuple(_compared(name, answered, reference) for name, answered in answers.items())
     found = Validation(
         tree_sha256=digest,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -133,14 +135,18 @@ def _record_file(card: Card, data_dir: Path | None) -> Path | None:
     return next(iter(sorted((base / card.data.name / card.data.version).glob("*-train.tfrecord*"))), None)
 
 
-def _tried(name: str, path: Path, folder: Path, reference: _Answers, record_file: Path | None) -> Tried:
-    if not all(map(importlib.util.find_spec, NEEDS[name])):
-        return Tried(runtime=name, status="not_installed")
-    if name == "tensorflow_datasets_records":
-        if record_file is None:
-            return Tried(runtime=name, status="not_run", message="no prepared set; give its --data-dir")
-        (folder / RECORDS).symlink_to(record_file.resolve())
-    answered = _run(name, path, folder)
+def _answers_of_all(path: Path, folder: Path) -> dict[str, _Answers]:
+    """Asks every runtime but the reference; returns what came of each."""
+    names = [name for name in NEEDS if name != "keras"]
+    installed = [name for name in names if all(map(importlib.util.find_spec, NEEDS[name]))]
+    found = _asked([name for name in installed if name in TOGETHER], path, folder)
+    for name in installed:
+        if name not in TOGETHER:
+            found |= _asked([name], path, folder)
+    return {name: found.get(name, Tried(runtime=name, status="not_installed")) for name in names}
+
+
+def _compared(name: str, answered: _Answers, reference: _Answers) -> Tried:
     if isinstance(answered, Tried):
         return answered
     version = str(answered.pop("version"))
@@ -165,12 +171,30 @@ def _tried(name: str, path: Path, folder: Path, reference: _Answers, record_file
     return Tried(runtime=name, status="passed", version=version, difference=largest)
 
 
-def _run(name: str, path: Path, folder: Path) -> _Answers:
-    """Returns the answers of a runtime, or what came of it instead."""
-    command = [sys.executable, "-m", "kernorm.serving.runtimes", name, str(path), str(folder)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        said = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
-        return Tried(runtime=name, status="not_run" if finished.returncode == NOT_RUN else "failed", message=said)
-    with np.load(folder / f"{name}.npz") as file:
-        return dict(file)
+def _asked(names: Sequence[str], path: Path, folder: Path) -> dict[str, _Answers]:
+    """Returns the answers of runtimes that share a process, or what came of each instead.
+
+    One that ends the process costs its own answer only: the others are asked in another one.
+    """
+    found: dict[str, _Answers] = {}
+    while left := [name for name in names if name not in found]:
+        command = [sys.executable, "-m", "kernorm.serving.runtimes", ",".join(left), str(path), str(folder)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        for name in left:
+            if (answers := _left_by(name, folder)) is None:
+                said = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
+                found[name] = Tried(runtime=name, status="failed", message=said)
+                break
+            found[name] = answers
+    return found
+
+
+def _left_by(name: str, folder: Path) -> _Answers | None:
+    """Returns what a runtime has left in the folder; None if nothing."""
+    if (answers := folder / f"{name}.npz").exists():
+        with np.load(answers) as file:
+            return dict(file)
+    for status in ("failed", "not_run"):
+        if (reason := folder / f"{name}.{status}").exists():
+            return Tried(runtime=name, status=status, message=reason.read_text().splitlines()[-1])
+    return None

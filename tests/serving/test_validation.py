@@ -2,16 +2,18 @@
 
 import importlib.util
 import json
+import subprocess
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import verify_integrity
-from kernorm.saved_model.warmup import PATH, PredictionLog
+from kernorm.saved_model.warmup import PATH, PredictionLog, recorded_images
 from kernorm.serving import validation
-from kernorm.serving.runtimes import NEEDS
+from kernorm.serving.runtimes import IMAGES, NEEDS
 from kernorm.serving.validation import validation_problem
 from kernorm.system.cli import run
 from kernorm.validate import PROG, ValidateConfig, main
@@ -19,6 +21,17 @@ from tests.builders import asked_here, candidate, rehash
 from tests.serving_twin import Twin
 
 SERVING = "tensorflow_serving"
+# Python reads it as it starts: the import of what only `graph` needs is a crash.
+KILLED_BY_GRAPH = """
+import os, signal, sys
+
+class Killed:
+    def find_spec(self, name, path=None, target=None):
+        if name == "kernorm.saved_model.graph":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.meta_path.insert(0, Killed())
+"""
 
 
 def validated(*words):
@@ -51,10 +64,19 @@ def found(path):
 
 
 @pytest.mark.slow
-def test_every_runtime_that_is_here_answers_as_keras_does(whole_mnist_cache, model, capsys):
+def test_every_runtime_that_is_here_answers_as_keras_does(whole_mnist_cache, model, monkeypatch, capsys):
+    ran, started = subprocess.run, []
+
+    def noted(command, **how):
+        started.append(command[-3])
+        return ran(command, **how)
+
+    monkeypatch.setattr(validation.subprocess, "run", noted)
     assert validated(model, "--data-dir", whole_mnist_cache.parent / "tfds") == 0
     told = capsys.readouterr().out
     tried = found(model)["tried"]
+    # TensorFlow is imported once for those that need nothing but it; the reference is a process of its own.
+    assert started[:2] == ["keras", "graph,tensorflow,tensorflow_datasets_records"]
     assert tried["tensorflow"]["status"] == "passed"
     assert tried["tensorflow"]["version"] == tf.__version__
     assert tried["tensorflow"]["difference"] < 5e-5
@@ -88,9 +110,13 @@ def test_the_runtimes_that_a_server_has_bless_a_model(model, here, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_a_runtime_is_asked_in_a_process_of_its_own(model, tmp_path):
-    found = validation._run("graph", model, tmp_path)
-    assert list(found) == ["version"]
+def test_one_that_ends_the_process_of_those_that_share_it_costs_its_own_answer_only(model, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(KILLED_BY_GRAPH)
+    np.save(tmp_path / IMAGES, recorded_images(model, 128))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = validation._asked(["graph", "tensorflow"], model, tmp_path)
+    assert found["graph"] == validation.Tried(runtime="graph", status="failed", message="exit code -9")
+    assert found["tensorflow"]["serving_default:3"].shape == (3, 10)
 
 
 def test_another_net_than_the_cards_is_refused(model, here, monkeypatch, capsys):
