@@ -222,9 +222,9 @@ def main(words: list[str]) -> int:
             np.savez(folder / "part.npz", **logits, version=np.array(version))  # type: ignore[arg-type]
             (folder / "part.npz").rename(folder / f"{name}.npz")
         except NotServed as reason:
-            (folder / f"{name}.not_run").write_text(str(reason))
+            (folder / f"{name}.not_run").write_text(str(reason), encoding="utf-8")
         except Exception as error:
-            (folder / f"{name}.failed").write_text(f"{traceback.format_exc()}{_reason(error)}")
+            (folder / f"{name}.failed").write_text(f"{traceback.format_exc()}{_reason(error)}", encoding="utf-8")
     return 0
 
 

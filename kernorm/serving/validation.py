@@ -196,5 +196,5 @@ def _left_by(name: str, folder: Path) -> _Answers | None:
             return dict(file)
     for status in ("failed", "not_run"):
         if (reason := folder / f"{name}.{status}").exists():
-            return Tried(runtime=name, status=status, message=reason.read_text().splitlines()[-1])
+            return Tried(runtime=name, status=status, message=reason.read_text(encoding="utf-8").splitlines()[-1])
     return None
