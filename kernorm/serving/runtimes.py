@@ -192,9 +192,7 @@ NEEDS = {
     "onnxruntime": ("onnxruntime", "tf2onnx"),
     "tensorflow_serving": ("tensorflow_serving",),
 }
-
-
-# Those that share a process, which imports TensorFlow once for all of them: a third of the time of each.
+# Those that share a process, which imports TensorFlow once for all of them.
 TOGETHER = ("graph", "tensorflow", "tensorflow_datasets_records")
 
 
