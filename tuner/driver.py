@@ -19,14 +19,14 @@ from kernorm.reporting.format import concise
 from kernorm.studies.selection import scored_row
 from tuner.config import SearchConfig
 from tuner.space import EPOCHS, configured
-from tuner.trials import OBJECTIVE, Repeat, Trial, Trials
+from tuner.trials import OBJECTIVE, Repeat, Trial, TrialRun, Trials
 
 if TYPE_CHECKING:
     from keras_tuner.src.engine.trial import Trial as Handed
 
     from kernorm.records.record import Record
 
-    _Engine = Engine["TrialRun", Record] | Populations["TrialRun"]
+    _Engine = Engine[TrialRun, Record] | Populations[TrialRun]
 
 # Between two questions to a chief that has nothing for this worker yet.
 IDLE_SECONDS = 1.0
@@ -43,14 +43,6 @@ class Oracle(Protocol):
 
     def end_trial(self, trial: "Handed") -> None:
         """Takes a trial's end, by its status."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialRun:
-    """One run of a trial."""
-
-    trial_id: str
-    config: TrainConfig
 
 
 @dataclass

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kernorm.config import TrainConfig
 from kernorm.records.jsonl import JsonLines
 from kernorm.records.schema import strict
 from kernorm.system.files import write_atomically
@@ -11,6 +12,14 @@ from kernorm.system.files import write_atomically
 TRIALS = "trials.jsonl"
 # What a search minimizes, under the name that oracles know it by.
 OBJECTIVE = "val_cross_entropy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRun:
+    """One run of a trial, as a worker of an engine gets it: it imports this module, and nothing of the search's."""
+
+    trial_id: str
+    config: TrainConfig
 
 
 @strict

@@ -1,9 +1,17 @@
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
+
+import pytest
 
 from kernorm.config import TrainConfig
 from kernorm.parallel.engine import Outcome
+from kernorm.parallel.jobs import train_job
+from kernorm.studies.definition import Planned
 from tests.builders import make_history, make_record
-from tuner.driver import TrialRun, _repeat
+from tuner.driver import _repeat
+from tuner.trials import TrialRun
 
 
 def scored(epochs, **settings):
@@ -25,3 +33,18 @@ def test_a_trial_that_stopped_by_itself_is_scored_on_the_epoch_that_is_kept():
 def test_another_trial_is_scored_on_its_last_epoch():
     repeat, history = scored(5, select="validation")
     assert (repeat.cross_entropy, repeat.accuracy) == (history[5].val_cross_entropy, history[5].val_accuracy)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [TrialRun(trial_id="0", config=TrainConfig()), Planned(arm="bn", seed=0, config=TrainConfig())],
+    ids=["of a search", "of a study"],
+)
+def test_a_worker_that_reads_its_job_imports_nothing_of_what_hands_it_out(job):
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer); print(*{name.partition('.')[0] for name in sys.modules})"
+    read = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps((train_job, job)), capture_output=True, check=True
+    )
+    loaded = set(read.stdout.decode().split())
+    assert "kernorm" in loaded
+    assert not loaded & {"keras", "keras_tuner", "matplotlib", "pandas", "scipy", "statsmodels", "tensorflow"}
