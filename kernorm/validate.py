@@ -42,7 +42,7 @@ class ValidateConfig:
 
 def main(config: ValidateConfig) -> int:
     """Validates a model and prints what came of each runtime; returns 1 if one of them failed."""
-    use_tensorflow_on_cpu()
+    use_tensorflow_on_cpu(load=False)
     from kernorm.saved_model.versions import model_of
     from kernorm.serving.validation import INFRA_BLESSED, INFRA_NOT_BLESSED, format_validation, validate_model
 

@@ -397,6 +397,13 @@ def easy_thresholds(folder, accuracy=0.9, classes=0.5):
     return path
 
 
+def only_runtimes(monkeypatch, *names):
+    """Leaves validation these runtimes, and the reference."""
+    from kernorm.serving import runtimes
+
+    monkeypatch.setattr("kernorm.serving.validation.NEEDS", {name: runtimes.NEEDS[name] for name in ("keras", *names)})
+
+
 def asked_here(monkeypatch):
     """Lets validation ask its runtimes in this process."""
     from kernorm.serving import runtimes, validation

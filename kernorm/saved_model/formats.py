@@ -18,8 +18,6 @@ from kernorm.saved_model.parity import BATCHES, Images, PredictLogits, largest_d
 from kernorm.saved_model.paths import literal_path
 from kernorm.system.files import sync_folder
 
-OPSET = 18
-
 
 @dataclass(frozen=True)
 class Format:
@@ -76,20 +74,8 @@ def require_format(name: FormatName) -> Format:
 
 
 def write_onnx(path: Path, target: Path) -> None:
-    """Writes `serving_default` of a SavedModel as ONNX, by tf2onnx."""
-    command = [
-        sys.executable,
-        "-m",
-        "kernorm.saved_model.onnx",
-        "--saved-model",
-        str(path),
-        "--signature_def",
-        SIGNATURE,
-        "--opset",
-        str(OPSET),
-        "--output",
-        str(target),
-    ]
+    """Writes `serving_default` of a SavedModel as ONNX, by tf2onnx in a process of its own."""
+    command = [sys.executable, "-m", "kernorm.saved_model.onnx", str(path), str(target)]
     subprocess.run(command, check=True, capture_output=True)
 
 

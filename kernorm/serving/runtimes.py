@@ -1,12 +1,14 @@
 """The runtimes that a model is tried in, in fresh processes of `-m kernorm.serving.runtimes NAME[,NAME] PATH FOLDER`.
 
-Used by validate. Reads FOLDER/images.npy, uint8 (N, H, W, C), asks the SavedModel in PATH about its first 0, 1, 3 and
-128 images, and writes the logits to FOLDER/NAME.npz by signature and batch size, with the runtime's version. Where
-`wanted:<key>` is there too, that is what they are compared with instead of the net in Keras. A runtime without an
-answer writes the reason, as the last line, to FOLDER/NAME.failed, or to FOLDER/NAME.not_run if it is installed but has
-no such model.
+Used by validate. Asks the SavedModel in PATH about the first 0, 1, 3 and 128 images of FOLDER/images.npy, uint8
+(N, H, W, C), which the first process takes from the warm-up file, and writes the logits to FOLDER/NAME.npz by signature
+and batch size, with the runtime's version. Where `wanted:<key>` is there too, that is what they are compared with
+instead of the net in Keras. A runtime without an answer writes the reason, as the last line, to FOLDER/NAME.failed, or
+to FOLDER/NAME.not_run if it is installed but has no such model. FOLDER/refused.json holds a user's error, with which
+nothing is asked.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -19,9 +21,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kernorm.errors import UsageError
+from kernorm.saved_model import onnx
 from kernorm.saved_model.answers import recorded_answers
 from kernorm.saved_model.card import read_card
-from kernorm.saved_model.formats import load_onnx, load_openvino, write_onnx
+from kernorm.saved_model.formats import load_onnx, load_openvino
 from kernorm.saved_model.inference import SIGNATURE, rebuild
 from kernorm.saved_model.parity import BATCHES, Logits, PredictLogits, require_ranked
 from kernorm.saved_model.paths import literal_path
@@ -31,7 +35,7 @@ from kernorm.system.backend import import_tensorflow
 
 Found: TypeAlias = dict[str, Logits]
 
-IMAGES, RECORDS = "images.npy", "records.tfrecord"
+IMAGES, RECORDS, REFUSED = "images.npy", "records.tfrecord", "refused.json"
 
 
 def keras(path: Path, folder: Path) -> tuple[Found, str]:
@@ -71,7 +75,7 @@ def graph(path: Path, folder: Path) -> tuple[Found, str]:
 
 
 def tensorflow(path: Path, folder: Path) -> tuple[Found, str]:
-    """Asks every signature through TensorFlow's C++ loader and session, as TF Serving does, without Keras.
+    """Asks every signature through TensorFlow's C++ loader and session, as TF Serving does, in a graph of its own.
 
     Every warm-up request is answered too, since one that fails fails the load.
     """
@@ -144,7 +148,7 @@ def onnxruntime(path: Path, folder: Path) -> tuple[Found, str]:
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as converted:
-        write_onnx(path, Path(converted) / "model.onnx")
+        onnx.convert(path, Path(converted) / "model.onnx")
         return _by_size(load_onnx(Path(converted) / "model.onnx"), folder), onnxruntime.__version__
 
 
@@ -193,7 +197,15 @@ NEEDS = {
     "tensorflow_serving": ("tensorflow_serving",),
 }
 # Those that share a process, which imports TensorFlow once for all of them.
-TOGETHER = ("graph", "tensorflow", "tensorflow_datasets_records")
+TOGETHER = ("keras", "graph", "tensorflow", "tensorflow_datasets_records", "onnxruntime")
+
+
+def _write_images(path: Path, folder: Path) -> None:
+    import_tensorflow()
+    from kernorm.saved_model.warmup import recorded_images  # TensorFlow
+
+    np.save(folder / "part.npy", recorded_images(path, max(BATCHES)))
+    (folder / "part.npy").rename(folder / IMAGES)
 
 
 def _reason(error: Exception) -> str:
@@ -210,9 +222,15 @@ def main(words: list[str]) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
     names, path, folder = words[0].split(","), Path(words[1]), Path(words[2])
+    try:
+        if not (folder / IMAGES).exists():
+            _write_images(path, folder)
+    except UsageError as error:
+        (folder / REFUSED).write_text(json.dumps([error.rule, error.received, error.fix]), encoding="utf-8")
+        return 2
     for name in names:
         try:
-            if {"keras", "tensorflow", "tensorflow_datasets"} & {*NEEDS[name]}:
+            if name in TOGETHER:
                 import_tensorflow()
             with literal_path(path) as literal:
                 logits, version = RUNTIMES[name](literal, folder)

@@ -1,4 +1,4 @@
-"""Tries an exported model in the runtimes of this machine, in fresh processes.
+"""Tries an exported model in the runtimes of this machine, in fresh processes; this one needs no TensorFlow.
 
 Every answer is compared with the net that kernorm's code builds, filled with the SavedModel's own weights. Images are
 those of the warm-up file, and those of a record file of tensorflow-datasets where one is prepared.
@@ -6,6 +6,7 @@ those of the warm-up file, and those of a record file of tensorflow-datasets whe
 
 import datetime
 import importlib.util
+import json
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,7 @@ from kernorm.records.schema import Schema, strict
 from kernorm.saved_model.card import FOLDER, Card
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Logits, largest_difference, largest_tolerated
-from kernorm.serving.runtimes import IMAGES, NEEDS, RECORDS, TOGETHER
-from kernorm.system.backend import import_tensorflow
+from kernorm.serving.runtimes import NEEDS, RECORDS, REFUSED, TOGETHER
 from kernorm.system.files import write_atomically
 
 SCHEMA = 1
@@ -70,17 +70,13 @@ def validate_model(path: Path, data_dir: Path | None = None) -> Validation:
     Raises:
         UsageError: the path is no model of kernorm's or was changed after its export.
     """
-    import_tensorflow()
-    from kernorm.saved_model.warmup import recorded_images  # TensorFlow
-
     card, digest = verify_integrity(path)
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        np.save(folder / IMAGES, recorded_images(path, max(BATCHES)))
-        reference = _asked(["keras"], path, folder)["keras"]
         if record_file := _record_file(card, data_dir):
             (folder / RECORDS).symlink_to(record_file.resolve())
         answers = _answers_of_all(path, folder)
+    reference = answers.pop("keras")
     tried = tuple(_compared(name, answered, reference) for name, answered in answers.items())
     found = Validation(
         tree_sha256=digest,
@@ -136,14 +132,13 @@ def _record_file(card: Card, data_dir: Path | None) -> Path | None:
 
 
 def _answers_of_all(path: Path, folder: Path) -> dict[str, _Answers]:
-    """Asks every runtime but the reference; returns what came of each."""
-    names = [name for name in NEEDS if name != "keras"]
-    installed = [name for name in names if all(map(importlib.util.find_spec, NEEDS[name]))]
+    """Asks every runtime, the reference first; returns what came of each."""
+    installed = [name for name in NEEDS if all(map(importlib.util.find_spec, NEEDS[name]))]
     found = _asked([name for name in installed if name in TOGETHER], path, folder)
     for name in installed:
         if name not in TOGETHER:
             found |= _asked([name], path, folder)
-    return {name: found.get(name, Tried(runtime=name, status="not_installed")) for name in names}
+    return {name: found.get(name, Tried(runtime=name, status="not_installed")) for name in NEEDS}
 
 
 def _compared(name: str, answered: _Answers, reference: _Answers) -> Tried:
@@ -175,11 +170,16 @@ def _asked(names: Sequence[str], path: Path, folder: Path) -> dict[str, _Answers
     """Returns the answers of runtimes that share a process, or what came of each instead.
 
     One that ends the process costs its own answer only: the others are asked in another one.
+
+    Raises:
+        UsageError: the model has no images to ask about.
     """
     found: dict[str, _Answers] = {}
     while left := [name for name in names if name not in found]:
         command = [sys.executable, "-m", "kernorm.serving.runtimes", ",".join(left), str(path), str(folder)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        if (refused := folder / REFUSED).exists():
+            raise UsageError(*json.loads(refused.read_text(encoding="utf-8")))
         for name in left:
             if (answers := _left_by(name, folder)) is None:
                 said = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]

@@ -12,14 +12,13 @@ from kernorm.evaluation.result import read_evaluation
 from kernorm.records.record import Environment, Record
 from kernorm.saved_model.versions import versions
 from kernorm.serving.publish import publish, require_thresholds
-from kernorm.serving.runtimes import NEEDS
 from kernorm.studies.ledger import Ledger, Result
 from kernorm.studies.selection import validation_score
 from kernorm.study import StudyConfig, plan
 from kernorm.study import main as study_main
 from kernorm.system.cli import run
 from kernorm.train import main
-from tests.builders import asked_here, candidate, easy_thresholds, make_record
+from tests.builders import asked_here, candidate, easy_thresholds, make_record, only_runtimes
 from tuner.config import SearchConfig
 from tuner.search import search
 
@@ -36,7 +35,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "kernorm.serving.publish.require_thresholds", lambda dataset: require_thresholds(dataset) and easy
     )
-    monkeypatch.setattr("kernorm.serving.validation.NEEDS", {name: NEEDS[name] for name in ("graph", "tensorflow")})
+    only_runtimes(monkeypatch, "graph", "tensorflow")
     asked_here(monkeypatch)
 
 

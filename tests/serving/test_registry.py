@@ -20,12 +20,11 @@ from kernorm.saved_model.integrity import tree_sha256
 from kernorm.saved_model.versions import versions
 from kernorm.serving import registry
 from kernorm.serving.registry import CONFIG
-from kernorm.serving.runtimes import NEEDS
 from kernorm.serving.server_files import BATCHING_FLAGS
 from kernorm.serving.validation import validate_model
 from kernorm.system.cli import run
 from kernorm.system.files import locked
-from tests.builders import asked_here, candidate, easy_thresholds
+from tests.builders import asked_here, candidate, easy_thresholds, only_runtimes
 from tests.serving_twin import Twin
 
 
@@ -42,7 +41,7 @@ def blessed(tmp_path_factory, mnist):
         path = candidate(folder / "run" / "1000")
         assert evaluate_model(path, thresholds=easy_thresholds(folder), robustness=False).blessed
         asked_here(patch)
-        patch.setattr("kernorm.serving.validation.NEEDS", {name: NEEDS[name] for name in ("graph", "tensorflow")})
+        only_runtimes(patch, "graph", "tensorflow")
         assert validate_model(path).blessed
     return path
 

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,15 +15,25 @@ from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.warmup import PATH, PredictionLog, recorded_images
 from kernorm.serving import validation
-from kernorm.serving.runtimes import IMAGES, NEEDS
+from kernorm.serving.runtimes import IMAGES, NEEDS, TOGETHER
 from kernorm.serving.validation import validation_problem
 from kernorm.system.cli import run
 from kernorm.validate import PROG, ValidateConfig, main
-from tests.builders import asked_here, candidate, rehash
+from tests.builders import asked_here, candidate, only_runtimes, rehash
 from tests.serving_twin import Twin
 
 SERVING = "tensorflow_serving"
-# Python reads it as it starts: the import of what only `graph` needs is a crash.
+# Python reads these as it starts: one notes who has imported TensorFlow; to the other the import of what only `graph`
+# needs is a crash.
+NOTED = """
+import atexit, os, sys
+
+def note():
+    with open(os.environ["NOTES"], "a") as file:
+        file.write(f"{sys.argv[1]} {'tensorflow' in sys.modules}\\n")
+
+atexit.register(note)
+"""
 KILLED_BY_GRAPH = """
 import os, signal, sys
 
@@ -54,29 +66,25 @@ def here(monkeypatch):
     asked_here(monkeypatch)
 
 
-def only(monkeypatch, *names):
-    monkeypatch.setattr("kernorm.serving.validation.NEEDS", {name: NEEDS[name] for name in names})
-
-
 def found(path):
     content = json.loads((path / FOLDER / "validation.json").read_text())
     return content | {"tried": {one["runtime"]: one for one in content["tried"]}}
 
 
 @pytest.mark.slow
-def test_every_runtime_that_is_here_answers_as_keras_does(whole_mnist_cache, model, monkeypatch, capsys):
-    ran, started = subprocess.run, []
-
-    def noted(command, **how):
-        started.append(command[-3])
-        return ran(command, **how)
-
-    monkeypatch.setattr(validation.subprocess, "run", noted)
-    assert validated(model, "--data-dir", whole_mnist_cache.parent / "tfds") == 0
-    told = capsys.readouterr().out
+def test_every_runtime_that_is_here_answers_as_keras_does(whole_mnist_cache, model, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(NOTED)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    command = ["kernorm.validate", model, "--data-dir", whole_mnist_cache.parent / "tfds"]
+    told = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=True).stdout
     tried = found(model)["tried"]
-    # TensorFlow is imported once for those that need nothing but it; the reference is a process of its own.
-    assert started[:2] == ["keras", "graph,tensorflow,tensorflow_datasets_records"]
+    # TensorFlow is imported once, for all that need it, and not to wait for them.
+    processes = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
+    assert [names for names, imported in processes if imported == "True"] == [
+        ",".join(name for name in TOGETHER if all(map(importlib.util.find_spec, NEEDS[name])))
+    ]
+    assert [str(model), "False"] in processes
     assert tried["tensorflow"]["status"] == "passed"
     assert tried["tensorflow"]["version"] == tf.__version__
     assert tried["tensorflow"]["difference"] < 5e-5
@@ -96,7 +104,7 @@ def test_every_runtime_that_is_here_answers_as_keras_does(whole_mnist_cache, mod
 
 
 def test_the_runtimes_that_a_server_has_bless_a_model(model, here, monkeypatch, capsys):
-    only(monkeypatch, "graph", "tensorflow", SERVING)
+    only_runtimes(monkeypatch, "graph", "tensorflow", SERVING)
     assert validated(model) == 0
     told = capsys.readouterr().out
     tried = found(model)["tried"]
@@ -120,7 +128,7 @@ def test_one_that_ends_the_process_of_those_that_share_it_costs_its_own_answer_o
 
 
 def test_another_net_than_the_cards_is_refused(model, here, monkeypatch, capsys):
-    only(monkeypatch, "graph", "tensorflow")
+    only_runtimes(monkeypatch, "graph", "tensorflow")
     path = model / FOLDER / "model_card.json"
     path.write_text(path.read_text().replace('"norm": "bn"', '"norm": "cln"'))
     assert validated(rehash(model)) == 1
@@ -135,7 +143,7 @@ def test_another_net_than_the_cards_is_refused(model, here, monkeypatch, capsys)
 
 def test_other_answers_than_the_nets_are_refused(model, here, monkeypatch, capsys):
     """The card's pixel moments are what the net scales by, so a card of other data is another net."""
-    only(monkeypatch, "graph", "tensorflow")
+    only_runtimes(monkeypatch, "graph", "tensorflow")
     path = model / FOLDER / "model_card.json"
     card = json.loads(path.read_text())
     card["data"]["mean"] = [90.0]
@@ -147,7 +155,7 @@ def test_other_answers_than_the_nets_are_refused(model, here, monkeypatch, capsy
 @pytest.mark.slow
 def test_a_served_model_is_asked_and_what_it_answers_counts(model, here, monkeypatch, capsys):
     """The server is of the test: it speaks TF Serving's protocol, but is not it."""
-    only(monkeypatch, "graph", "tensorflow", SERVING)
+    only_runtimes(monkeypatch, "graph", "tensorflow", SERVING)
     with Twin(model, 1000) as twin:
         monkeypatch.setenv("KERNORM_SERVING_ENDPOINT", twin.grpc)
         assert validated(model) == 0
@@ -159,7 +167,7 @@ def test_a_served_model_is_asked_and_what_it_answers_counts(model, here, monkeyp
 
 
 def test_a_missing_signature_or_a_refused_operation_is_refused(model, here, monkeypatch, capsys):
-    only(monkeypatch, "graph")
+    only_runtimes(monkeypatch, "graph")
     saved = SavedModel.FromString((model / "saved_model.pb").read_bytes())
     del saved.meta_graphs[0].signature_def["classify"]
     (model / "saved_model.pb").write_bytes(saved.SerializeToString())
@@ -177,7 +185,7 @@ def test_a_missing_signature_or_a_refused_operation_is_refused(model, here, monk
 
 
 def test_a_warm_up_request_that_fails_is_refused(model, here, monkeypatch, capsys):
-    only(monkeypatch, "graph", "tensorflow")
+    only_runtimes(monkeypatch, "graph", "tensorflow")
     log = PredictionLog()
     log.predict_log.request.model_spec.signature_name = "serving_png"
     log.predict_log.request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([b"no image"]))
@@ -193,7 +201,7 @@ def test_a_warm_up_request_that_fails_is_refused(model, here, monkeypatch, capsy
     assert "{{node" not in told
 
 
-def test_refuses_a_model_without_warm_up_requests_or_changed(model, capsys):
+def test_refuses_a_model_without_warm_up_requests_or_changed(model, here, capsys):
     (model / PATH).write_bytes(b"")
     assert validated(model) == 2
     assert "A model must be as it was exported. Received: " in capsys.readouterr().err
