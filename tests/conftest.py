@@ -11,6 +11,7 @@ import sys
 import tempfile
 import uuid
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -83,6 +84,8 @@ def set_surroundings() -> None:
         os.environ |= {
             RUN: uuid.uuid4().hex,
             "HOME": home,
+            # Child processes run the code of this checkout, wherever they are started and whatever else is installed.
+            "PYTHONPATH": str(Path(__file__).parents[1]),
             "LANG": "C.UTF-8",
             "KERAS_BACKEND": backend,
             "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -538,7 +538,7 @@ def test_the_last_of_several_recipes_counts():
 
 def python(*words, **settings):
     return [sys.executable, "-m", "kernorm.train", *words], {
-        "env": {**os.environ, "PYTHONPATH": str(ROOT), **settings},
+        "env": {**os.environ, **settings},
         "capture_output": True,
         "text": True,
         "check": False,
@@ -584,9 +584,8 @@ def test_help_and_a_refusal_in_a_poor_environment(environment, words, place):
 def test_streams_that_are_closed_or_full(place, shell, code, said):
     words = {"help": "kernorm.train --help", "refused": "kernorm.train x", "listed": "kernorm.data"}
     commands = {name: f"{sys.executable} -m {word}" for name, word in words.items()}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = ["bash", "-c", shell.format(**commands)]
-    asked = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    asked = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (asked.returncode, asked.stdout) == (code, "")
     assert asked.stderr.startswith(said)
     assert asked.stderr.count("\n") == bool(said)
@@ -596,9 +595,7 @@ def test_streams_that_are_closed_or_full(place, shell, code, said):
 def test_sigterm_leaves_a_run_in_order(place, start):
     folder = made(run_folder("--epochs", "100"))
     (folder / ".record.json.1.tmp").write_text("left by a process that was killed")
-    process = start(
-        [sys.executable, "-m", "kernorm.train", *SMALL, "--epochs", "100", "--no-export"], PYTHONPATH=str(ROOT)
-    )
+    process = start([sys.executable, "-m", "kernorm.train", *SMALL, "--epochs", "100", "--no-export"])
     for line in process.stderr:
         if line.startswith("epoch 2/"):
             process.terminate()
@@ -617,9 +614,7 @@ def test_sigterm_leaves_a_run_in_order(place, start):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_data_is_prepared_leaves_nothing(place, stop, start):
     before = tree(place)
-    process = start(
-        [sys.executable, "-m", "kernorm.train", "--dataset", "mnist", "--data-dir", "tfds"], PYTHONPATH=str(ROOT)
-    )
+    process = start([sys.executable, "-m", "kernorm.train", "--dataset", "mnist", "--data-dir", "tfds"])
     assert process.stderr.readline().startswith("Preparing mnist")
     while not (place / "tfds").exists():  # the child that prepares is at work
         assert process.poll() is None

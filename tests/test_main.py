@@ -1,13 +1,9 @@
 """python -m kernorm and python -m tuner: the list of commands, and running one by its name."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-import kernorm
 
 
 def ran(*words, **settings):
@@ -46,14 +42,13 @@ def test_a_users_own_tuner_is_told(kind, tmp_path):
     own = tmp_path / "tuner.py" if kind == "file" else tmp_path / "tuner" / "__init__.py"
     own.parent.mkdir(exist_ok=True)
     own.write_text("")
-    place = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(Path(kernorm.__file__).parents[1])}}
-    refused = ran("kernorm", "search", "--help", **place)
+    refused = ran("kernorm", "search", "--help", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
         f"error: tuner.search must be kernorm's own. Received: {own}, which has the same name. "
         "Rename that file, or start in another folder.\n"
     )
-    shown = ran("kernorm", **place)
+    shown = ran("kernorm", cwd=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert f"search    hidden by {own}, which has the same name" in shown.stdout
 

@@ -7,13 +7,14 @@ from tests.processes import RUN
 
 ROOT = Path(__file__).parents[1]
 SEEN = """
-import os, signal
+import os, signal, subprocess, sys
 import tests.conftest
 print([signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)] == [signal.SIG_DFL] * 2)
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 print(oct(os.umask(0)), os.environ["KERAS_BACKEND"], os.environ["LANG"], os.environ["HOME"] == "/nowhere")
 print({"LC_ALL", "TF_XLA_FLAGS", "KERNORM_CACHE_DIR", "COLUMNS", "PYTEST_ADDOPTS", "PY_COLORS"} & set(os.environ))
-print(os.environ["TF_NUM_INTRAOP_THREADS"])
+print(os.environ["TF_NUM_INTRAOP_THREADS"], flush=True)
+subprocess.run([sys.executable, "-c", "import kernorm; print(kernorm.__file__)"], cwd="/", check=True)
 """
 LEAVING = """
 import subprocess
@@ -45,12 +46,13 @@ CHILD = ["env", "-u", RUN, "-u", "PYTEST_XDIST_WORKER", sys.executable, "-m", "p
 CHILD += ["-p", "tests.conftest", "-p", "no:cacheprovider", "-W", "ignore", "-c", "/dev/null"]
 
 
-def test_signals_umask_home_and_variables_are_the_suites_own(start):
+def test_signals_umask_home_and_variables_are_the_suites_own(start, tmp_path):
     """As a background job of a shell, or after nohup, in a user's own environment."""
-    shell = f'trap "" INT HUP QUIT; umask 077; exec env -u {RUN} {sys.executable} -c "$0"'
+    (tmp_path / "kernorm.py").write_text("")  # of another checkout
+    shell = f'cd {ROOT}; trap "" INT HUP QUIT; umask 077; exec env -u {RUN} {sys.executable} -c "$0"'
     process = start(
         ["bash", "-c", shell, SEEN],
-        PYTHONPATH=str(ROOT),
+        PYTHONPATH=str(tmp_path),
         KERAS_BACKEND="torch",
         HOME="/nowhere",
         LC_ALL="C",
@@ -64,12 +66,13 @@ def test_signals_umask_home_and_variables_are_the_suites_own(start):
     )
     told, error = process.communicate()
     assert process.returncode == 0, error
-    assert told.splitlines() == ["True", "True set()", "0o22 tensorflow C.UTF-8 False", "set()", "1"]
+    assert told.splitlines()[:-1] == ["True", "True set()", "0o22 tensorflow C.UTF-8 False", "set()", "1"]
+    assert told.splitlines()[-1] == str(ROOT / "kernorm" / "__init__.py")
 
 
 def test_a_process_left_behind_fails_the_run_and_is_ended(start, tmp_path):
     (tmp_path / "test_leaving.py").write_text(LEAVING)
-    process = start([*CHILD, tmp_path], PYTHONPATH=str(ROOT))
+    process = start([*CHILD, tmp_path])
     told, error = process.communicate()
     assert "1 passed" in told
     assert "left behind by a test: " in error
@@ -79,7 +82,7 @@ def test_a_process_left_behind_fails_the_run_and_is_ended(start, tmp_path):
 
 def test_what_a_missing_package_skips_is_run_by_ci_or_fails(start, tmp_path):
     (tmp_path / "test_skipping.py").write_text(SKIPPING)
-    process = start([*CHILD, tmp_path], PYTHONPATH=str(ROOT))
+    process = start([*CHILD, tmp_path])
     told, _ = process.communicate()
     assert "1 failed, 3 skipped" in told
     assert "No module named 'no_such_package'" in told

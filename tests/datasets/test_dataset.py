@@ -253,7 +253,7 @@ def test_a_damaged_set_is_prepared_again_by_one_of_two(prepared, cache_folder, s
     path = cache_folder / "tiny_set-1.0.0.npz"
     damage(path, first.train_images[0])
     words = [sys.executable, "-m", "kernorm.data", "tiny_set", "--data-dir", prepared]
-    both = [start(words, PYTHONPATH=str(ROOT)) for _ in range(2)]
+    both = [start(words) for _ in range(2)]
     told = "".join(process.communicate()[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert told.count(f"The prepared set {path} cannot be used: BadZipFile: Bad CRC-32") == 1

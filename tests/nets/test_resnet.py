@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-import kernorm
 from kernorm.config import TrainConfig
 from kernorm.datasets.arrays import Arrays, content_sha256
 from kernorm.datasets.cache import write
@@ -95,7 +94,6 @@ def test_resnet8_trains_and_answers_alike_in_every_runtime(backend, noise, tmp_p
         [sys.executable, "-m", "kernorm.train", *words, "--format", *FORMATS],
         **(ON_JAX if backend == "jax" else {"KERAS_BACKEND": backend}),
         KERNORM_CACHE_DIR=os.environ["KERNORM_CACHE_DIR"],
-        PYTHONPATH=str(Path(kernorm.__file__).parents[1]),
     )
     _, said = process.communicate()
     assert process.returncode == 0, said

@@ -87,7 +87,6 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         node = {"num_cpus": 2, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20}
         cluster = Cluster(initialize_head=True, head_node_args=node)
@@ -296,7 +295,7 @@ def test_no_process_outlives_its_driver(name, number, fifo, tmp_path, start):
         pytest.importorskip("ray")
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    driver = start([sys.executable, script, "--fifo", fifo.path, "--name", name], PYTHONPATH=str(ROOT))
+    driver = start([sys.executable, script, "--fifo", fifo.path, "--name", name])
     fifo.wait_for_holders(2)
     others = psutil.Process(driver.pid).children(recursive=True)
     assert len(others) >= 4
@@ -364,8 +363,7 @@ print(__spec__, __file__ == sys.argv[0])
 def test_a_script_without_a_guard_runs_once(tmp_path):
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    told = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True).stdout
     assert told == "begins\nsquaring 3\n9\nNone True\n"
 
 

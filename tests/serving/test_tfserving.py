@@ -1,7 +1,6 @@
 """What validation asks of a TF Serving, against a small server of its protocol, which is not TF Serving."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +102,6 @@ def on_path(folder, monkeypatch, command):
     script.write_text(f"#!/bin/sh\n{command}\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def found(path):
 @pytest.mark.slow
 def test_every_runtime_that_is_here_answers_as_keras_does(whole_mnist_cache, model, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(NOTED)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     command = ["kernorm.validate", model, "--data-dir", whole_mnist_cache.parent / "tfds"]
     told = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=True).stdout
@@ -121,7 +121,7 @@ def test_the_runtimes_that_a_server_has_bless_a_model(model, here, monkeypatch, 
 def test_one_that_ends_the_process_of_those_that_share_it_costs_its_own_answer_only(model, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(KILLED_BY_GRAPH)
     np.save(tmp_path / IMAGES, recorded_images(model, 128))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     found = validation._asked(["graph", "tensorflow"], model, tmp_path)
     assert found["graph"] == validation.Tried(runtime="graph", status="failed", message="exit code -9")
     assert found["tensorflow"]["serving_default:3"].shape == (3, 10)
