@@ -78,7 +78,7 @@ class Exported:
         return evaluate_model(self.path, thresholds=thresholds, baseline=baseline, robustness=robustness)
 
     def validate(self) -> Validation:
-        """Tries the model in the runtimes of this machine, each in a fresh process.
+        """Tries the model in the runtimes of this machine, in fresh processes.
 
         Raises:
             UsageError: the model was changed.

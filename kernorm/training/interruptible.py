@@ -1,6 +1,8 @@
 """Keras' loops, which Ctrl-C and SIGTERM end between two steps."""
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -30,13 +32,28 @@ class _SafePoints(keras.callbacks.Callback):
         obey()
 
 
+@contextlib.contextmanager
+def _traced_anew() -> Iterator[None]:
+    """Leaves out TensorFlow's warning of functions that are traced often, as those of each run in one process are."""
+    logger = logging.getLogger("tensorflow")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
+
+
 def fit(model: keras.Model, *args: Any, callbacks: Sequence[keras.callbacks.Callback] = (), **options: Any) -> None:
     """Calls Keras' fit with the same arguments; Ctrl-C and SIGTERM are obeyed between two steps."""
-    with deferred():
+    with deferred(), _traced_anew():
         model.fit(*args, callbacks=[*callbacks, _SafePoints()], verbose=0, **options)
 
 
 def predict(model: keras.Model, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
     """Returns logits (N, K) of images (N, H, W, C); Ctrl-C and SIGTERM are obeyed between two steps."""
-    with deferred():
+    with deferred(), _traced_anew():
         return model.predict(images, batch_size=batch_size, callbacks=[_SafePoints()], verbose=0)

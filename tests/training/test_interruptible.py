@@ -1,5 +1,7 @@
+import logging
 import signal
 
+import keras
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from kernorm.config import TrainConfig
 from kernorm.records.record import read_record
 from kernorm.reporting.progress import RunProgress
 from kernorm.system import cli
+from kernorm.training.interruptible import predict
 from kernorm.training.run import train
 from kernorm.training.trainer import Trainer
 from tests.builders import TINY_RUN, Deleted
@@ -55,3 +58,16 @@ def test_a_prediction_is_interrupted_between_two_steps(tiny, tmp_path, monkeypat
     assert steps == [0]
     monkeypatch.undo()
     np.testing.assert_array_equal(trainer._predict(images), whole)
+
+
+def test_many_models_in_one_process_are_traced_without_a_warning_of_tensorflow(caplog):
+    tensorflow = logging.getLogger("tensorflow")
+    tensorflow.addHandler(caplog.handler)
+    try:
+        for size in range(1, 9):
+            predict(keras.Sequential([keras.Input((size,)), keras.layers.Dense(1)]), np.zeros((3, size)), 2)
+        assert not caplog.records
+        tensorflow.warning("5 out of the last 5 calls to f triggered tf.function retracing.")  # a user's own
+        assert caplog.records
+    finally:
+        tensorflow.removeHandler(caplog.handler)
