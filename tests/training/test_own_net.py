@@ -23,10 +23,9 @@ from kernorm.saved_model.card import FOLDER, read_card
 from kernorm.saved_model.formats import FORMATS, convert
 from kernorm.saved_model.inference import load_in_batches
 from kernorm.saved_model.versions import versions
-from kernorm.serving.runtimes import NEEDS
 from kernorm.serving.validation import validate_model
 from kernorm.training.run import train
-from tests.builders import RESIDUAL_NET, easy_thresholds, rehash
+from tests.builders import RESIDUAL_NET, easy_thresholds, only_runtimes, rehash
 
 # Raises where it runs although nobody has named it.
 TRAP = 'import os\nif "NET_RAN" in os.environ:\n    raise RuntimeError("ran once more")\n'
@@ -143,7 +142,7 @@ def test_an_exported_model_needs_no_python_of_its_net(finished, boxes_cache, mon
     published = tmp_path / "saved_models" / "own" / str(number)
     np.testing.assert_array_equal(load_in_batches(published)(images), wanted)
     # Runtimes are compared with what the net answered in Keras when it was exported.
-    monkeypatch.setattr("kernorm.serving.validation.NEEDS", {name: NEEDS[name] for name in ("graph", "tensorflow")})
+    only_runtimes(monkeypatch, "graph", "tensorflow")
     other = shutil.copytree(path, tmp_path / "other" / "1")
     np.save(other / FOLDER / "answers.npy", recorded_answers(path) + 1)
     found = {one.runtime: one for one in validate_model(rehash(other)).tried}
