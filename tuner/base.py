@@ -4,6 +4,7 @@ import json
 import math
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,9 @@ class ResumableOracle(Oracle):
 
     def _unlocked(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         try:
-            return method(*arguments, **named)
+            with warnings.catch_warnings():  # a user's filters may make errors of them
+                warnings.filterwarnings("ignore", "currentThread|getName", DeprecationWarning)
+                return method(*arguments, **named)
         except BaseException:
             if engine.THREADS[self] == threading.current_thread().name:
                 engine.THREADS[self] = None

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -160,7 +161,9 @@ def keras_settings() -> Iterator[None]:
     try:
         for name, value in _KERAS_SETTINGS.items():
             getattr(keras.config, f"set_{name}")(value)
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            yield
     finally:
         for name, value in before.items():
             getattr(keras.config, f"set_{name}")(value)

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
@@ -13,9 +15,11 @@ SETTINGS = {"net": "eva6", "dataset": "boxes", "validation_size": 32, "epochs": 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, boxes):
+    """A run by somebody who makes errors of all warnings, as a strict test suite does."""
     folder = tmp_path_factory.mktemp("api")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("KERNORM_CACHE_DIR", str(boxes))
+        warnings.simplefilter("error")
         yield kernorm.train_model(**SETTINGS, reports_dir=str(folder / "reports"), saved_models_dir=folder / "models")
 
 

@@ -17,8 +17,6 @@ from tuner.distributed import ID, IP, PORT, ask_chief, role, serve
 from tuner.search import main
 from tuner.trials import Trials
 
-pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
-
 
 @pytest.fixture
 def port(monkeypatch):

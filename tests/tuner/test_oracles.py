@@ -16,7 +16,6 @@ from tests.builders import end_trial, open_oracle, oracle_score
 from tuner.base import HOPELESS
 
 # KerasTuner asks the current thread for its name in a way that Python 3.10 deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
 
 
 def run(oracle, most=200):

@@ -33,9 +33,6 @@ from tuner.plots import expected_best
 from tuner.search import main
 from tuner.trials import Trials
 
-pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
-
-
 # How a search tells that a trial has ended.
 ENDED = re.compile(r"\d+/\d+  trial \d+ ")
 LIMITS = packaged_thresholds()["mnist"]

@@ -17,7 +17,6 @@ from kernorm.errors import UsageError
 from kernorm.saved_model.inference import load_saved_model
 from tuner import tfx as tuner_tfx
 
-pytestmark = pytest.mark.filterwarnings("ignore:currentThread|getName:DeprecationWarning")
 QUICK = {"validation_size": 100, "epochs": 1, "batch_size": 50, "report": False, "norm": "gn"}
 
 
