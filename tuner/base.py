@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras_tuner
 from keras_tuner import Oracle
@@ -18,10 +18,6 @@ from keras_tuner.src.engine.trial import Trial, TrialStatus
 from kernorm.system.files import write_atomically
 from tuner.space import Value
 from tuner.trials import OBJECTIVE
-
-if TYPE_CHECKING:
-    pass
-
 
 # So many trials that fail before any has completed end a search: more of them would not help.
 HOPELESS = 3

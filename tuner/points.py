@@ -2,15 +2,11 @@
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 from kernorm.errors import UsageError
 from kernorm.limits import expanded
 from tuner.config import SearchConfig
 from tuner.space import point
-
-if TYPE_CHECKING:
-    pass
 
 
 def first_points(config: SearchConfig) -> list[dict]:

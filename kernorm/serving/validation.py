@@ -68,7 +68,7 @@ def validate_model(path: Path, data_dir: Path | None = None) -> Validation:
         data_dir: where tensorflow-datasets keeps its sets, for their record files; None: its default.
 
     Raises:
-        UsageError: the path is no model of kernorm's or was changed after its export.
+        UsageError: the path is no model of kernorm's, was changed after its export, or has no warm-up images.
     """
     card, digest = verify_integrity(path)
     with tempfile.TemporaryDirectory() as text:
