@@ -20,11 +20,13 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, one_line
 from kernorm.nets.contents import is_graph
 from kernorm.nets.source import give_weights, given_weights
+from kernorm.system.backend import keras_warnings_ignored
 
 # What serializing adds that is not the model: how it was compiled, and built.
 _LEFT_OUT = ("compile_config", "build_config")
 
 
+@keras_warnings_ignored()
 def with_model(config: TrainConfig, model: Any) -> TrainConfig:
     """Returns the config of a run on a user's model, whose initial weights are given to this process.
 

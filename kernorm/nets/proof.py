@@ -16,6 +16,7 @@ from keras import ops
 from kernorm.errors import UsageError
 from kernorm.nets.contents import is_kernel, own_variables
 from kernorm.nets.probe import gradients_of, loss_of, restored, without_regularizers
+from kernorm.system.backend import keras_warnings_ignored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class Proof:
         return "\n".join([head, *rows, *self.notes, *verdict])
 
 
+@keras_warnings_ignored()
 def prove_penalty(model: keras.Model, x: Any, y: Any, *, l1: float | None = None, l2: float | None = None) -> Proof:
     """Proves for any compiled model which weights are penalized, and whether its training feels it.
 

@@ -161,12 +161,20 @@ def keras_settings() -> Iterator[None]:
     try:
         for name, value in _KERAS_SETTINGS.items():
             getattr(keras.config, f"set_{name}")(value)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        with keras_warnings_ignored():
             yield
     finally:
         for name, value in before.items():
             getattr(keras.config, f"set_{name}")(value)
+
+
+@contextlib.contextmanager
+def keras_warnings_ignored() -> Iterator[None]:
+    """Leaves out what Keras warns of by itself, for users whose filters make errors of warnings."""
+    with warnings.catch_warnings():
+        # Keras 3.15 converts its variables without NumPy 2's copy keyword.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        yield
 
 
 def use_tensorflow_on_cpu(*, load: bool = True) -> None:

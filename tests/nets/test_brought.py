@@ -1,6 +1,7 @@
 """Models that others would bring: ten of them swapped and proven or refused, and what a run on one is known by."""
 
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -174,7 +175,9 @@ def brought(seed=0, **words):
 
 
 def build(model, **settings):
-    config = with_model(TrainConfig(**{"norm": "bn", "batch_size": 4, **settings}), model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as in a strict test suite
+        config = with_model(TrainConfig(**{"norm": "bn", "batch_size": 4, **settings}), model)
     return build_model(config, image_shape=(8, 8, 3), num_classes=CLASSES), config
 
 

@@ -1,6 +1,7 @@
 """The proof of a penalty, on models that have it and on ones whose training forgets it, as the published ones did."""
 
 import signal
+import warnings
 
 import keras
 import numpy as np
@@ -39,7 +40,9 @@ def test_a_penalty_that_is_on_is_proven_weight_by_weight():
     model = net(R.L1L2(1e-3, 1e-2), R.L2(1e-6))
     first, head = (model.get_layer(name).kernel.numpy().astype(float) for name in ("first", "head"))
     wanted = 1e-3 * np.abs(first).sum() + 1e-2 * np.square(first).sum(), 1e-6 * np.square(head).sum()
-    proof = prove_penalty(model, X, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as in a strict test suite
+        proof = prove_penalty(model, X, Y)
     assert proof.holds
     assert [(row.variable, row.regularizer, row.l1, row.l2) for row in proof.rows] == [
         ("first/kernel", "L1L2", 1e-3, 1e-2),
