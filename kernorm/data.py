@@ -112,7 +112,8 @@ def main(config: DataConfig) -> int:
     from kernorm.datasets import cache
     from kernorm.datasets.dataset import load_arrays
     from kernorm.datasets.folder import Reading
-    from kernorm.datasets.own import prepared_name
+    from kernorm.datasets.own import prepared_name, require_apart
+    from kernorm.datasets.prepare import is_whole
     from kernorm.system.files import require_folder
 
     size = size_of(config.image_size) if config.image_size else None
@@ -122,7 +123,11 @@ def main(config: DataConfig) -> int:
     names: dict[str, Path | None] = {}
     for name in config.names:
         if is_path(name):
-            names[prepared_name(name, reading, again=config.again)] = expanded(name)
+            require_apart(name, "--reports-dir", config.reports_dir)
+            prepared = prepared_name(name, reading, again=config.again)
+            if not is_whole(prepared):
+                prepared = prepared_name(name, reading, again=True)
+            names[prepared] = expanded(name)
         else:
             load_arrays(name, manual_dir=config.manual_dir, data_dir=config.data_dir, again=config.again)
             names[name] = None

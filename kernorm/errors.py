@@ -17,14 +17,21 @@ class UsageError(ValueError):
     """
 
     def __init__(self, rule: str, received: object = "", fix: str = "") -> None:
-        self.rule, self.received, self.fix = rule, str(received), fix
+        # What is not text, in names of files, is told by its bytes: a terminal or a file could not take it.
+        self.rule, self.received, self.fix = (
+            str(part).encode(errors="backslashreplace").decode() for part in (rule, received, fix)
+        )
         end = "" if self.received.endswith(("!", "?")) else "."
         found = f"Received: {self.received.rstrip('.')}{end}" if self.received else ""
         super().__init__(" ".join(part for part in (rule, found, fix) if part))
 
     def __reduce__(self) -> tuple:
         """Keeps the parts when the error crosses to another process."""
-        return UsageError, (self.rule, self.received, self.fix)
+        return type(self), (self.rule, self.received, self.fix)
+
+
+class Busy(UsageError):  # noqa: N818
+    """Another process does the same work, so that it is not done here."""
 
 
 class Refused(Exception):  # noqa: N818
@@ -41,6 +48,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException | None) -> str:
     """Returns an exception's type and message in one line."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", width=500, placeholder=" …")
+
+
+def is_of_surroundings(line: str) -> bool:
+    """Tells whether an error, as `one_line` writes it, says nothing of the work: one of files, or another process."""
+    found, kinds = {Busy.__name__}, [OSError]
+    while kinds:
+        kind = kinds.pop()
+        found.add(kind.__name__)
+        kinds += kind.__subclasses__()
+    return line.partition(":")[0] in found
 
 
 if __name__ == "__main__":

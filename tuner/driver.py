@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kernorm.config import TrainConfig
-from kernorm.errors import UsageError
+from kernorm.errors import UsageError, is_of_surroundings
 from kernorm.parallel.batches import Populations
 from kernorm.parallel.engine import Engine, Outcome
 from kernorm.parallel.factory import open_training
@@ -82,7 +82,11 @@ class Driver:
         return time.monotonic() - self.began
 
     def run(self) -> None:
-        """Runs trials until the oracle has no more."""
+        """Runs trials until the oracle has no more.
+
+        Raises:
+            UsageError: files or a full disk kept one from being trained, which says nothing of it.
+        """
         config = self.config
         opened: _Engine = open_training(config.engine, log_dir=config.folder / "logs", asked=config.asked)
         with opened as engine:
@@ -127,6 +131,12 @@ class Driver:
             engine.submit(TrialRun(trial_id=trial.trial_id, config=replace(config, seed=seed)))
 
     def _take(self, outcome: Outcome[TrialRun, "Record"]) -> None:
+        if outcome.error and is_of_surroundings(outcome.error):
+            raise UsageError(
+                "Every trial must be trained.",
+                f"trial {outcome.job.trial_id}, {outcome.error}",
+                "Run the same command to go on once that is settled.",
+            )
         ongoing = self.ongoing[outcome.job.trial_id]
         ongoing.outcomes.append(outcome)
         if len(ongoing.outcomes) < self.config.repeats:

@@ -54,7 +54,7 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
         UsageError: the space, the data, the oracle or the engine cannot be used, or a search of that name exists.
     """
     choose_backend()
-    config = with_oracle(replace(config, train=with_prepared(with_net(config.train))))
+    config = with_oracle(replace(config, train=with_prepared(with_net(config.train), config.reports_dir)))
     check_batches(config.train, config.space)
     points = first_points(config)
     require_folder(config.folder, "--reports-dir")

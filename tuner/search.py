@@ -37,7 +37,7 @@ def search(config: SearchConfig) -> int:
 
         require_thresholds(config.train.dataset)
     if config.dry_run:
-        config = with_oracle(replace(config, train=with_prepared(config.train)))
+        config = with_oracle(replace(config, train=with_prepared(config.train, config.reports_dir)))
         check_batches(config.train, config.space)
         first_points(config)
         _show_plan(config)

@@ -9,7 +9,7 @@ import numpy as np
 from kernorm.datasets import cache
 from kernorm.datasets.dataset import load_arrays
 from kernorm.datasets.decode import ORIENTATION
-from kernorm.datasets.folder import scan
+from kernorm.datasets.layout import scan
 
 
 def count_test_classes(

@@ -118,9 +118,13 @@ def load_arrays(
     if not again and (arrays := _cached(name, manual_dir, data_dir)):
         return arrays
     if "@" in name:
+        place = "was damaged in" if cache.cached_path(name) else "is not in"
+        with cache.exclusive(name):
+            if arrays := _cached(name, manual_dir, data_dir, report=True):
+                return arrays
         raise UsageError(
             "Own images are prepared from their folder.",
-            f"dataset={name!r}, which is not in {cache.cache_dir()}",
+            f"dataset={name!r}, which {place} {cache.cache_dir()}",
             "Give the path as --dataset, or run python -m kernorm.data PATH, or copy the file from another machine.",
         )
     with cache.exclusive(name):
@@ -166,7 +170,7 @@ def _cached(name: str, manual_dir: Path | None, data_dir: Path | None, *, report
         arrays = cache.read(path)
     except DamagedError as error:
         if report:
-            _LOG.warning("The prepared set %s cannot be used: %s. It is prepared again.", path, error)
+            _LOG.warning("The prepared set %s cannot be used: %s. It is removed.", path, error)
             path.unlink()
             return _cached(name, manual_dir, data_dir, report=True)  # an older version
         return None

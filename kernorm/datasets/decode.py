@@ -84,18 +84,21 @@ def _resized(tf: Any, image: Any, height: int, width: int, resize: Resize) -> An
 
 
 def upright(file: bytes) -> bytes:
-    """Returns an image file as it is to be looked at: turned as its EXIF orientation says, and then a PNG.
+    """Returns an image file as it is to be looked at, as a PNG if it is turned as its EXIF orientation says, or a BMP.
 
-    A file without that, or that is upright, is returned as it is, byte for byte. TensorFlow does not look at EXIF.
+    Any other is returned as it is, byte for byte. TensorFlow does not look at EXIF, nor at the palette of a BMP.
 
     Raises:
         OSError: it is no image that Pillow reads.
     """
     from PIL import Image, ImageOps  # as a served model is asked without it
 
-    with Image.open(io.BytesIO(file)) as image:
-        if image.getexif().get(ORIENTATION, 1) == 1:
-            return file
-        turned = io.BytesIO()
-        ImageOps.exif_transpose(image).save(turned, "PNG")
+    try:
+        with Image.open(io.BytesIO(file)) as image:
+            if image.getexif().get(ORIENTATION, 1) == 1 and image.format != "BMP":
+                return file
+            turned = io.BytesIO()
+            ImageOps.exif_transpose(image).save(turned, "PNG")
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(str(error)) from error
     return turned.getvalue()

@@ -19,19 +19,14 @@ import numpy as np
 from kernorm.config import Color, Resize
 from kernorm.datasets.arrays import Arrays
 from kernorm.datasets.decode import ORIENTATION, decoder, upright
+from kernorm.datasets.layout import NAMED, ImageFile, scan
 from kernorm.errors import UsageError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.ImageFile import ImageFile as Opened
 
-READ = (".jpg", ".jpeg", ".png", ".bmp")
-# Image files that TensorFlow does not decode.
-_UNREAD = (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif", ".svg", ".jp2")
-_TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test",), ("val", "valid", "validation")
 # Files that are decoded by one call.
 _TOGETHER = 32
-# Bad files that a message names.
-_NAMED = 8
 _MODES = {
     "CMYK": "CMYK colours",
     "I;16": "16 bits a channel",
@@ -53,62 +48,6 @@ class Reading:
     test_size: float = 0.2
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """A file of a split: its path, and the place of its class."""
-
-    path: Path
-    label: int
-
-
-@dataclass(frozen=True)
-class Found:
-    """What lies in a folder: class names, and files by split, sorted by path; `test` is None where none is given."""
-
-    labels: tuple[str, ...]
-    train: tuple[ImageFile, ...]
-    test: tuple[ImageFile, ...] | None
-    validation: tuple[ImageFile, ...] = ()
-
-    def files(self) -> list[Path]:
-        """All files."""
-        return [file.path for part in (self.train, self.test or (), self.validation) for file in part]
-
-
-def scan(root: Path) -> Found:
-    """Lists the image files of a folder by class and split.
-
-    Raises:
-        UsageError: there are no two classes with images, classes differ between splits, or a link leaves the folder.
-    """
-    names = {path.name.lower(): path for path in _folders(root)}
-    parts = {
-        part: next((names[name] for name in known if name in names), None)
-        for part, known in (("train", _TRAIN), ("test", _TEST), ("validation", _VALIDATION))
-    }
-    if parts["train"] is None or parts["test"] is None:
-        labels = tuple(path.name for path in _folders(root))
-        require_classes(labels, root)
-        return Found(labels, _files(root, labels, root), None)
-    labels = tuple(path.name for path in _folders(parts["train"]))
-    require_classes(labels, parts["train"])
-    found: dict[str, tuple[ImageFile, ...]] = {}
-    for part, folder in parts.items():
-        if folder is None:
-            found[part] = ()
-            continue
-        theirs = tuple(path.name for path in _folders(folder))
-        if theirs != labels:
-            odd = sorted({*labels} ^ {*theirs})
-            raise UsageError(
-                "The splits of own images have the same classes.",
-                f"{', '.join(odd[:_NAMED])} only in {parts['train'].name} or {folder.name} of {root}",
-                "Make or remove these folders.",
-            )
-        found[part] = _files(folder, labels, root)
-    return Found(labels, found["train"], found["test"], found["validation"])
-
-
 def read_folder(root: Path, name: str, reading: Reading, report: Callable[[int, int], None] | None = None) -> Arrays:
     """Reads a folder of images.
 
@@ -123,7 +62,10 @@ def read_folder(root: Path, name: str, reading: Reading, report: Callable[[int, 
             a class has no image in a split.
     """
     found = scan(root)
-    before = _state(found.files())
+    if found.others:
+        told = ", ".join(f"{count:,} {kind}" for kind, count in found.others.most_common(NAMED))
+        _LOG.info("Files that are no images were not read: %s.", told)
+    before = found.state(root)
     kinds = inspect(found.files(), root)
     height, width = reading.image_size or _common_size(kinds, root)
     grey = reading.color == "grayscale" or (reading.color is None and all(kind[2] for kind in kinds.values()))
@@ -146,7 +88,7 @@ def read_folder(root: Path, name: str, reading: Reading, report: Callable[[int, 
                 report(done, total)
         values[f"{part}_images"] = images
         values[f"{part}_labels"] = np.array([file.label for file in files], np.int32)
-    if _state(scan(root).files()) != before:
+    if scan(root).state(root) != before:
         raise UsageError("A folder must not change while it is read.", f"{root}, which did", "Run the command again.")
     return Arrays.of(name, "1.0.0", found.labels, values, resize=reading.resize, given_validation=len(found.validation))
 
@@ -174,8 +116,8 @@ def inspect(files: Sequence[Path], root: Path) -> dict[Path, tuple[int, int, boo
             wrong[path] = "empty" if not path.stat().st_size else f"broken ({short_reason(error)})"
     if wrong:
         reasons = Counter(wrong.values())
-        shown = [f"{path.relative_to(root)}: {reason}" for path, reason in list(wrong.items())[:_NAMED]]
-        more = f" and {len(wrong) - _NAMED:,} more" if len(wrong) > _NAMED else ""
+        shown = [f"{path.relative_to(root)}: {reason}" for path, reason in list(wrong.items())[:NAMED]]
+        more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
         most = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3))
         raise UsageError(
             "Own images are JPEG, PNG or BMP files of 8 bits, grey or RGB.",
@@ -185,52 +127,21 @@ def inspect(files: Sequence[Path], root: Path) -> dict[Path, tuple[int, int, boo
     return kinds
 
 
-def _problem(image: "Image.Image") -> str:
-    if getattr(image, "n_frames", 1) > 1:
+def _problem(image: "Opened") -> str:
+    # The first picture of a camera's file of several is what it shows.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         return "animated"
     if image.format not in ("JPEG", "PNG", "BMP", "MPO"):
         return f"a {image.format} file"
     if image.mode in _MODES:
         return _MODES[image.mode]
+    # Of a PNG, Pillow's mode does not tell a colour of 16 bits from one of 8.
+    if any(isinstance(part.args, str) and ";16" in part.args for part in image.tile):
+        return "16 bits a channel"
     if "A" in image.mode or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         return "transparency" if alpha.min() < 255 else ""
     return ""
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _files(folder: Path, labels: Sequence[str], root: Path) -> tuple[ImageFile, ...]:
-    top = root.resolve()
-    found, others, unread = [], Counter[str](), []
-    for label, name in enumerate(labels):
-        for path in sorted((folder / name).rglob("*")):
-            if path.name.startswith(".") or path.is_dir():
-                continue
-            if path.is_symlink() and not path.resolve().is_relative_to(top):
-                raise UsageError(
-                    "Links of own images stay in their folder.", f"{path}, which leaves it", "Copy the file."
-                )
-            kind = path.suffix.lower()
-            if kind in READ:
-                found.append(ImageFile(path, label))
-            elif kind in _UNREAD:
-                unread.append(path)
-            else:
-                others[kind or path.name] += 1
-    if unread:
-        shown = ", ".join(str(path.relative_to(root)) for path in unread[:_NAMED])
-        raise UsageError(
-            "Own images are JPEG, PNG or BMP files.",
-            f"{len(unread):,} others: {shown}{' …' if len(unread) > _NAMED else ''}",
-            "Convert or remove them.",
-        )
-    if others:
-        told = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(_NAMED))
-        _LOG.info("Files that are no images were not read: %s.", told)
-    return tuple(found)
 
 
 def _split(files: Iterable[ImageFile], share: float) -> tuple[tuple[ImageFile, ...], tuple[ImageFile, ...]]:
@@ -242,27 +153,13 @@ def _split(files: Iterable[ImageFile], share: float) -> tuple[tuple[ImageFile, .
     return tuple(parts[0]), tuple(parts[1])
 
 
-def require_classes(labels: Sequence[str], root: Path) -> None:
-    """Refuses a set of fewer than two classes.
-
-    Raises:
-        UsageError: so.
-    """
-    if len(labels) < 2:
-        raise UsageError(
-            "Own images are of two or more classes, a folder each.",
-            f"{root} with {f'the class {labels[0]}' if labels else 'no class'} alone",
-            "See python -m kernorm.data --help for the layouts.",
-        )
-
-
 def _require_images(labels: Sequence[str], parts: dict[str, tuple[ImageFile, ...]], root: Path) -> None:
     for part, files in parts.items():
         counts = Counter(file.label for file in files)
         if empty := [label for place, label in enumerate(labels) if not counts[place]]:
             raise UsageError(
                 "Every class has images in train and test.",
-                f"{', '.join(empty[:_NAMED])} without one in {part} of {root}",
+                f"{', '.join(empty[:NAMED])} without one in {part} of {root}",
                 "Add images, or give another --test-size.",
             )
 
@@ -277,10 +174,6 @@ def _common_size(kinds: dict[Path, tuple[int, int, bool]], root: Path) -> tuple[
             "Give --image-size, for example 64 or 48x64.",
         )
     return next(iter(sizes))
-
-
-def _state(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    return {path: (state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()]}
 
 
 def short_reason(error: Exception) -> str:

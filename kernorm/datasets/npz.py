@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from kernorm.datasets.arrays import Arrays, DamagedError, check_layout
-from kernorm.datasets.folder import require_classes, short_reason
+from kernorm.datasets.folder import short_reason
+from kernorm.datasets.layout import require_classes
 from kernorm.errors import UsageError
 
 _KEYS = (
@@ -34,20 +35,22 @@ def read_npz(path: Path, name: str) -> Arrays:
             f"{path} with {', '.join(sorted(held)) or 'nothing'}",
             "Rename its arrays.",
         )
-    images = {part: _images(held[key], key, path) for part, key in zip(("train", "test"), keys[:4:2], strict=True)}
-    labels = {part: _labels(held[key], key, path) for part, key in zip(("train", "test"), keys[1:4:2], strict=True)}
-    given = 0
-    if set(keys[4:]) <= held.keys():
-        images["train"] = np.concatenate([images["train"], _images(held[keys[4]], keys[4], path)])
-        more = _labels(held[keys[5]], keys[5], path)
-        labels["train"], given = np.concatenate([labels["train"], more]), len(more)
-    for part in ("train", "test"):
-        if len(images[part]) != len(labels[part]):
+    parts = {keys[place]: keys[place + 1] for place in (0, 2, 4) if set(keys[place : place + 2]) <= held.keys()}
+    read = [(_images(held[first], first, path), _labels(held[second], second, path)) for first, second in parts.items()]
+    for (values, targets), key in zip(read, parts, strict=True):
+        if len(values) != len(targets):
             raise UsageError(
-                "Images and labels are as many.",
-                f"{len(images[part])} and {len(labels[part])} of {part} in {path}",
-                "Fix it.",
+                "Images and labels are as many.", f"{len(values)} and {len(targets)} of {key} in {path}", "Fix it."
             )
+        if values.shape[1:] != read[0][0].shape[1:]:
+            raise UsageError(
+                "Images of a set have one size.", f"{path}, whose {key} are of the shape {values.shape}", "Resize them."
+            )
+    images, labels = ({"train": values[0], "test": values[1]} for values in zip(*read, strict=True))
+    given = 0
+    if len(read) > 2:
+        given = len(read[2][1])
+        images["train"], labels["train"] = (np.concatenate([read[0][place], read[2][place]]) for place in (0, 1))
     most = max(int(values.max()) for values in labels.values()) + 1
     names = tuple(map(str, range(most)))
     require_classes(names, path)

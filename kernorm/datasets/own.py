@@ -13,6 +13,7 @@ from pathlib import Path
 from kernorm.config import READING, TrainConfig
 from kernorm.datasets import cache, prepare
 from kernorm.datasets.folder import Reading
+from kernorm.datasets.layout import class_folders, scan
 from kernorm.errors import UsageError
 from kernorm.limits import expanded, is_path, size_of
 from kernorm.system.files import write_atomically
@@ -20,24 +21,47 @@ from kernorm.system.files import write_atomically
 _INDEX = "own"
 
 
-def with_prepared(config: TrainConfig) -> TrainConfig:
+def with_prepared(config: TrainConfig, reports_dir: Path | None = None) -> TrainConfig:
     """Returns the config of a run on own images with the prepared set's name; any other config as it is.
 
+    Args:
+        config: of a run.
+        reports_dir: where its results go, if that is another folder than its own.
+
     Raises:
-        UsageError: the images cannot be read; see `folder.read_folder` and `folder.read_npz`.
+        UsageError: the images cannot be read, see `folder.read_folder` and `npz.read_npz`, or results would lie among
+            them.
     """
     if not is_path(config.dataset):
         return config
+    require_apart(config.dataset, "--reports-dir", reports_dir or config.reports_dir)
+    if config.export:
+        require_apart(config.dataset, "--saved-models-dir", config.saved_models_dir)
     size = size_of(config.image_size) if config.image_size else None
     reading = Reading(image_size=size, resize=config.resize, color=config.color, test_size=config.test_size)
     return replace(config, dataset=prepared_name(config.dataset, reading), **READING)
+
+
+def require_apart(dataset: str, flag: str, folder: Path) -> None:
+    """Refuses a folder for results that would be a class of own images, or lie in one.
+
+    Raises:
+        UsageError: so; `flag` gave the folder.
+    """
+    root = expanded(dataset).resolve()
+    if root.is_dir() and any(folder.resolve().is_relative_to(parent.resolve()) for parent in class_folders(root)):
+        raise UsageError(
+            f"{flag} does not lie among own images, where its pictures would be a class.",
+            f"{folder}, in {root}",
+            f"Give another folder, such as {Path('..') / folder.name}.",
+        )
 
 
 def prepared_name(dataset: str, reading: Reading, *, again: bool = False) -> str:
     """Returns the name of a prepared set of own images, preparing it if its files are not those of before.
 
     Raises:
-        UsageError: as `with_prepared`.
+        UsageError: the images cannot be read.
     """
     path = expanded(dataset)
     if not path.exists():
@@ -71,9 +95,10 @@ def _noted(note: Path, state: str) -> str | None:
 
 
 def _state(path: Path) -> str:
-    """Returns a digest of names, sizes and times of all files."""
-    files = [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
-    return _digest(*((str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    """Returns a digest of the names, sizes and times of what would be read."""
+    if path.is_dir():
+        return _digest(*scan(path).state(path))
+    return _digest(path.stat().st_size, path.stat().st_mtime_ns)
 
 
 def _digest(*values: object) -> str:

@@ -5,6 +5,7 @@ every other.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from kernorm.datasets import cache, tfds
+from kernorm.datasets.arrays import Arrays, DamagedError
 from kernorm.datasets.folder import Reading, read_folder
 from kernorm.datasets.npz import read_npz
 from kernorm.errors import UsageError
@@ -23,7 +25,12 @@ from kernorm.system.processes import import_path, log_to_stderr
 _USAGE_ERROR = 2
 # The first argument of a child that prepares own images: no name of a set.
 _OWN = "./"
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "NO_GCE_CHECK": "true"}
+_ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "NO_GCE_CHECK": "true",
+    "PYTHONIOENCODING": "utf-8",
+}
 
 _LOG = logging.getLogger("kernorm")
 
@@ -52,12 +59,12 @@ def prepare_own_in_child(path: Path, stem: str, reading: Reading) -> str:
 def _run(arguments: list[str], name: str) -> str:
     """Runs a child with these arguments; returns what it printed."""
     # Without a home, tensorflow-datasets would make a folder of the name ~.
-    environment = {**os.environ, **_QUIET, "PYTHONPATH": import_path(), "TFDS_DATA_DIR": str(cache.tfds_dir())}
+    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": import_path(), "TFDS_DATA_DIR": str(cache.tfds_dir())}
     child = subprocess.run(
         [sys.executable, "-m", "kernorm.datasets.prepare", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     if child.returncode == _USAGE_ERROR and child.stdout:
         raise UsageError(child.stdout.strip())
@@ -81,10 +88,30 @@ def write_own(path: Path, stem: str, reading: Reading) -> str:
     else:
         with _progress() as report:
             arrays = read_folder(path, stem, reading, report)
-    arrays = replace(arrays, name=f"{stem}@{arrays.sha256[:12]}")
-    if cache.cached_path(arrays.name) is None:
+    arrays = replace(arrays, name=f"{stem}@{_identity(arrays)[:12]}")
+    if not is_whole(arrays.name):
         cache.write(arrays)
     return arrays.name
+
+
+def is_whole(name: str) -> bool:
+    """Tells whether a set is prepared, and its file holds what was written, byte for byte.
+
+    Raises:
+        UsageError: the system cannot read it.
+    """
+    path = cache.cached_path(name)
+    try:
+        return path is not None and cache.read(path) is not None
+    except DamagedError:
+        return False
+
+
+def _identity(arrays: Arrays) -> str:
+    """Returns a digest of all that a set of own images is: its content, its own validation split, how it is resized."""
+    more = {"given_validation": arrays.given_validation, "resize": arrays.resize}
+    more = {name: value for name, value in more.items() if value not in (0, None, "stretch")}
+    return hashlib.sha256(json.dumps([arrays.sha256, more]).encode()).hexdigest() if more else arrays.sha256
 
 
 @contextlib.contextmanager
@@ -103,7 +130,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 def _child(arguments: list[str]) -> int:
     """Prepares and caches; keeps TensorFlow's own noise off the terminal, Python's messages on it."""
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     logging.getLogger("absl").setLevel(logging.ERROR)
     log_to_stderr()

@@ -11,15 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from kernorm.config import TrainConfig
-from kernorm.datasets.dataset import load, prepared_sha256
-from kernorm.errors import UsageError
+from kernorm.datasets.dataset import prepared_sha256
+from kernorm.errors import UsageError, is_of_surroundings
 from kernorm.parallel.batches import Populations
 from kernorm.parallel.engine import Engine, Outcome
 from kernorm.parallel.factory import open_training
-from kernorm.parallel.grouping import static_key
 from kernorm.parallel.settings import EngineConfig
-from kernorm.records.data import Data
 from kernorm.records.record import Record
 from kernorm.reporting.live import Live, LivePage
 from kernorm.reporting.progress import StudyProgress
@@ -29,16 +26,16 @@ from kernorm.studies.definition import Planned, Study, UntilResolved
 from kernorm.studies.design import Design, read_design, settled, write_design
 from kernorm.studies.judged import ended_runs
 from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
+from kernorm.studies.preparation import prepare
 from kernorm.studies.primary import asked_design, class_sizes, resolved
 from kernorm.studies.provisional import is_complete, without_verdicts
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.rounds import format_round, next_round, open_arms, require_order, with_counts
 from kernorm.studies.sources import not_used, taken
-from kernorm.studies.summary import StudySummary
+from kernorm.studies.summary import StudySummary, counted
 from kernorm.studies.terminal import format_primary, format_result
 from kernorm.studies.verdicts import format_visible
 from kernorm.system.files import locked, locked_if_free, make_folder
-from kernorm.training.first_step import try_nets
 
 # Writes the page of a study as it stands, while its runs are under way or at their end; returns what it says.
 Show = Callable[[Study, Live | None], StudySummary]
@@ -219,16 +216,31 @@ def _train(
     show: Show,
     what: str = "runs",
 ) -> None:
-    """Trains these runs; each result is in the ledger once it ended, and on the page within a minute or so."""
+    """Trains these runs; each result is in the ledger once it ended, and on the page within a minute or so.
+
+    Raises:
+        UsageError: files, a full disk or another process kept runs from being trained. They are no results.
+    """
     missing, total = list(missing), len(study.runs())
+    untrained: list[str] = []
     with StudyProgress(total=total, done=total - len(missing), slots=engine.slots) as progress:
         for run in missing:
             engine.submit(run)
         for outcome in engine.outcomes():
+            if outcome.error and is_of_surroundings(outcome.error):
+                untrained.append(f"{outcome.job.config.run_id}: {outcome.error}")
+                progress.line(untrained[-1])
+                continue
             result = replace(_result(outcome), file=study.file)
             ledger.add(result)
             left = progress.ended(format_result(result))
             pages.ended(lambda live: show(study, live), progress.done, total, left, what)
+    if untrained:
+        raise UsageError(
+            "Every run of a study must be trained.",
+            f"{counted(len(untrained), 'run')} that could not be, the first {untrained[0]}",
+            "Run the same command to go on once that is settled.",
+        )
 
 
 def _find_shared(study: Study, folder: Path) -> Shared:
@@ -260,25 +272,6 @@ def _take(study: Study, shared: Shared, ledger: Ledger, told: set[str]) -> None:
         if text and text not in told:
             _LOG.info(text)
             told.add(text)
-
-
-def prepare(configs: Iterable[TrainConfig]) -> None:
-    """Loads every set and tries every own net once.
-
-    So a wrong size or net is refused at once, and workers find the cache.
-    """
-    infos: dict[tuple, Data] = {}
-    nets: dict[tuple, tuple[TrainConfig, Data]] = {}
-    for config in configs:
-        sizes = (config.validation_size, config.train_size, config.batch_size)
-        key = (config.dataset, config.manual_dir, config.data_dir, *sizes)
-        if key not in infos:
-            infos[key] = load(config).info
-        if config.net_source is not None:
-            penalties = config.l1 > 0, config.l2 > 0, config.penalize, config.penalty_at
-            nets.setdefault((static_key(config), *penalties), (config, infos[key]))
-    if nets:
-        try_nets(list(nets.values()))
 
 
 def _result(outcome: Outcome[Planned, Record]) -> Result:

@@ -25,8 +25,8 @@ from kernorm.records.schema import strict
 from kernorm.reporting.progress import StudyProgress
 from kernorm.studies.definition import Planned, Study
 from kernorm.studies.ledger import RECORDS, Ledger
+from kernorm.studies.preparation import prepare
 from kernorm.studies.rates import SEEDS, ArmRate, Rates, best_rate, read_rates, tried_rates, write_rates
-from kernorm.studies.runner import prepare
 from kernorm.studies.selection import scored_row
 from kernorm.system.files import locked, make_folder
 

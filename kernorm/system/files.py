@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kernorm.errors import UsageError
+from kernorm.errors import Busy, UsageError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -94,7 +94,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
     The system frees it when the process ends, however it ends.
 
     Raises:
-        UsageError: another process holds it; `purpose` says what for.
+        Busy: another process holds it; `purpose` says what for.
     """
     try:
         with FileLock(path, timeout=0):
@@ -103,7 +103,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
     except Timeout:
-        raise UsageError(
+        raise Busy(
             f"Only one process at a time may {purpose}.", f"{path} held by another one", "Wait for it, or end it."
         ) from None
 
@@ -126,8 +126,7 @@ def require_folder(path: Path, flag: str) -> None:
     except OSError as error:
         found, reason = Path(error.filename), os.strerror(error.errno or 0)
     if reason:
-        shown = str(found).encode(errors="backslashreplace").decode()
-        raise UsageError(f"{flag} takes a folder that can be written.", f"{shown}, {reason}", "Give another one.")
+        raise UsageError(f"{flag} takes a folder that can be written.", f"{found}, {reason}", "Give another one.")
 
 
 def make_folder(path: Path, flag: str) -> None:

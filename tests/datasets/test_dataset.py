@@ -273,7 +273,7 @@ def test_a_set_of_an_older_kernorm_is_prepared_again(prepared_here, prepared, ca
     np.savez(path, metadata=np.frombuffer(json.dumps(metadata).encode(), np.uint8), **values)
     assert cache.prepared_sha256("tiny_set") is None
     assert load_arrays("tiny_set", data_dir=prepared).sha256 == arrays.sha256
-    assert f"The prepared set {path} cannot be used: it is of schema 1, which is 2 now. It is pre" in caplog.text
+    assert f"The prepared set {path} cannot be used: it is of schema 1, which is 2 now. It is rem" in caplog.text
 
 
 def test_a_set_whose_source_has_changed_is_prepared_again(prepared_here, tmp_path, cache_folder, caplog):

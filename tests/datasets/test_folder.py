@@ -4,6 +4,9 @@ import base64
 import io
 import re
 import shutil
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,23 +17,11 @@ from kernorm.config import TrainConfig
 from kernorm.datasets import cache, own, prepare
 from kernorm.datasets.dataset import load
 from kernorm.datasets.decode import decode_image, upright
-from kernorm.datasets.folder import Reading, read_folder, scan
+from kernorm.datasets.folder import Reading, read_folder
 from kernorm.datasets.npz import read_npz
 from kernorm.errors import UsageError
 from tests.builders import Page
-
-
-def picture(seed, height=12, width=16, mode="RGB"):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).convert(mode)
-
-
-def fill(root, classes=("bee", "ant"), count=12, kind="png", start=0, **words):
-    for place, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            picture(1000 * place + number + start, **words).save(root / name / f"{number:03}.{kind}")
-    return root
+from tests.photos import fill, picture
 
 
 @pytest.fixture
@@ -122,6 +113,54 @@ def test_photos_are_turned_upright():
     assert upright(plain.getvalue()) is plain.getvalue() or upright(plain.getvalue()) == plain.getvalue()
 
 
+@pytest.mark.parametrize("color", ["rgb", "grayscale"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
+def test_a_bmp_of_any_kind_is_read_as_the_same_png(tmp_path, mode, color):
+    """TensorFlow takes places in a palette for pixels, and decodes no BMP to grey."""
+    kinds = ("bmp", "png")
+    for number, place in enumerate(("train/ant", "train/bee", "test/ant", "test/bee")):
+        image = picture(number).convert(mode)
+        if mode == "P":
+            image.putpalette([value for value in range(255, -1, -1) for _ in range(3)])
+        for kind in kinds:
+            (tmp_path / kind / place).mkdir(parents=True)
+            image.save(tmp_path / kind / place / f"{number}.{kind}")
+    first, second = (read_folder(tmp_path / kind, kind, Reading(color=color)) for kind in kinds)
+    np.testing.assert_array_equal(first.train_images, second.train_images)
+    np.testing.assert_array_equal(first.test_images, second.test_images)
+
+
+def test_the_first_picture_of_a_cameras_file_is_taken(tmp_path):
+    root = fill(tmp_path / "set", count=6, kind="jpg")
+    frames = [picture(number) for number in (500, 501)]
+    frames[0].save(root / "ant" / "two.jpg", "MPO", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "one.jpg", quality=75)
+    with Image.open(root / "ant" / "two.jpg") as two:
+        assert two.n_frames == 2
+    arrays = read_folder(root, "set", Reading(test_size=0.4))
+    wanted = np.asarray(decode_image((tmp_path / "one.jpg").read_bytes(), (12, 16, 3), "stretch"))
+    images = np.concatenate([arrays.train_images, arrays.test_images]).astype(int)
+    assert np.abs(images - wanted).max(axis=(1, 2, 3)).min() == 0
+
+
+def png_of(width, height, bits, *parts, kind=b"IDAT"):
+    """Returns a PNG file of an RGB image whose compressed rows are in so many chunks; of the last ones, the `kind`."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)), (b"IDAT", parts[0])]
+    chunks += [*((kind, part) for part in parts[1:]), (b"IEND", b"")]
+    whole = (struct.pack(">I", len(of)) + name + of + struct.pack(">I", zlib.crc32(name + of)) for name, of in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
+
+
+def test_a_damaged_file_is_no_image_whatever_pillow_raises():
+    rows = zlib.compress(b"".join(b"\0" + picture(1).tobytes()[48 * row : 48 * row + 48] for row in range(12)))
+    whole = png_of(16, 12, 8, rows[:300], rows[300:])
+    assert upright(whole) == whole
+    with pytest.raises(OSError, match="broken PNG"):
+        upright(png_of(16, 12, 8, rows[:300], rows[300:], kind=b"\0\1\2\3"))
+    with pytest.raises(OSError, match="decompression bomb"):
+        upright(png_of(20_000, 20_000, 8, rows))
+
+
 def npz(path, **changes):
     generator = np.random.default_rng(0)
     held = {
@@ -163,7 +202,16 @@ def test_npz_files_of_keras_and_of_medmnist(tmp_path):
         ({"x_train": np.full((20, 8, 8), 300.0)}, r"float64 from 300 to 300\. Save them as uint8\."),
         ({"y_test": np.arange(9) % 3 - 1}, r"^Labels are whole numbers from 0, one an image\. Received: y_test"),
         ({"y_train": np.arange(20) % 3 + 0.5}, r"^Labels are whole numbers from 0, one an image\."),
-        ({"y_train": np.arange(19) % 3}, r"^Images and labels are as many\. Received: 20 and 19 of train"),
+        ({"y_train": np.arange(19) % 3}, r"^Images and labels are as many\. Received: 20 and 19 of x_train"),
+        # As many as labels in all, but not of each split.
+        (
+            {"y_train": np.arange(19) % 3, "x_val": np.zeros((4, 8, 8), np.uint8), "y_val": np.arange(5) % 3},
+            r"^Images and labels are as many\. Received: 20 and 19 of x_train",
+        ),
+        (
+            {"x_val": np.zeros((5, 6, 8), np.uint8), "y_val": np.arange(5) % 3},
+            r"^Images of a set have one size\. Received: .*, whose x_val are of the shape \(5, 6, 8, 1\)\.",
+        ),
         (
             {"y_train": np.arange(20) % 2},
             r"^Every class has images in train and test\. Received: label 2 of 3 without one",
@@ -192,6 +240,12 @@ def spoil_sixteen(root):
     Image.fromarray(np.zeros((12, 16), np.uint16)).save(root / "ant" / "deep.png")
 
 
+def spoil_sixteen_of_three(root):
+    """A PNG of 16 bits for each of three colours, which Pillow reads as one of 8."""
+    rows = zlib.compress((b"\0" + bytes(16 * 6)) * 12)
+    (root / "ant" / "deep.png").write_bytes(png_of(16, 12, 16, rows))
+
+
 def spoil_alpha(root):
     picture(5).convert("RGBA").resize((16, 12)).point(lambda value: value // 2).save(root / "ant" / "clear.png")
 
@@ -215,6 +269,7 @@ def spoil_bytes(root):
     ("spoil", "told"),
     [
         (spoil_sixteen, "ant/deep.png: 16 bits a channel"),
+        (spoil_sixteen_of_three, "ant/deep.png: 16 bits a channel"),
         (spoil_alpha, "ant/clear.png: transparency"),
         (spoil_cmyk, "ant/ink.jpg: CMYK colours"),
         (spoil_animation, "ant/moves.png: animated"),
@@ -279,15 +334,6 @@ def test_refuses_a_folder_that_is_not_laid_out_so(photos, spoil, message):
         read_folder(photos, "p", Reading())
 
 
-def test_refuses_splits_of_different_classes(tmp_path):
-    fill(tmp_path / "set" / "train")
-    fill(tmp_path / "set" / "test", classes=("ant", "wasp"))
-    with pytest.raises(
-        UsageError, match=r"^The splits of own images have the same classes\. Received: bee, wasp only in"
-    ):
-        scan(tmp_path / "set")
-
-
 def test_refuses_a_class_without_a_test_image(tmp_path):
     root = fill(tmp_path / "few", count=1)
     with pytest.raises(UsageError, match=r"without one in test of .*Add images, or give another --test-size\."):
@@ -334,6 +380,71 @@ def test_a_set_is_named_by_its_content_and_prepared_once(photos, in_process, tmp
     assert own.with_prepared(TrainConfig(dataset=str(photos), test_size=0.4)).dataset != first.dataset
     picture(4321).save(photos / "ant" / "more.png")
     assert own.with_prepared(config).dataset != first.dataset
+
+
+def test_a_set_is_named_by_its_validation_split_and_by_how_it_is_resized(tmp_path, in_process):
+    """Both decide what is trained and served, also where the pixels of all images are the same."""
+    held = npz(tmp_path / "set.npz", x_val=np.full((6, 8, 8), 7, np.uint8), y_val=np.arange(6) % 3)
+    first = own.with_prepared(TrainConfig(dataset=str(tmp_path / "set.npz"), batch_size=4))
+    values = {key: held[key] for key in ("x_test", "y_test")}
+    values |= {f"{axis}_train": np.concatenate([held[f"{axis}_train"], held[f"{axis}_val"]]) for axis in "xy"}
+    np.savez(tmp_path / "set.npz", **values)
+    second = own.with_prepared(TrainConfig(dataset=str(tmp_path / "set.npz"), batch_size=4))
+    assert cache.prepared_sha256(first.dataset) == cache.prepared_sha256(second.dataset)
+    assert second.dataset.partition("@")[2] == cache.prepared_sha256(second.dataset)[:12]
+    assert first.run_id != second.run_id
+    assert (load(first).info.validation, load(second).info.validation) == (6, 5)
+    photos = fill(tmp_path / "photos", height=16)
+    ways = ("stretch", "pad", "crop")
+    names = [own.prepared_name(str(photos), Reading(image_size=(16, 16), resize=way)) for way in ways]
+    assert len(set(map(cache.prepared_sha256, names))) == 1
+    assert tuple(cache.read(cache.cached_path(name)).resize for name in names) == ways
+
+
+def test_a_damaged_set_is_prepared_again_from_its_folder(photos, in_process, tmp_path, caplog, capsys):
+    config = TrainConfig(dataset=str(photos), batch_size=4)
+    name = own.with_prepared(config).dataset
+    path = cache.cached_path(name)
+    whole = path.read_bytes()
+
+    def damage():
+        path.write_bytes(whole[:1500] + b"XXXX" + whole[1504:])
+
+    damage()
+    with pytest.raises(UsageError, match=rf"Received: dataset='{name}', which was damaged in .*Give the path as --dat"):
+        load(own.with_prepared(config))
+    assert f"The prepared set {path} cannot be used: " in caplog.text
+    assert not path.exists()
+    assert load(own.with_prepared(config)).info.name == name
+    for again in (False, True):
+        damage()
+        data.main(data.DataConfig(names=(str(photos),), again=again, reports_dir=tmp_path / "reports"))
+        assert "checked, sha256" in capsys.readouterr().out
+        assert cache.read(path).name == name
+    assert len(in_process) == 4
+
+
+def test_results_do_not_lie_among_the_images(photos, in_process, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    told = r"^--reports-dir does not lie among own images, where its pictures would be a class\. Received: reports, in "
+    with pytest.raises(UsageError, match=rf"{told}{photos}\. Give another folder, such as \.\./reports\."):
+        own.with_prepared(TrainConfig(dataset="."))
+    with pytest.raises(UsageError, match=told):
+        data.main(data.DataConfig(names=(str(photos),)))
+    with pytest.raises(UsageError, match=told):
+        own.with_prepared(TrainConfig(dataset="./", reports_dir=tmp_path), Path("reports"))
+    with pytest.raises(UsageError, match=r"^--saved-models-dir does not lie .* Received: ant/models, in "):
+        own.with_prepared(TrainConfig(dataset=".", reports_dir=tmp_path, saved_models_dir=Path("ant") / "models"))
+    assert not in_process
+    assert own.with_prepared(TrainConfig(dataset=".", reports_dir=Path("..") / "reports", export=False)).dataset
+    # Beside given splits a folder is no class.
+    root = tmp_path / "set"
+    for place, part in enumerate(("train", "test")):
+        fill(root / part, count=3, start=100 * place)
+    monkeypatch.chdir(root)
+    assert own.with_prepared(TrainConfig(dataset="."))
+    with pytest.raises(UsageError, match=r"Received: train/reports, in "):
+        own.with_prepared(TrainConfig(dataset=".", reports_dir=Path("train") / "reports"))
 
 
 def test_the_command_counts_what_a_set_holds(tmp_path, in_process, capsys):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.datasets.test_folder import fill
+from tests.photos import fill
 
 
 def bytes_of(descriptor):
@@ -53,10 +53,11 @@ def test_a_child_prepares_own_images_and_shows_a_bar(tmp_path, start):
     code, again, shown = on_a_terminal(start, [sys.executable, "-m", *words], **environment)
     assert (code, again.splitlines()[0]) == (0, printed.splitlines()[0])
     assert "Preparing" not in shown
-    (tmp_path / "photos" / "ant" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "photos" / "ant" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no image")
     code, printed, shown = on_a_terminal(start, [sys.executable, "-m", *words], **environment)
     assert (code, printed) == (2, "")
     assert "error: Own images are JPEG, PNG or BMP files of 8 bits, grey or RGB. Received: 1 of 61" in shown
+    assert "ant/caf\\udce9.png: broken" in shown
     assert "Traceback" not in shown
 
 

@@ -191,6 +191,7 @@ def test_nobody_there_is_one_line(files, capsys):
         (b"", "An image is a PNG, JPEG or BMP file. Received: {path}, which is empty. Convert it."),
         (b"GIF89a", "An image is a PNG, JPEG or BMP file. Received: {path}, which is none. Convert it."),
         (png(np.zeros((28, 28), np.uint8))[:60], "An image must be one that the model takes. Received: "),
+        (png(np.zeros((28, 28), np.uint8)).replace(b"IEND", b"IE\0D"), "An image must be one that the model takes. Re"),
         (png(np.zeros((14, 28), np.uint8)), "An image must be one that the model takes. Received: "),
         (png(np.zeros((28, 28), np.uint16)), "An image must be one that the model takes. Received: "),
         (png(np.zeros((28, 28, 4), np.uint8)), "An image must be one that the model takes. Received: "),

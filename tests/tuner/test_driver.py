@@ -2,15 +2,18 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from kernorm.config import TrainConfig
+from kernorm.errors import UsageError
 from kernorm.parallel.engine import Outcome
 from kernorm.parallel.jobs import train_job
 from kernorm.studies.definition import Planned
 from tests.builders import make_history, make_record
-from tuner.driver import _repeat
+from tuner.config import SearchConfig
+from tuner.driver import Driver, _repeat
 from tuner.trials import TrialRun
 
 
@@ -48,3 +51,12 @@ def test_a_worker_that_reads_its_job_imports_nothing_of_what_hands_it_out(job):
     loaded = set(read.stdout.decode().split())
     assert "kernorm" in loaded
     assert not loaded & {"keras", "keras_tuner", "matplotlib", "pandas", "scipy", "statsmodels", "tensorflow"}
+
+
+@pytest.mark.parametrize("error", ["OSError: No space left on device", "PermissionError: run.csv", "Busy: it is held"])
+def test_a_trial_that_files_keep_from_being_trained_is_no_failure_of_its_values(error):
+    driver = Driver(SearchConfig(name="s"), oracle=None, trials=SimpleNamespace(seconds=0.0), ended=None)
+    run = TrialRun(trial_id="7", config=TrainConfig())
+    told = rf"^Every trial must be trained\. Received: trial 7, {error}\. Run the same command to go on once"
+    with pytest.raises(UsageError, match=told):
+        driver._take(Outcome(run, None, error, 1))
