@@ -131,8 +131,8 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path.is_dir()]
 
 
-def _require_inside(path: Path, root: Path) -> None:
-    """Refuses a link that leads nowhere, out of the data set or to a folder that it lies in itself."""
+def _require_inside(path: Path, root: Path, around: tuple[Path, ...] = ()) -> None:
+    """Refuses a link that leads nowhere, out of the data set, or to a folder that it lies in or one `around`."""
     if not path.is_symlink():
         return
     there = path.resolve() if path.exists() else None
@@ -140,7 +140,7 @@ def _require_inside(path: Path, root: Path) -> None:
         reason = "leads nowhere"
     elif not there.is_relative_to(root.resolve()):
         reason = "leaves it"
-    elif path.parent.resolve().is_relative_to(there):
+    elif any(folder.is_relative_to(there) for folder in (path.parent.resolve(), *around)):
         reason = "leads to a folder around itself"
     else:
         return
@@ -151,12 +151,12 @@ def _require_inside(path: Path, root: Path) -> None:
     )
 
 
-def _walk(folder: Path, root: Path) -> Iterator[Path]:
-    """Yields the files in a folder and in all folders in it, linked ones too, sorted."""
+def _walk(folder: Path, root: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yields the files in a folder and in all folders in it, linked ones too, sorted; `around` are links' targets."""
     for path in _entries(folder):
-        _require_inside(path, root)
+        _require_inside(path, root, around)
         if path.is_dir():
-            yield from _walk(path, root)
+            yield from _walk(path, root, (*around, path.parent.resolve()) if path.is_symlink() else around)
         else:
             yield path
 

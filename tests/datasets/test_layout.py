@@ -116,6 +116,15 @@ def test_refuses_other_links(tmp_path, link, target, reason):
         scan(root)
 
 
+def test_refuses_links_that_lead_to_each_other(tmp_path):
+    make(tmp_path, "ant/1.png", "bee/1.png")
+    (tmp_path / "ant" / "bees").symlink_to("../bee")
+    (tmp_path / "bee" / "ants").symlink_to("../ant")
+    told = r"Received: .*/ant/bees/ants, which leads to a folder around itself\."
+    with pytest.raises(UsageError, match=r"^Links of own images stay in their folder\. " + told):
+        scan(tmp_path)
+
+
 @pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
 def test_refuses_names_of_classes_that_are_no_text(tmp_path, name):
     make(tmp_path, "ant/1.png", f"{os.fsdecode(name)}/1.png")

@@ -50,9 +50,7 @@ def study(boxes_cache, tmp_path, monkeypatch):
 @pytest.mark.parametrize("until", [None, UntilResolved()])
 def test_runs_that_another_process_trains_are_no_results(study, tmp_path, until):
     folder = tmp_path / "studies" / "mine"
-    told = (
-        r"6 runs that could not be, the first boxes-.*-s0-\w+: Busy: Only one process at a time may train this run\."
-    )
+    told = r"6 runs that could not be, the first boxes-.*-s0-\w+: Busy: Only one process at a time may train this run\."
     with ExitStack() as held:
         for run in study.runs():
             (tmp_path / "runs" / run.config.run_id).mkdir(parents=True)
