@@ -118,14 +118,15 @@ def load_arrays(
     if not again and (arrays := _cached(name, manual_dir, data_dir)):
         return arrays
     if "@" in name:
-        place = "was damaged in" if cache.cached_path(name) else "is not in"
+        damaged = cache.cached_path(name) is not None
         with cache.exclusive(name):
             if arrays := _cached(name, manual_dir, data_dir, report=True):
                 return arrays
         raise UsageError(
             "Own images are prepared from their folder.",
-            f"dataset={name!r}, which {place} {cache.cache_dir()}",
-            "Give the path as --dataset, or run python -m kernorm.data PATH, or copy the file from another machine.",
+            f"dataset={name!r}, which {'was damaged' if damaged else 'is not'} in {cache.cache_dir()}",
+            f"Give {'once more ' if damaged else ''}the path as --dataset, or run python -m kernorm.data PATH, or "
+            "copy the file from another machine.",
         )
     with cache.exclusive(name):
         # Another process may have prepared it meanwhile.

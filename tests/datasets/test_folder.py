@@ -411,7 +411,7 @@ def test_a_damaged_set_is_prepared_again_from_its_folder(photos, in_process, tmp
         path.write_bytes(whole[:1500] + b"XXXX" + whole[1504:])
 
     damage()
-    with pytest.raises(UsageError, match=rf"Received: dataset='{name}', which was damaged in .*Give the path as --dat"):
+    with pytest.raises(UsageError, match=rf"Received: dataset='{name}', which was damaged in .*Give once more the"):
         load(own.with_prepared(config))
     assert f"The prepared set {path} cannot be used: " in caplog.text
     assert not path.exists()
