@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernorm.errors import UsageError
+from kernorm.records.data import OVERALL
 
 READ = (".jpg", ".jpeg", ".png", ".bmp")
 # Image files that TensorFlow does not decode.
@@ -67,6 +68,12 @@ def scan(root: Path) -> Found:
     if odd := [label for label in labels if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in label)]:
         raise UsageError(
             "Class names are text in UTF-8, in one line.", f"{odd[0]!r} in {parents[0]}", "Rename the folder."
+        )
+    if OVERALL in labels:
+        raise UsageError(
+            f"A class is not named {OVERALL}, as evaluations name the whole split.",
+            f"{parents[0] / OVERALL}",
+            "Rename the folder.",
         )
     for folder, theirs in zip(parents[1:], list(classes.values())[1:], strict=True):
         if odd := sorted({*labels} ^ {path.name for path in theirs}):

@@ -12,12 +12,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, with_config
+from scipy import stats
 
-from kernorm.evaluation.thresholds import OVERALL, Threshold
+from kernorm.evaluation.thresholds import Threshold
+from kernorm.records.data import OVERALL
 from kernorm.stats.intervals import Interval, wilson
 from kernorm.stats.scores import BINS, BY_CLASS, score_images, worst_recall_interval
 
 RESAMPLES = 2000
+# Images, or pairs of classes, of the samples that are in memory at once.
+_FEW = 2_000_000
 Columns = NDArray[np.float64]
 
 _strict = with_config(ConfigDict(extra="forbid"))
@@ -104,7 +108,8 @@ def measure(
 
     Scores by class are of the whole split. Accuracies have Wilson's interval; all others the percentiles of RESAMPLES
     bootstrap samples of the images (Efron 1979), for a change of pairs, less their bias: a resampled ECE is too large
-    by about as much as the ECE itself. The worst recall has that of `worst_recall_interval`.
+    by about as much as the ECE itself. The worst recall has that of `worst_recall_interval`, the other scores by class
+    that of `_credible`: where no image of a class is wrong, no resampled one is either.
 
     Args:
         candidate: the model's answers.
@@ -145,18 +150,16 @@ def _measure_by_class(candidate: Scored, baseline: Scored | None) -> tuple[list[
     models = [candidate] if baseline is None else [candidate, baseline]
     point = [_confusions(model, np.arange(len(model.labels))[None])[0] for model in models]
     resampled: dict[str, list[list[float]]] = {metric: [[] for _ in models] for metric in BY_CLASS}
-    for rows in _drawn_by_class(candidate.labels):
+    for rows in _drawn_by_class(candidate.labels, candidate.classes) if baseline else ():
         for place, model in enumerate(models):
             confusions = _confusions(model, rows)
             for metric, of in BY_CLASS.items():
                 resampled[metric][place] += of(confusions).tolist()
     measures, changes = [], []
+    credible = _credible(point[0])
     for metric, of in BY_CLASS.items():
         value, values = float(of(point[0])), np.array(resampled[metric])
-        low, high = _percentiles(values[0], value)
-        interval = (max(0.0, low), min(1.0, high))
-        if metric == "worst_recall":
-            interval = worst_recall_interval(point[0])
+        interval = worst_recall_interval(point[0]) if metric == "worst_recall" else credible[metric]
         count = len(candidate.labels)
         measures.append(Measure(metric=metric, slice=OVERALL, count=count, value=value, interval=interval))
         if baseline is not None and metric != "worst_recall":
@@ -235,12 +238,37 @@ def _resampled(columns: Columns) -> Columns:
     return means
 
 
-def _drawn_by_class(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def _credible(confusion: NDArray[np.int64]) -> dict[str, Interval]:
+    """Returns the 95 % interval of each score of a confusion matrix (K, K), by what its classes may be taken for.
+
+    Scores are those of matrices drawn from a posterior (Goutte and Gaussier 2005, for F-scores). Its prior counts, over
+    all classes together, are z²/2 right answers and as many wrong ones, those of any class alike: what Agresti and
+    Coull (1998) add for an interval close to Wilson's. As many for each class would draw a mean over many to 1/2.
+    """
+    classes = len(confusion)
+    each = stats.norm.isf(0.025) ** 2 / 2 / classes
+    prior = np.full((classes, classes), each / (classes - 1))
+    np.fill_diagonal(prior, each)
+    rng, drawn = np.random.default_rng(0), {metric: list[float]() for metric in BY_CLASS}
+    few = max(1, _FEW // classes**2)
+    for start in range(0, RESAMPLES, few):
+        shares = rng.standard_gamma(confusion + prior, (min(few, RESAMPLES - start), classes, classes))
+        matrices = shares / shares.sum(axis=-1, keepdims=True) * confusion.sum(axis=1, keepdims=True)
+        for metric, of in BY_CLASS.items():
+            drawn[metric] += of(matrices).tolist()
+    found = {}
+    for metric, of in BY_CLASS.items():
+        value, (low, high) = float(of(confusion)), np.percentile(drawn[metric], (2.5, 97.5))
+        found[metric] = min(float(low), value), max(float(high), value)
+    return found
+
+
+def _drawn_by_class(labels: NDArray[np.int64], classes: int) -> Iterator[NDArray[np.int64]]:
     """Yields RESAMPLES rows of images (R, N), drawn with replacement within their classes, a few rows at a time."""
     rng, order = np.random.default_rng(0), np.argsort(labels, kind="stable")
     sizes = np.bincount(labels)
     size, first = (np.repeat(values, sizes) for values in (sizes, np.cumsum(sizes) - sizes))
-    few = max(1, 2_000_000 // len(labels))
+    few = max(1, _FEW // max(len(labels), classes**2))
     for start in range(0, RESAMPLES, few):
         drawn = rng.random((min(few, RESAMPLES - start), len(labels)))
         yield order[first + (drawn * size).astype(np.int64)]

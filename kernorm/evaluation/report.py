@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from kernorm.evaluation.gate import Change, Measure
 from kernorm.evaluation.latency import Latency
-from kernorm.evaluation.thresholds import BY_IMAGE, OVERALL, WHOLE
+from kernorm.evaluation.thresholds import BY_IMAGE, WHOLE
+from kernorm.records.data import OVERALL
 from kernorm.reporting.page import page_data, page_renderer
 from kernorm.saved_model.card import Card
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from kernorm.errors import UsageError
 from kernorm.evaluation.gate import Change, Decision, Measure
-from kernorm.evaluation.thresholds import METRICS, OVERALL
+from kernorm.evaluation.thresholds import METRICS
+from kernorm.records.data import OVERALL
 from kernorm.records.schema import Schema, strict
 from kernorm.saved_model.card import FOLDER
 from kernorm.saved_model.integrity import verify_integrity

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
+from kernorm.records.data import OVERALL
 
 # TFMA's class names (Keras' metrics; all but the first two are kernorm's own) to the names that kernorm uses.
 BY_IMAGE = {
@@ -28,7 +29,6 @@ BY_IMAGE = {
 WHOLE = {"BalancedAccuracy": "balanced_accuracy", "MacroF1": "macro_f1", "WorstRecall": "worst_recall"}
 METRICS = BY_IMAGE | WHOLE
 HIGHER_IS_BETTER = {name: name in ("accuracy", *WHOLE.values()) for name in METRICS.values()}
-OVERALL = "overall"
 _TOP = ("model_specs", "slicing_specs", "metrics_specs", "options")
 
 

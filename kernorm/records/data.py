@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from kernorm.config import Resize
 from kernorm.records.schema import strict
 
+# What evaluations call the whole split, next to its classes.
+OVERALL = "overall"
+
 
 @strict
 @dataclass(frozen=True, kw_only=True)

@@ -116,6 +116,14 @@ def test_refuses_other_links(tmp_path, link, target, reason):
         scan(root)
 
 
+def test_refuses_a_class_that_an_evaluation_could_not_tell_from_the_whole_split(tmp_path):
+    make(tmp_path, "ant/1.png", "overall/1.png")
+    with pytest.raises(
+        UsageError, match=r"^A class is not named overall, as evaluations name the whole split\. Received"
+    ):
+        scan(tmp_path)
+
+
 def test_refuses_links_that_lead_to_each_other(tmp_path):
     make(tmp_path, "ant/1.png", "bee/1.png")
     (tmp_path / "ant" / "bees").symlink_to("../bee")

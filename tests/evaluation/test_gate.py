@@ -72,6 +72,48 @@ def test_intervals_cover_the_truth_at_about_their_rate(rng, monkeypatch):
     assert min(hits.values()) >= 0.88 * 150, hits
 
 
+def all_right(sizes, wrong=0):
+    """Answers to so many images of each class, the first of them wrong."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    logits = 9 * np.eye(len(sizes), dtype=np.float32)[labels]
+    logits[:wrong] = np.roll(logits[:wrong], 1, axis=1)
+    return scored(logits, labels)
+
+
+@pytest.mark.parametrize(("sizes", "wrong"), [((3, 3), 0), ((10, 10), 0), ((100, 3), 2), ((2,) * 10, 0)])
+def test_a_score_by_class_is_not_shown_by_a_few_images(sizes, wrong):
+    measures, _ = measure(all_right(sizes, wrong), ())
+    for metric in ("balanced_accuracy", "macro_f1"):
+        bound = Threshold(metric=metric, slice="overall", kind="value", side="least", bound=0.95)
+        (decision,) = decide([bound], measures, ())
+        assert not decision.passed, decision.sentence
+        low, high = found(measures, metric).interval
+        assert low < found(measures, metric).value <= high
+    # A thousand images of each class show it.
+    measures, _ = measure(all_right((1000,) * len(sizes)), ())
+    assert found(measures, "balanced_accuracy").interval[0] > 0.995
+
+
+@pytest.mark.parametrize(("size", "recall"), [(3, 0.8), (5, 0.85), (10, 0.88), (100, 0.88)])
+def test_a_model_below_the_bound_is_rarely_blessed_by_a_score_by_class(rng, monkeypatch, size, recall):
+    """Of two classes; 2.5 % is what the level allows."""
+    monkeypatch.setattr(gate, "RESAMPLES", 500)
+    blessed = dict.fromkeys(("balanced_accuracy", "macro_f1"), 0)
+    for first, second in rng.binomial(size, recall, (400, 2)):
+        intervals = gate._credible(np.array([[first, size - first], [size - second, second]]))
+        for metric in blessed:
+            blessed[metric] += intervals[metric][0] >= 0.9
+    assert max(blessed.values()) <= 0.04 * 400, blessed
+
+
+def test_samples_of_many_classes_are_drawn_a_few_at_a_time_and_are_the_same(rng, monkeypatch):
+    monkeypatch.setattr(gate, "RESAMPLES", 60)
+    labels = rng.integers(400, size=1000)
+    parts = list(gate._drawn_by_class(labels, 400))
+    assert max(map(len, parts)) * 400**2 <= 2_000_000
+    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(list(gate._drawn_by_class(labels, 2))))
+
+
 def test_an_equal_model_is_not_refused_by_noise_and_a_worse_one_is(rng, monkeypatch):
     monkeypatch.setattr(gate, "RESAMPLES", 300)
     bound = [Threshold(metric="accuracy", slice="overall", kind="change", side="least", bound=-0.0005)]
