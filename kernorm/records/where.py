@@ -106,13 +106,21 @@ def _condition(text: str, lines: Sequence[Line], tags: Mapping[str, Tags]) -> Ca
         raise UsageError("--where takes NAME=VALUE.", f"{text!r}", "Give for example 'norm=gn accuracy>99.4'.")
     name, sign, wanted = require_name(match[1], lines, "--where"), match[2], match[3]
     if name == "started" and sign in _ORDERS:
-        return lambda line: _ORDERS[sign](line.started, wanted)  # days and times of one form and zone, as text
+        # Days and times of one form and zone, as text; of a time, as much is looked at as was given.
+        return lambda line: _ORDERS[sign](line.started[: len(wanted)], wanted)
+    if name == "started":
+        return lambda line: (_is(line.started[: len(wanted)], wanted) or _is(line.started, wanted)) == (sign == "=")
     if sign in _ORDERS:
         number = _number(wanted)
         if math.isnan(number):
             raise UsageError(f"{sign} of --where takes a number.", f"{text!r}", "Give for example accuracy>99.4.")
-        return lambda line: _ORDERS[sign](_number(value_of(line, name, tags)), number)
+        return lambda line: _in_order(_number(value_of(line, name, tags)), sign, number)
     return lambda line: _is(value_of(line, name, tags), wanted) == (sign == "=")
+
+
+def _in_order(value: float, sign: str, wanted: float) -> bool:
+    """Tells whether an order holds; equal numbers are those of `_is`, such as 99.43 and 100 · 0.9943."""
+    return sign in ("<=", ">=") if math.isclose(value, wanted, rel_tol=1e-9) else _ORDERS[sign](value, wanted)
 
 
 def _is(value: Any, wanted: str) -> bool:

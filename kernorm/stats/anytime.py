@@ -180,7 +180,9 @@ def _log_e(n: int, distance: float, squares: float, tau: float, side: Side) -> f
     if q == 0:
         return two_sided
     t = sign * (n * distance / prior) / math.sqrt(q / (n * prior))
-    return math.log(2) + two_sided + math.log(max(float(special.stdtr(n, t)), 1e-300))
+    # −∞ where the share is too small for a double: strong evidence to the contrary.
+    share = float(special.stdtr(n, t))
+    return math.log(2) + two_sided + math.log(share) if share else -math.inf
 
 
 def _log_r(n: int, tau: float) -> float:

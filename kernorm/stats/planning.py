@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left
 
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.power import ttest_power
 
 from kernorm.stats.comparison import ALPHA
@@ -62,4 +62,6 @@ def visible_difference(variance: float, seeds: int, alpha: float) -> float:
     if seeds < 2:
         return math.inf
     df = 2.0 * (seeds - 1)
-    return math.sqrt(2 * variance / seeds) * float(stats.t.isf(alpha / 2, df) + stats.t.ppf(POWER, df))
+    # The noncentrality at which the statistic, which is noncentral t then, exceeds its bound with that power.
+    shift = float(special.nctdtrinc(df, 1 - POWER, stats.t.isf(alpha / 2, df)))
+    return math.sqrt(2 * variance / seeds) * shift

@@ -75,6 +75,8 @@ def verdict(
         small = f", though by less than {margin}" if equivalent else ""
         if new_images is not None and (new_images[0] > 0 if up else new_images[1] < 0):
             name: Outcome = "better" if side == "better" else "worse"
+            # The equivalence test is of these images; what is said of new ones must not contradict their interval.
+            small = small if max(map(abs, new_images)) <= (comparison.margin or 0.0) else ""
             return Verdict(name=name, sentence=name + small, interval=new_images, of="new images", alpha=alpha)
         name = "better on these images" if side == "better" else "worse on these images"
         return Verdict(name=name, sentence=f"{name}{small}; not resolved for new ones", **here)

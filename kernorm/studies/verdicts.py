@@ -178,11 +178,6 @@ def _decide_family(
                 paired=True,
                 alpha=alpha / LOOKING if anytime else alpha,
             )
-        here = None
-        if anytime:
-            here = confidence_sequence(one.differences, floors=one.floors, alpha=alpha, c=design.c)
-            most = metric.most or math.inf
-            here = here and as_interval(here, (-most, most))
         said = verdict(
             one.comparison,
             adjusted[arm],
@@ -195,7 +190,9 @@ def _decide_family(
             needed=FIRST if anytime else 2,
         )
         if anytime and said.of == "these images":
-            said = replace(said, interval=here)
+            here = confidence_sequence(one.differences, floors=one.floors, alpha=said.alpha or alpha, c=design.c)
+            most = metric.most or math.inf
+            said = replace(said, interval=here and as_interval(here, (-most, most)))
         found[arm] = Decision(
             comparison=one.comparison,
             p_adjusted=adjusted[arm],

@@ -9,7 +9,7 @@ from tests.builders import a_line
 
 LINES = [
     a_line("r1", 0.9941, norm="gn", l2=1e-4),
-    a_line("r2", 0.9915, ("studies/eva6",), norm="bn"),
+    a_line("r2", 0.9907, ("studies/eva6",), norm="bn"),
     a_line("r3", None, ("searches/a/studies/b",), norm="gn", l2=0.01, nesterov=False, clip_ratio=None),
     a_line("r4", 0.9950, norm="ln", norm_at=("conv1=none", "conv2=gn"), net="resnet8"),
 ]
@@ -25,6 +25,11 @@ TAGS = {"r1": Tags(tags=("good", "paper-1"), note="the one"), "r4": Tags(tags=("
         ("accuracy>=99.41", "14"),
         ("accuracy<99.4", "2"),
         ("accuracy<=99.15", "2"),
+        # In floating point 100 · 0.9907 is not 99.07.
+        ("accuracy<=99.07", "2"),
+        ("accuracy>=99.07", "124"),
+        ("accuracy>99.07", "14"),
+        ("accuracy<99.07", ""),
         ("accuracy=none", "3"),
         ("net=eva*", "123"),
         ("l2=0.0001", "1"),
@@ -43,6 +48,11 @@ TAGS = {"r1": Tags(tags=("good", "paper-1"), note="the one"), "r4": Tags(tags=("
         ("run=r[34]", "34"),
         ("started>=2026-03-03", "34"),
         ("started<2026-03-02T12", "12"),
+        ("started=2026-03-02", "2"),
+        ("started!=2026-03-02", "134"),
+        ("started=2026-03-0[12]*", "12"),
+        ("started<=2026-03-02", "12"),
+        ("started>2026-03-02", "34"),
         ("norm>2", ""),
         ("", "1234"),
     ],

@@ -189,3 +189,11 @@ def test_it_is_wrong_as_seldom_as_it_says_however_often_one_looks():
 def test_refuses_what_is_no_number(words):
     with pytest.raises(ValueError, match=r"An e-value is of finite differences\. Received: .*\. Give at least one\."):
         log_e_value(**words)
+
+
+def test_overwhelming_evidence_to_the_contrary_is_no_evidence():
+    """The share under t is below the least double there."""
+    x = -0.89 + 0.001 * np.random.default_rng(0).normal(size=200)
+    floors = (0.0,) * len(x)
+    assert anytime_p(x, -0.0005, floors=floors, side="greater") == 1.0
+    assert anytime_p(x, 0.0005, floors=floors, side="less") < 1e-30

@@ -117,6 +117,19 @@ def test_after_a_look_the_tests_are_those_that_stay_valid():
     assert not analyse(study, results).anytime
 
 
+def test_an_equivalence_after_a_look_has_the_interval_of_its_level():
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=12)
+    errors = {"bn": tuple(20 + seed % 3 for seed in range(12)), "ln": tuple(20 + (seed + 1) % 3 for seed in range(12))}
+    results = results_by_arm(study, some_results(study, errors))
+    found = decide(study, replace(Design(margin=0.02), looks=Design().looked({"bn": 3, "ln": 3}).looks), results)["ln"]
+    assert (found.verdict.name, found.verdict.alpha) == ("equivalent", 0.1)
+    differences = [(b - a) / COUNT for a, b in zip(errors["ln"], errors["bn"], strict=True)]
+    wrong = [[[7 * image % COUNT for image in range(n)] for n in errors[arm]] for arm in ("ln", "bn")]
+    floors = [max(1 / 6 / COUNT**2, one) for one in new_images.chance_variances(wrong[0], COUNT, wrong[1])]
+    expected = anytime.confidence_sequence(differences, floors=floors, alpha=0.1)
+    assert found.verdict.interval == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("seeds", "words", "needed"), [(1, {}, 2), (2, {"until_resolved": True}, 3)])
 def test_too_few_seeds_for_a_test_are_named(seeds, words, needed):
     study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=seeds)
@@ -128,7 +141,7 @@ def test_too_few_seeds_for_a_test_are_named(seeds, words, needed):
 def test_what_a_plan_can_see_is_said():
     study = a_study(ARMS, seeds=3)
     assert format_visible(study, Design(), {}) == (
-        "With 3 seeds, and 2 arms to a baseline, it can see differences from 0.18 pp (as runs on MNIST vary)."
+        "With 3 seeds, and 2 arms to a baseline, it can see differences from 0.19 pp (as runs on MNIST vary)."
     )
     assert "give two or more, or --until-resolved" in format_visible(a_study(ARMS, seeds=1), Design(), {})
     assert "known once two runs" in format_visible(study, Design(metric="ece"), {})
