@@ -29,7 +29,8 @@ INNER = "net"
 # Settings of the convolutions that `conv` makes.
 _OF_CONV = ("norm_at", "standardize_kernels", "dropout", "initializer")
 _FORM = "def net(image_shape, num_classes, conv)"
-_NAMES = "object_name_uids"
+# Keras' names of layers so far, its generator of random numbers, and the seed that begins one.
+_NAMES, _GENERATOR, _SEED = "object_name_uids", "global_seed_generator", "global_random_seed"
 # Layers behind which a softmax still is what the model ends in.
 _SHAPING = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Identity, keras.layers.Activation)
 
@@ -64,6 +65,12 @@ def build_own(
         else:
             _refuse_settings_of_conv(config)
             model = _swapped(config, _model(config, function, (image_shape, num_classes), None))
+        if (policy := keras.config.dtype_policy().name) != "float32":
+            raise UsageError(
+                "Nets are made in float32.",
+                f"{config.net}, whose file sets Keras' policy to {policy}",
+                "Remove that line; a layer of its own may have another dtype.",
+            )
     _check_ends(config, model, image_shape, num_classes)
     model.name = INNER
     model._clear_losses()  # of symbolic calls
@@ -75,18 +82,25 @@ def build_own(
 
 @contextlib.contextmanager
 def _names_and_seeds_of_its_own(seed: int) -> Iterator[None]:
-    """Gives layers that are made in the body the same names and seeds, whatever this process has built before."""
-    names = keras.src.backend.common.global_state.get_global_attribute(_NAMES)
-    states = random.getstate(), np.random.get_state()
-    keras.src.backend.common.global_state.set_global_attribute(_NAMES, collections.defaultdict(int))
+    """Gives what is made in the body the same names, seeds and random numbers, whatever this process has built before.
+
+    Keras' policy for dtypes is put back as well.
+    """
+    state = keras.src.backend.common.global_state
+    before = {name: state.get_global_attribute(name) for name in (_NAMES, _GENERATOR, _SEED)}
+    states, policy = (random.getstate(), np.random.get_state()), keras.config.dtype_policy()
+    for name, value in ((_NAMES, collections.defaultdict(int)), (_GENERATOR, None), (_SEED, seed)):
+        state.set_global_attribute(name, value)
     random.seed(seed)
     np.random.seed(seed)
     try:
         yield
     finally:
-        keras.src.backend.common.global_state.set_global_attribute(_NAMES, names)
+        for name, value in before.items():
+            state.set_global_attribute(name, value)
         random.setstate(states[0])
         np.random.set_state(states[1])
+        keras.config.set_dtype_policy(policy)
 
 
 def _parameters(config: TrainConfig, function: Any) -> list[str]:

@@ -304,3 +304,42 @@ def test_a_function_that_makes_no_such_net_is_refused_in_one_line(case):
         build(text, **settings)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 700
+
+
+RANDOM_NET = """
+import keras
+from keras import layers as L
+
+
+def net(image_shape, num_classes, conv):
+    image = keras.Input(image_shape)
+    x = L.Flatten()(conv(image, 4, strides=2))
+    weights = keras.random.normal((x.shape[-1], 16))
+    return L.Dense(num_classes)(keras.ops.cos(keras.ops.matmul(x, weights)))
+"""
+
+
+def test_random_numbers_of_a_function_are_the_same_at_every_build(images):
+    """Else what is exported would be another net than the one that was trained."""
+    first, _ = build(RANDOM_NET)
+    keras.random.normal((3,))
+    keras.utils.set_random_seed(77)
+    drawn = to_numpy(keras.random.normal((3,)))
+    keras.utils.set_random_seed(77)
+    second, _ = build(RANDOM_NET)
+    np.testing.assert_array_equal(to_numpy(keras.random.normal((3,))), drawn)  # what is outside is left as it was
+    second.set_weights(first.get_weights())
+    np.testing.assert_array_equal(to_numpy(second(images)), to_numpy(first(images)))
+    other, _ = build(RANDOM_NET, seed=1)
+    other.set_weights(first.get_weights())
+    assert np.abs(to_numpy(other(images)) - to_numpy(first(images))).max() > 1e-3
+
+
+def test_a_file_that_sets_another_policy_is_refused_and_leaves_none():
+    text = "import keras\n\nkeras.mixed_precision.set_global_policy('mixed_float16')\n" + SWAPPED_NET
+    told = (
+        r"^Nets are made in float32\. Received: .*, whose file sets Keras' policy to mixed_float16\. Remove that line"
+    )
+    with pytest.raises(UsageError, match=told):
+        build(text)
+    assert keras.config.dtype_policy().name == "float32"

@@ -433,7 +433,8 @@ def test_every_table_is_copied_as_it_is_shown(browser, page):
 
 
 LATEX = {
-    "textbackslash{}": "\\", "pm": "±", "lambda": "λ", "Sigma": "Σ", "to": "→", "cdot": "·", "^{}": "^", "~{}": "~"
+    "textbackslash{}": "\\", "pm": "±", "lambda": "λ", "Sigma": "Σ", "to": "→", "cdot": "·",
+    "approx": "≈", "surd": "✓", "times": "✗", "^{}": "^", "~{}": "~"
 }  # fmt: skip
 
 

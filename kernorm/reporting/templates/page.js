@@ -165,9 +165,10 @@
   const quoted = (text) => `"${text.replace(/"/g, '""')}"`;
   const marks = {
     "±": "$\\pm$", "−": "$-$", "λ": "$\\lambda$", "Σ": "$\\Sigma$", "→": "$\\to$", "‖": "$\\|$", "²": "$^2$", "₂": "$_2$",
-    "·": "$\\cdot$", "-": "-{}", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$", "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}",
+    "·": "$\\cdot$", "≈": "$\\approx$", "✓": "$\\surd$", "✗": "$\\times$",
+    "-": "-{}", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$", "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}",
   };
-  const tex = (text) => text.replace(/-(?=-)|[&%$#_{}±−λΣ→‖²₂·–<>|\\^~]/g, (mark) => marks[mark] || "\\" + mark);
+  const tex = (text) => text.replace(/-(?=-)|[&%$#_{}±−λΣ→‖²₂·≈✓✗–<>|\\^~]/g, (mark) => marks[mark] || "\\" + mark);
   const forms = {
     CSV: (rows) => rows.map((row) => row.map(quoted).join() + "\n").join(""),
     LaTeX: ([head, ...rows], sides) => [`\\begin{tabular}{${sides}}\n\\toprule`, head, "\\midrule", ...rows, "\\bottomrule\n\\end{tabular}\n"]
