@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kernorm.api.display import Chart, page
@@ -229,12 +230,12 @@ def compare(
         higher_is_better: which direction is better.
         margin: what counts as no difference, for a verdict of equivalence.
         wrong: of arm and baseline, the test images that each seed got wrong, by their index from 0; with it the verdict
-            speaks of new images as well.
+            speaks of new images as well. The values are then accuracies, or error rates if lower is better.
         count: how many images the test split has; needed with `wrong`.
 
     Raises:
         ValueError: a value is not finite, or the margin is not positive.
-        UsageError: `wrong` without `count`, or without the seeds that are compared.
+        UsageError: `wrong` without `count`, without the seeds that are compared, or not of these values.
     """
     new_images, floor = None, 0.0
     if wrong is not None:
@@ -246,10 +247,24 @@ def compare(
                 "Give wrong=({seed: images, …}, {seed: images, …}) and count=10000.",
             )
         mine, base = ([one[seed] for seed in common] for one in wrong)
+        for values, mistakes in zip((arm, baseline), (mine, base), strict=True):
+            rates = [len(set(one)) / count for one in mistakes]
+            expected = [1 - rate for rate in rates] if higher_is_better else rates
+            if not np.allclose([values[seed] for seed in common], expected, rtol=0, atol=0.5 / count):
+                raise UsageError(
+                    "With mistakes by image, the values are the accuracies that follow from them, or the error rates "
+                    "if lower is better.",
+                    f"{[values[seed] for seed in common]} where {[round(one, 6) for one in expected]} follow",
+                    "Leave out wrong for another metric.",
+                )
         new_images = two_level_difference(mine, base, count, paired=True)
+        if new_images and not higher_is_better:  # of errors, where that is of accuracies
+            new_images = -new_images[1], -new_images[0]
         floor = chance_variance(mine, count, base)
     comparison = compare_values(arm, baseline, higher_is_better=higher_is_better, margin=margin, floor=floor)
-    found = verdict(comparison, comparison.p, comparison.tost_p, new_images=new_images, show=percentage_points)
+    # Another metric has its own unit.
+    show = percentage_points if higher_is_better or wrong is not None else "{:.3g}".format
+    found = verdict(comparison, comparison.p, comparison.tost_p, new_images=new_images, show=show)
     return Compared(verdict=found.sentence, comparison=comparison, new_images=new_images)
 
 

@@ -67,6 +67,9 @@ def test_anybodys_numbers_are_compared_on_these_images_at_most():
     alike = kernorm.compare({0: 0.994, 1: 0.995}, {0: 0.994, 1: 0.994})
     assert alike.verdict == "not resolved"
     assert kernorm.compare({0: 0.9}, {0: 0.8}).verdict.startswith("no verdict: fewer than 2 seeds")
+    nats = [{seed: mean + 1e-5 * seed**2 for seed in range(5)} for mean in (0.02, 0.021)]
+    small = kernorm.compare(*nats, higher_is_better=False, margin=0.01)
+    assert str(small) == "equivalent within 0.01"
 
 
 def test_with_mistakes_by_image_the_verdict_speaks_of_new_images():
@@ -77,6 +80,14 @@ def test_with_mistakes_by_image_the_verdict_speaks_of_new_images():
     low, high = found.new_images
     assert 0 < low < 0.04 < high
     assert found.verdict == "better"
+    # The same by error rates, with the signs turned.
+    rates = [{seed: len(wrong) / 1000 for seed, wrong in runs.items()} for runs in (arm, baseline)]
+    turned = kernorm.compare(*rates, wrong=(arm, baseline), count=1000, higher_is_better=False)
+    assert (turned.verdict, turned.new_images) == ("better", (-high, -low))
+    told = r"^With mistakes by image, the values are the accuracies that follow from them, or the error rates"
+    for values, higher in ((rates, True), (accuracies, False), ([{0: 0.2, 1: 0.3, 2: 0.2}] * 2, False)):
+        with pytest.raises(UsageError, match=told):
+            kernorm.compare(*values, wrong=(arm, baseline), count=1000, higher_is_better=higher)
     # Both arms have the same images wrong, but one more: on new images nothing is sure.
     alike = {seed: {*wrong, 900} for seed, wrong in baseline.items()}
     accuracies = [{seed: 1 - len(wrong) / 1000 for seed, wrong in runs.items()} for runs in (alike, baseline)]
