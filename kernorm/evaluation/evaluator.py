@@ -24,6 +24,7 @@ from kernorm.evaluation.result import (
     Baseline,
     ModelEvaluation,
     Robustness,
+    blessing_problem,
     latest_blessed,
     read_evaluation,
     write_evaluation,
@@ -68,11 +69,17 @@ def evaluate_model(
         data_dir: folder of tensorflow-datasets.
 
     Raises:
-        UsageError: the path is no model of kernorm's or was changed after its export; the thresholds, the baseline or
-            the data cannot be used.
+        UsageError: the path is no model of kernorm's or was changed after its export; it is blessed, and there are no
+            thresholds; the thresholds, the baseline or the data cannot be used.
     """
     card, digest = verify_integrity(path)
     limits = read_thresholds(thresholds, card.data.labels, card.data.name) if thresholds else ()
+    if not thresholds and blessing_problem(path, digest) is None:
+        raise UsageError(
+            "A blessed model is evaluated with thresholds, since without them it would lose its blessing.",
+            f"{path} without --thresholds",
+            "Give those that it was blessed by, or evaluate a copy.",
+        )
     before = _baseline_path(baseline, published)
     compared = {other: verify_integrity(other)[0] for other in (*others, *([before] if before else []))}
     for other, its_card in compared.items():

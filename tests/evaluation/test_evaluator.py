@@ -92,6 +92,15 @@ def test_without_thresholds_there_is_no_blessing(mnist_cache, model, capsys):
     assert blessing_problem(model, verify_integrity(model)[1]) == "it was evaluated without thresholds"
 
 
+def test_a_blessing_is_not_lost_by_a_look_without_thresholds(mnist_cache, model, easy, capsys):
+    assert evaluated(model, "--thresholds", easy, "--no-robustness") == 0
+    before = {path.name: path.read_bytes() for path in (model / FOLDER).iterdir()}
+    assert evaluated(model, "--no-robustness") == 2
+    told = "A blessed model is evaluated with thresholds, since without them it would lose its blessing. Received: "
+    assert f"{told}{model}" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (model / FOLDER).iterdir()} == before
+
+
 def test_what_is_not_reached_is_not_blessed_and_takes_a_blessing_away(mnist_cache, model, tmp_path, capsys):
     (model / FOLDER / "BLESSED").write_text("")
     assert evaluated(model, "--thresholds", easy_thresholds(tmp_path, accuracy=0.995), "--no-robustness") == 1
