@@ -17,7 +17,7 @@ class UsageError(ValueError):
     """
 
     def __init__(self, rule: str, received: object = "", fix: str = "") -> None:
-        # What is not text, in names of files, is told by its bytes: a terminal or a file could not take it.
+        # Names of files may hold bytes that are no UTF-8. They are escaped, since a terminal cannot print them.
         self.rule, self.received, self.fix = (
             str(part).encode(errors="backslashreplace").decode() for part in (rule, received, fix)
         )

@@ -128,14 +128,14 @@ def inspect(files: Sequence[Path], root: Path) -> dict[Path, tuple[int, int, boo
 
 
 def _problem(image: "Opened") -> str:
-    # The first picture of a camera's file of several is what it shows.
+    # A camera's file may hold several pictures; the first one is the photo.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         return "animated"
     if image.format not in ("JPEG", "PNG", "BMP", "MPO"):
         return f"a {image.format} file"
     if image.mode in _MODES:
         return _MODES[image.mode]
-    # Of a PNG, Pillow's mode does not tell a colour of 16 bits from one of 8.
+    # Pillow gives a PNG of 16 bits a colour the same mode as one of 8.
     if any(isinstance(part.args, str) and ";16" in part.args for part in image.tile):
         return "16 bits a channel"
     if "A" in image.mode or "transparency" in image.info:

@@ -106,7 +106,7 @@ def _condition(text: str, lines: Sequence[Line], tags: Mapping[str, Tags]) -> Ca
         raise UsageError("--where takes NAME=VALUE.", f"{text!r}", "Give for example 'norm=gn accuracy>99.4'.")
     name, sign, wanted = require_name(match[1], lines, "--where"), match[2], match[3]
     if name == "started" and sign in _ORDERS:
-        # Days and times of one form and zone, as text; of a time, as much is looked at as was given.
+        # Times have one form and zone, so they are compared as text, up to the length of what was asked for.
         return lambda line: _ORDERS[sign](line.started[: len(wanted)], wanted)
     if name == "started":
         return lambda line: (_is(line.started[: len(wanted)], wanted) or _is(line.started, wanted)) == (sign == "=")
