@@ -62,7 +62,10 @@ class Strata:
 
 @dataclass(frozen=True, kw_only=True)
 class VarianceParts:
-    """Variance of a mean difference: `images`, over the choice of images, and `seeds`, of a pair of seeds."""
+    """Variance of a mean difference: `images`, over the choice of images, and `seeds`, of a pair of seeds.
+
+    `images` is at least what the interval of `two_level_difference` allows images that are like none at hand.
+    """
 
     images: float
     seeds: float
@@ -93,7 +96,7 @@ def two_level_difference(
     (a, b), places = _misses(strata, wrong_a, wrong_b)
     if paired and len(a) != len(b):
         raise ValueError(f"Paired arms have the same seeds. Received: {len(a)} and {len(b)} runs. Drop the others.")
-    interval = _two_levels([b - a] if paired else [-a, b], strata, places, 0.0, alpha)
+    interval = _two_levels([b - a] if paired else [-a, b], strata, places, (-1.0, 1.0), alpha)
     return interval and as_interval(interval, (-1.0, 1.0))
 
 
@@ -101,8 +104,8 @@ def two_level_interval(wrong: Wrong, images: int | Strata) -> Interval | None:
     """Returns the 95 % interval of one arm's score on new images and new seeds, as `two_level_difference` does."""
     strata = _strata(images)
     (misses,), places = _misses(strata, wrong)
-    interval = _two_levels([-misses], strata, places, 1.0, 0.05)
-    return interval and as_interval(interval, (0.0, 1.0))
+    interval = _two_levels([-misses], strata, places, (-1.0, 0.0), 0.05)
+    return interval and as_interval((1 + interval[0], 1 + interval[1]), (0.0, 1.0))
 
 
 def chance_variance(wrong: Wrong, images: int | Strata, baseline: Wrong | None = None) -> float:
@@ -152,7 +155,9 @@ def variance_parts(wrong: Wrong, images: int | Strata, baseline: Wrong) -> Varia
         known = differences[:, part.columns]
         over_images += part.share * _spread(known.mean(axis=0), part.size)
         runs += part.weight * known.sum(axis=1) / part.size
-    return VarianceParts(images=over_images, seeds=float(runs.var(ddof=1)))
+    unseen = _unseen(differences.mean(axis=0), _parts(strata, places), (-1.0, 1.0), 0.05)
+    least = (unseen / float(stats.norm.isf(0.025))) ** 2
+    return VarianceParts(images=max(over_images, least), seeds=float(runs.var(ddof=1)))
 
 
 class _Part(NamedTuple):
@@ -175,19 +180,19 @@ def _parts(strata: Strata, places: Sequence[int]) -> list[_Part]:
 
 
 def _two_levels(
-    arms: Sequence[Values], strata: Strata, places: Sequence[int], offset: float, alpha: float
+    arms: Sequence[Values], strata: Strata, places: Sequence[int], within: Interval, alpha: float
 ) -> Interval | None:
-    """Returns the interval of `offset` and the scores of the arms, each (runs, images), for new runs and new images.
+    """Returns the interval of the sum of the arms' scores, each (runs, images), for new runs and new images.
 
-    The arms are 0 on all images that they do not hold.
+    The arms are 0 on all images that they do not hold; `within` is what their sum can be on an image.
 
     The variance over images, of each image's share in the runs, holds each run's chance on each image too, which the
     variance over runs would count again (Owen 2007, doi:10.1214/07-AOAS122). So runs add only what their scores vary
     beyond that chance, by the two-way analysis of variance. Both are found within the parts and added by w_h², as in
     stratified sampling (Cochran 1977, chapter 5): that classes differ in how hard they are is no spread of a balanced
     accuracy. The interval is by Student's t with the degrees of freedom of the sum (Satterthwaite 1946): often a few
-    images alone make a difference, and a spread that is of few is hardly known. Where no image distinguishes the runs,
-    the interval is a point.
+    images alone make a difference, and a spread that is of few is hardly known. It is at least as wide as
+    `_unseen` says.
     """
     if min(map(len, arms)) < 2 or min(strata.sizes) < 2:
         return None
@@ -201,14 +206,28 @@ def _two_levels(
     for arm in arms:
         runs = len(arm)
         rows = sum(part.weight * arm[:, part.columns].sum(axis=1) / part.size for part in parts)
-        beyond = float(np.var(rows, ddof=1)) - _chance(arm, strata, places)
-        terms.append((max(0.0, beyond) / runs, runs - 1.0))
-    total = sum(variance for variance, _ in terms)
-    if total <= 0:
-        return offset + mean, offset + mean
-    df = total**2 / sum(variance**2 / df for variance, df in terms)
-    half = float(stats.t.isf(alpha / 2, df)) * math.sqrt(total)
-    return offset + mean - half, offset + mean + half
+        excess = float(np.var(rows, ddof=1)) - _chance(arm, strata, places)
+        terms.append((max(0.0, excess) / runs, runs - 1.0))
+    half, total = _unseen(known, parts, within, alpha), sum(variance for variance, _ in terms)
+    if total > 0:
+        df = total**2 / sum(variance**2 / df for variance, df in terms)
+        half = max(half, float(stats.t.isf(alpha / 2, df)) * math.sqrt(total))
+    return mean - half, mean + half
+
+
+def _unseen(known: Values, parts: Sequence[_Part], within: Interval, alpha: float) -> float:
+    """Returns what images may change a score by that are like none at hand, but at an end of what is possible.
+
+    Up to 1 − (α/2)^(1/n) of all images may be like none of n (Clopper and Pearson 1934). Of several parts it is the one
+    that changes the score most: the smallest, in a balanced accuracy. So a few images that are alike, or none of which
+    tells the runs apart, do not show that the next ones will be so.
+    """
+    found = 0.0
+    for part in parts:
+        mean = float(known[part.columns].sum()) / part.size
+        share = -math.expm1(math.log(alpha / 2) / part.size)
+        found = max(found, part.weight * share * max(mean - within[0], within[1] - mean))
+    return found
 
 
 def _spread(known: Values, count: int) -> float:

@@ -57,11 +57,11 @@ def plan_seeds(
     return low, high
 
 
-def visible_difference(variance: float, seeds: int, alpha: float) -> float:
-    """Returns the least true difference that so many seeds an arm show with power POWER, arms unpaired."""
+def visible_difference(variance: float, seeds: int, alpha: float, *, paired: bool = False) -> float:
+    """Returns the least true difference that so many seeds an arm show with power POWER, where nothing correlates."""
     if seeds < 2:
         return math.inf
-    df = 2.0 * (seeds - 1)
+    df = (1.0 if paired else 2.0) * (seeds - 1)
     # The noncentrality at which the statistic, which is noncentral t then, exceeds its bound with that power.
     shift = float(special.nctdtrinc(df, 1 - POWER, stats.t.isf(alpha / 2, df)))
     return math.sqrt(2 * variance / seeds) * shift

@@ -6,6 +6,7 @@ is judged by tests that are valid however often one looks, as a study that runs 
 """
 
 import datetime
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from kernorm.records.schema import Schema, strict
 from kernorm.stats.anytime import CAPS, MIXTURE, cap_constant
 from kernorm.stats.comparison import ALPHA
 from kernorm.studies.choices import AUTO
+from kernorm.studies.definition import Study
+from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import METRICS
 
 DESIGN = "design.json"
@@ -27,10 +30,26 @@ _SCHEMA = 1
 @strict
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One look at the verdicts: when (ISO 8601, UTC), and how many runs of each arm had ended."""
+    """One look at the verdicts: when (ISO 8601, UTC), and how many runs of each arm had ended.
+
+    `study` is the one whose verdicts were seen, where these runs were taken from another.
+    """
 
     time: str
     seeds: dict[str, int]
+    study: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The arms that one baseline has: those that are compared, and those `left_out` since their verdict was seen."""
+
+    arms: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Returns how many share α."""
+        return len(self.arms) + len(self.left_out)
 
 
 @strict
@@ -73,6 +92,20 @@ class Design:
         """Tells whether verdicts were seen with fewer seeds than these, by arm."""
         return any(2 <= count < seeds.get(arm, 0) for look in self.looks for arm, count in look.seeds.items())
 
+    def families(self, study: Study) -> dict[str, "Family"]:
+        """Returns the arms that share α, by their baseline.
+
+        An arm that was left out after its verdict was seen still counts: who drops arms by what they show, and corrects
+        over those that are left, finds differences that are not there.
+        """
+        seen = {arm for look in self.looks for arm, count in look.seeds.items() if count >= 2}
+        found: dict[str, Family] = {}
+        for arm, base in study.baselines.items():
+            if arm != base and (arm in study.arms or (arm in seen and base in study.arms)):
+                family = found.setdefault(base, Family())
+                (family.arms if arm in study.arms else family.left_out).append(arm)
+        return {base: family for base, family in found.items() if family.arms}
+
     def looked(self, seeds: Mapping[str, int]) -> "Design":
         """Returns the design with one look more, if verdicts were not seen with just these seeds before."""
         if max(seeds.values(), default=0) < 2 or any(look.seeds == dict(seeds) for look in self.looks):
@@ -96,6 +129,30 @@ def read_design(folder: Path) -> Design | None:
 def write_design(design: Design, folder: Path) -> None:
     """Writes the design of the study in `folder`."""
     _FILE.write(design, folder / DESIGN)
+
+
+def with_looks_of_others(design: Design, results: Mapping[str, Mapping[int, Result]], folder: Path) -> Design:
+    """Returns the design with the looks at runs that were taken from other studies, once these were looked at.
+
+    Args:
+        design: of the study.
+        results: of its runs, by arm and seed.
+        folder: of the study; the others are next to it.
+
+    Raises:
+        UsageError: the design.json of another study is damaged.
+    """
+    taken: dict[str, Counter[str]] = {}
+    for arm, by_seed in results.items():
+        for result in by_seed.values():
+            if result.taken_from:
+                taken.setdefault(result.taken_from, Counter())[arm] += 1
+    for name, seeds in sorted(taken.items()):
+        other = read_design(folder.parent / name)
+        if other and other.looks and not any((look.study, look.seeds) == (name, dict(seeds)) for look in design.looks):
+            look = Look(time=other.looks[0].time, seeds=dict(seeds), study=name)
+            design = replace(design, looks=(*design.looks, look))
+    return design
 
 
 def settled(kept: Design | None, asked: Design, *, begun: bool, train: bool) -> Design:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kernorm.records.record import Evaluation, Record
 from kernorm.stats import intervals
 from kernorm.stats.new_images import Strata
+from kernorm.stats.scores import balanced_accuracy
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import Metric
@@ -39,7 +40,8 @@ def judged_evaluation(record: Record) -> Evaluation | None:
 def collapsed_runs(results: Mapping[int, Result]) -> set[int]:
     """Returns the seeds of an arm's finished runs that collapsed.
 
-    A run has collapsed if its accuracy is below half of the arm's median, or no more than chance.
+    A run has collapsed if its accuracy is below half of the arm's median, or its balanced accuracy is no more than
+    what answers that do not depend on the image have.
     """
     tested = {
         seed: result.record.test
@@ -47,7 +49,7 @@ def collapsed_runs(results: Mapping[int, Result]) -> set[int]:
         if result.status == "finished" and result.record and result.record.test
     }
     middle = median(test.accuracy for test in tested.values()) if tested else 0.0
-    return {seed for seed, test in tested.items() if test.accuracy < middle / 2 or test.accuracy <= chance(test)}
+    return {seed for seed, test in tested.items() if test.accuracy < middle / 2 or _knows_nothing(test)}
 
 
 def failures_of(results: Mapping[int, Result]) -> Failures:
@@ -63,10 +65,24 @@ def failures_of(results: Mapping[int, Result]) -> Failures:
     )
 
 
+def _knows_nothing(test: Evaluation) -> bool:
+    classes = sum(any(row) for row in test.confusion)
+    return classes > 1 and float(balanced_accuracy(test.confusion)) <= chance(test)
+
+
 def chance(test: Evaluation) -> float:
-    """Returns the most accuracy that may come from naming one class always: its share, and 2 sd of that."""
-    share = max(sum(row) for row in test.confusion) / test.count if test.count else 0.0
-    return share + 2 * math.sqrt(share * (1 - share) / test.count) if test.count else 0.0
+    """Returns the most balanced accuracy that answers have which do not depend on the image: 1/K, and 2 sd of that.
+
+    With such answers, a share p_k of them class k, the recall of a class of n_k images is p_k on average, with the
+    variance p_k(1 − p_k)/n_k; over the K classes that have images it is 1/K at most. Where few images make that
+    variance large, what counts is half of the way from 1/K to 1: a run that has most right is none that knows nothing.
+    """
+    confusion = np.array(test.confusion)
+    sizes, share = confusion.sum(axis=1), confusion.sum(axis=0) / test.count
+    held = sizes > 0
+    even = 1 / int(held.sum())
+    sd = even * math.sqrt(float((share * (1 - share))[held] @ (1 / sizes[held])))
+    return even + min(2 * sd, (1 - even) / 2)
 
 
 def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric: Metric) -> dict[str, Judged]:
@@ -75,9 +91,9 @@ def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric:
     The runs of other arms tell of the test split where all runs of an arm failed.
     """
     by_data: dict[str, list[Evaluation]] = {}
-    for record in (result.record for by_seed in results.values() for result in by_seed.values()):
-        if record and (test := judged_evaluation(record)):
-            by_data.setdefault(record.data.sha256, []).append(test)
+    for result in (result for by_seed in results.values() for result in by_seed.values()):
+        if result.record and result.status == "finished" and (test := judged_evaluation(result.record)):
+            by_data.setdefault(result.record.data.sha256, []).append(test)
     splits = {data: _Split.of(metric, tests) for data, tests in by_data.items()}
     found = {}
     for arm in study.arms:
@@ -89,20 +105,24 @@ def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric:
 
 @dataclass(frozen=True)
 class _Split:
-    """A test split as a metric sees it: what the score is made of, the variance of rounding, and the classes."""
+    """A test split as a metric sees it: what the score is made of, the variance of rounding, what failed runs have.
+
+    That is no better than any finished run, so that no recipe gains by a run that fails.
+    """
 
     strata: Strata | None
     rounding: float
     count: int
-    classes: int
+    worst: float
 
     @classmethod
     def of(cls, metric: Metric, tests: Sequence[Evaluation]) -> "_Split":
+        worst = min if metric.higher_is_better else max
         return cls(
             strata=strata_of(metric, tests),
             rounding=metric.rounding(tuple(map(sum, tests[0].confusion))),
             count=tests[0].count,
-            classes=len(tests[0].confusion),
+            worst=worst(metric.worst(len(tests[0].confusion)), *map(metric.of, tests)),
         )
 
 
@@ -138,7 +158,7 @@ def _judge(results: Mapping[int, Result], metric: Metric, split: _Split | None) 
         test = judged_evaluation(result.record) if result.record and result.status == "finished" else None
         if test is None and result.status == "finished":
             continue  # of an older kernorm, which kept no evaluation of the last epoch
-        values[seed] = metric.of(test) if test else metric.worst(split.classes)
+        values[seed] = metric.of(test) if test else split.worst
         wrong[seed] = {mistake.index for mistake in test.mistakes} if test else range(split.count)
     return Judged(values=values, wrong=wrong, strata=split.strata, rounding=split.rounding)
 

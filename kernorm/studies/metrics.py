@@ -26,7 +26,7 @@ class Metric:
     Attributes:
         label: what it is called.
         of: takes it from an evaluation.
-        worst: what a failed run has, by the number of classes.
+        worst: what a failed run has, where no finished run has a worse one; by the number of classes.
         higher_is_better: which direction is better.
         margin: what counts as no difference.
         mean_over: the images, each alike, or the classes, if the score is such a mean of right images; so there are
@@ -77,7 +77,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         label="test accuracy",
         of=lambda test: test.accuracy,
-        worst=lambda classes: 1 / classes,
+        worst=lambda _: 0.0,
         higher_is_better=True,
         margin=MARGIN,
         mean_over="images",
@@ -88,7 +88,7 @@ METRICS: dict[str, Metric] = {
     "balanced_accuracy": Metric(
         label="balanced accuracy",
         of=lambda test: float(balanced_accuracy(test.confusion)),
-        worst=lambda classes: 1 / classes,
+        worst=lambda _: 0.0,
         higher_is_better=True,
         mean_over="classes",
         rounding=_by_class,
@@ -118,7 +118,7 @@ METRICS: dict[str, Metric] = {
     "cross_entropy": Metric(
         label="cross-entropy (NLL)", of=lambda test: test.cross_entropy, worst=lambda classes: math.log(classes)
     ),
-    "brier": Metric(label="Brier score", of=lambda test: test.brier, worst=lambda classes: 1 - 1 / classes, most=2.0),
+    "brier": Metric(label="Brier score", of=lambda test: test.brier, worst=lambda _: 2.0, most=2.0),
     "ece": Metric(
         label="calibration error (ECE)",
         of=lambda test: test.ece,

@@ -23,7 +23,7 @@ from kernorm.reporting.progress import StudyProgress
 from kernorm.studies.analysis import analyse, results_by_arm
 from kernorm.studies.choices import AUTO
 from kernorm.studies.definition import Planned, Study, UntilResolved
-from kernorm.studies.design import Design, read_design, settled, write_design
+from kernorm.studies.design import Design, read_design, settled, with_looks_of_others, write_design
 from kernorm.studies.judged import ended_runs
 from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
 from kernorm.studies.preparation import prepare
@@ -104,7 +104,8 @@ def run_study(
         complete = is_complete(study, design, ledger.results)
         if alone and complete and (train or ledger.results):
             # Before the page, so that a page that is made again says the same of its looks.
-            design = design.looked(ended_runs(results_by_arm(study, ledger.results)))
+            found = results_by_arm(study, ledger.results)
+            design = with_looks_of_others(design, found, folder).looked(ended_runs(found))
             write_design(design, folder)
         summary = show(study, None if alone else _far(study, ledger))
     if alone or (folder / "lock").exists():

@@ -97,6 +97,7 @@ def headline_interval(arm: ArmSummary, metric: str = "accuracy") -> Interval | N
 
 def plus_minus(summary: StudySummary) -> str:
     """Says what ± is of in a headline."""
-    if METRICS[summary.metric].mean_over:
+    scored = [arm for arm in summary.arms if arm.scores and arm.scores[summary.metric].interval]
+    if METRICS[summary.metric].mean_over and (not scored or any(arm.generalization_interval for arm in scored)):
         return "is half of the 95 % interval for new seeds and new test images; one run has none"
     return "is half of the 95 % interval over seeds, on these test images; one run has none"

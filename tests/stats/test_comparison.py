@@ -338,10 +338,11 @@ def test_seeds_are_planned_from_a_pooled_variance_as_a_range():
     assert plan_seeds(variance, df, 1e-9, paired=False) == (MOST_SEEDS, MOST_SEEDS)
 
 
+@pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize(("seeds", "alpha"), [(2, 0.05), (3, 0.05 / 11), (10, 0.05), (20, 0.05 / 11)])
-def test_what_a_plan_can_see_it_sees_with_the_promised_power(seeds, alpha):
+def test_what_a_plan_can_see_it_sees_with_the_promised_power(seeds, alpha, paired):
     sd = 0.3
-    effect, df = visible_difference(sd**2, seeds, alpha), 2 * (seeds - 1)
+    effect, df = visible_difference(sd**2, seeds, alpha, paired=paired), (seeds - 1) * (1 if paired else 2)
     shift, limit = effect / (sd * math.sqrt(2 / seeds)), scipy_stats.t.isf(alpha / 2, df)
     power = scipy_stats.nct.sf(limit, df, shift)
     assert power == pytest.approx(0.8, abs=1e-6)

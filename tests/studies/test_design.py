@@ -2,15 +2,27 @@ from dataclasses import replace
 
 import pytest
 
+from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.stats import anytime
 from kernorm.studies import choices, definition
 from kernorm.studies.command import command
-from kernorm.studies.design import DESIGN, Design, Look, read_design, settled, write_design
+from kernorm.studies.definition import with_overrides
+from kernorm.studies.design import (
+    DESIGN,
+    Design,
+    Look,
+    read_design,
+    settled,
+    with_looks_of_others,
+    write_design,
+)
+from kernorm.studies.ledger import Result
 from kernorm.studies.loading import load_study
 from kernorm.studies.metrics import METRICS
 from kernorm.study import PROG, StudyConfig, main, plan
 from kernorm.system import cli
+from tests.builders import a_study
 
 FIXED, UNTIL = Design(), Design(until_resolved=True)
 
@@ -43,6 +55,50 @@ def test_a_look_is_one_at_verdicts_with_other_runs():
     assert not once.looked_before({"bn": 3, "ln": 3})
     assert once.looked_before({"bn": 4, "ln": 3})
     assert not FIXED.looked({"bn": 1, "ln": 1}).looked_before({"bn": 5, "ln": 5})
+
+
+def test_arms_that_were_left_out_after_a_look_still_share_alpha():
+    arms = {name: TrainConfig(norm=name) for name in ("bn", "ln", "gn", "in")}
+    study = a_study(arms)
+    assert {base: (one.arms, one.left_out) for base, one in FIXED.families(study).items()} == {
+        "bn": (["ln", "gn", "in"], [])
+    }
+    one = with_overrides(study, only=["ln"])
+    assert len(FIXED.families(one)["bn"]) == 1  # chosen before anything was seen
+    assert len(FIXED.looked(dict.fromkeys(arms, 1)).families(one)["bn"]) == 1  # one seed shows no verdict
+    seen = FIXED.looked({"bn": 3, "ln": 3, "gn": 3, "in": 1})
+    assert (seen.families(one)["bn"].arms, seen.families(one)["bn"].left_out) == (["ln"], ["gn"])
+    # Each pair is a family of its own, and an arm alone has none.
+    pairs = replace(study, baselines={"bn": "bn", "ln": "bn", "gn": "gn", "in": "gn"})
+    assert {base: len(one) for base, one in seen.families(pairs).items()} == {"bn": 1, "gn": 1}
+    assert {base: len(one) for base, one in seen.families(with_overrides(pairs, only=["ln"])).items()} == {"bn": 1}
+    assert FIXED.families(a_study({"bn": TrainConfig()})) == {}
+
+
+def test_a_look_goes_with_the_runs_that_are_taken(tmp_path):
+    """Another name is no way out of a look: runs whose verdicts were seen have been seen."""
+    looked = FIXED.looked({"bn": 3, "ln": 3})
+    for name, design in (("seen", looked), ("unseen", FIXED)):
+        (tmp_path / name).mkdir()
+        write_design(design, tmp_path / name)
+
+    def results(**taken):
+        def of(arm, seed, source):
+            return Result(arm=arm, seed=seed, run_id=f"{arm}{seed}", status="finished", taken_from=source)
+
+        return {arm: {seed: of(arm, seed, source) for seed, source in enumerate(all_)} for arm, all_ in taken.items()}
+
+    def with_looks(found):
+        return with_looks_of_others(FIXED, found, tmp_path / "other")
+
+    five = {"bn": 5, "ln": 5}
+    mixed = with_looks(results(bn=["seen"] * 3 + [""] * 2, ln=["seen"] * 2 + [""] * 3))
+    assert mixed.looks == (Look(time=looked.looks[0].time, seeds={"bn": 3, "ln": 2}, study="seen"),)
+    assert mixed.looked_before(five)
+    assert with_looks_of_others(mixed, results(bn=["seen"] * 3, ln=["seen"] * 2), tmp_path / "other") == mixed
+    assert not with_looks(results(bn=["seen"] * 5, ln=["seen"] * 5)).looked_before(five)  # the same runs, none added
+    for nobody in ("unseen", "gone", ""):
+        assert with_looks(results(bn=[nobody] * 3, ln=[nobody] * 3)) == FIXED
 
 
 @pytest.mark.parametrize(

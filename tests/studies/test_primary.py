@@ -19,6 +19,7 @@ from kernorm.studies.metrics import METRICS
 from kernorm.studies.primary import class_sizes, primary_metric, resolved, targets_of
 from kernorm.studies.report.cautions import cautions
 from kernorm.studies.verdicts import decide
+from kernorm.studies.wording import headline_interval, plus_minus
 from tests.builders import a_study, make_history, make_record
 
 UNEVEN = (100, 60, 40, 30, 20, 10)
@@ -170,11 +171,31 @@ def test_a_failed_run_has_every_image_of_every_class_wrong():
     results = uneven_results(study, WRONG | {"ln": [None] * 6})
     design = Design(metric="balanced_accuracy", margin=0.03)
     judged = judge_all(study, results_by_arm(study, results), METRICS["balanced_accuracy"])["ln"]
-    assert set(judged.values.values()) == {1 / 6}
+    assert set(judged.values.values()) == {0.0}
     assert [len(wrong) for wrong in judged.wrong.values()] == [260] * 6
     found = decide(study, design, results_by_arm(study, results))["ln"]
     assert found.verdict.name == "worse"
     assert found.new_images[1] == pytest.approx(-1 + 0.75 / 6, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("classes", "of"), [(CLASSES, "new seeds and new test images"), (None, "over seeds, on these")]
+)
+def test_plus_minus_says_what_it_is_of(classes, of):
+    """A class of one image says nothing of new ones, so that what stands behind ± is of seeds alone."""
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=6, metric="balanced_accuracy")
+    results = uneven_results(study, WRONG)
+    if classes is None:
+        one = np.array([[2, 1], [0, 1]]).tolist()
+        for name, result in results.items():
+            test = replace(result.record.test, confusion=one, count=4, accuracy=0.75, mistakes=())
+            results[name] = replace(result, record=replace(result.record, test=test))
+    summary = analyse(study, results, design=Design(metric="balanced_accuracy", margin=0.03))
+    assert all((arm.generalization_interval is None) == (classes is None) for arm in summary.arms)
+    assert of in plus_minus(summary)
+    for arm in summary.arms:
+        seeds = arm.scores["balanced_accuracy"].interval
+        assert (headline_interval(arm, "balanced_accuracy") == seeds) == (classes is None)
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "worst_recall", "cross_entropy"])

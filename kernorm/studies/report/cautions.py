@@ -3,7 +3,6 @@
 Between the analysis and the study's report.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 
 from kernorm.records.record import REVISION
@@ -51,7 +50,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_visible(summary),
         *_easier(summary),
         *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
-        *(() if summary.chosen else [_rule(summary)]),
+        *(() if summary.chosen else [_rule(study, summary)]),
     ]
     order = ("bad", "warning", "good", "note")
     return sorted(found, key=lambda verdict: order.index(verdict.kind))
@@ -161,8 +160,8 @@ def _sources(summary: StudySummary) -> Iterable[Notice]:
         yield Notice("note", "Some runs are shared with other studies", text)
 
 
-def _rule(summary: StudySummary) -> Notice:
-    families = Counter(arm.baseline for arm in summary.arms if arm.baseline)
+def _rule(study: Study, summary: StudySummary) -> Notice:
+    families = summary.design.families(study)
     if not families:
         return Notice("note", "Nothing is compared", "The study has no arm but its baseline.")
     first = primary_metric(summary.design)
@@ -180,6 +179,7 @@ def _rule(summary: StudySummary) -> Notice:
         if first.mean_over
         else f". That is of these images alone: nothing is claimed of new ones, since {first.why_not}."
     )
+    arms = counted(max(map(len, families.values())), "arm")
     chance = (
         "The spread of a difference is taken to be at least what chance over the images implies. "
         if first.mean_over
@@ -189,9 +189,8 @@ def _rule(summary: StudySummary) -> Notice:
         "note",
         "How a verdict is found",
         f"By {first.label}, the primary metric; others are described. Better or worse: p ≤ {ALPHA:g} by {test}, after "
-        f"Holm's correction over {counted(max(families.values()), 'arm')} with the same baseline{new}{margin or ''} "
-        f"Else not resolved, which is never evidence of no difference. {chance}Runs that failed count as the worst "
-        "value.",
+        f"Holm's correction over {arms} with the same baseline{new}{margin or ''} Else not resolved, which is never "
+        f"evidence of no difference. {chance}Runs that failed count as the worst value.",
     )
 
 
@@ -206,9 +205,13 @@ def _looks(summary: StudySummary) -> Iterable[Notice]:
     elif summary.anytime:
         now = max((arm.failures.runs for arm in summary.arms), default=0)
         seeds = sorted({most for look in design.looks if (most := max(look.seeds.values())) < now})
+        others = sorted({f"`{look.study}`" for look in design.looks if look.study})
+        of = f" in {listed(others)}, from which runs were taken," if others else ""
         text = (
-            f"Verdicts were seen with {', '.join(map(str, seeds))} seeds, and seeds were added after that. So the "
-            "tests are those that stay valid however often one looks; they need more seeds than a single look."
+            f"Verdicts were seen with {', '.join(map(str, seeds))} seeds{of} and seeds were added after that. So the "
+            "tests are those that stay valid however often one looks; they need more seeds than a single look. The "
+            "first look had a test of its own: that it or any later look finds a difference that is not there has a "
+            "chance of up to 7 % (by simulation)."
         )
         yield Notice("warning", "It was looked at before", text)
 
@@ -222,7 +225,11 @@ def _failures(summary: StudySummary) -> Iterable[Notice]:
     if arms := [arm for arm in summary.arms if arm.failures.collapsed]:
         text = " ".join(f"`{arm.name}` {failure_rate(arm)}." for arm in arms[:LISTED])
         title = f"{counted(len(arms), 'arm')} with collapsed runs"
-        yield Notice("bad", title, f"{text} Collapsed: an accuracy of chance, or below half of the arm's median.")
+        yield Notice(
+            "bad",
+            title,
+            f"{text} Collapsed: a balanced accuracy of chance, or an accuracy below half of the arm's median.",
+        )
 
 
 def _unpredicted(summary: StudySummary) -> Iterable[Notice]:
