@@ -102,17 +102,21 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         self.ghost_batch_size = ghost_batch_size
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalizes (N, H, W, C)."""
+        """Normalizes (N, H, W, C) or (N, C)."""
         if not (training and self.trainable):
             return super().call(inputs, training=False)
-        mean, variance = ops.moments(inputs, axes=(0, 1, 2))
+        places = tuple(range(1, len(inputs.shape) - 1))
+        mean, variance = ops.moments(inputs, axes=(0, *places))
         self.moving_mean.assign(self.momentum * self.moving_mean + (1 - self.momentum) * mean)
         self.moving_variance.assign(self.momentum * self.moving_variance + (1 - self.momentum) * variance)
         share = self._share_of_ghost_batch(ops.shape(inputs)[0])
-        ghost_mean = ops.matmul(share, ops.mean(inputs, axis=(1, 2)))[:, None, None, :]
-        centred = inputs - ghost_mean
-        ghost_variance = ops.matmul(share, ops.mean(ops.square(centred), axis=(1, 2)))[:, None, None, :]
-        return _transformed(self, centred, ghost_variance)
+
+        def mean_of_ghosts(values: Any) -> Any:
+            means = ops.matmul(share, ops.mean(values, axis=places) if places else values)
+            return means[:, None, None, :] if places else means
+
+        centred = inputs - mean_of_ghosts(inputs)
+        return _transformed(self, centred, mean_of_ghosts(ops.square(centred)))
 
     def _share_of_ghost_batch(self, count: Any) -> Any:
         """Returns (N, N): row i averages over the images of i's ghost batch."""

@@ -31,6 +31,8 @@ _OF_CONV = ("norm_at", "standardize_kernels", "dropout", "initializer")
 _FORM = "def net(image_shape, num_classes, conv)"
 # Keras' names of layers so far, its generator of random numbers, and the seed that begins one.
 _NAMES, _GENERATOR, _SEED = "object_name_uids", "global_seed_generator", "global_random_seed"
+# What a subclass of keras.Model may have of its own, and kernorm would not use.
+_STEPS = ("train_step", "test_step", "compute_loss")
 # Layers behind which a softmax still is what the model ends in.
 _SHAPING = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Identity, keras.layers.Activation)
 
@@ -139,6 +141,12 @@ def _model(
             f"{config.net}, which returns {'nothing' if answer is None else kind}",
             "End it by return keras.Model(image, logits).",
         )
+    if changed := [name for name in _STEPS if getattr(type(answer), name) is not getattr(keras.Model, name)]:
+        raise UsageError(
+            "A net is trained by kernorm's own steps and loss.",
+            f"{config.net}, whose {type(answer).__name__} has a {changed[0]} of its own",
+            "Return keras.Model(image, logits).",
+        )
     return answer
 
 
@@ -205,6 +213,12 @@ def _check_ends(config: TrainConfig, model: keras.Model, image_shape: tuple[int,
             "A net's Input has the shape of the images, in floats.",
             f"{config.net} with {image.dtype} {_shape(image.shape)}, images are {_shape((None, *image_shape))}",
             "Write keras.Input(image_shape).",
+        )
+    if image.shape[0] is not None:
+        raise UsageError(
+            "A net takes any number of images.",
+            f"{config.net} with an Input of batch_size={image.shape[0]}",
+            "Write keras.Input(image_shape); --batch-size says how many a step has.",
         )
     if tuple(logits.shape) != (None, num_classes) or logits.dtype != "float32":
         raise UsageError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kernorm.errors import UsageError, nearest
+from kernorm.errors import UsageError, nearest, one_line
 from kernorm.nets import layers
 from kernorm.nets.contents import is_graph, is_kernel, own_variables, set_regularizer
 from kernorm.nets.norms import EPSILON, MOMENTUM, NORMS, RENORM_CLIPPING, Place, require_values, resolve_groups
@@ -114,8 +114,18 @@ def add_penalties(
                 "Give replace=True to set another one.",
             )
         set_regularizer(layer, variable, penalty)
+    _tell_attentions(model, {id(variable) for _, variable in chosen}, penalty)
     model.train_function = model.test_function = None
     return model
+
+
+def _tell_attentions(model: keras.Model, chosen: set[int], penalty: keras.regularizers.Regularizer | None) -> None:
+    """Lets layers of attention, whose kernels are those of layers inside them, write the penalty into get_config()."""
+    for layer in model._flatten_layers():
+        for kind in ("kernel", "bias"):
+            inside = [variable for variable in layer.weights if id(variable) in chosen and variable.name == kind]
+            if inside and hasattr(layer, attribute := f"_{kind}_regularizer"):
+                setattr(layer, attribute, penalty)
 
 
 class _Swap:
@@ -146,7 +156,7 @@ class _Swap:
                 made = self._norm(layer)
                 made.swapped_from = type(layer).__name__
             else:
-                made = layer.__class__.from_config(layer.get_config())
+                made = _copy(layer)
             self.pairs[id(layer)] = layer, made
         return self.pairs[id(layer)][1]
 
@@ -156,25 +166,31 @@ class _Swap:
             if is_graph(layer):
                 continue  # its own layers are among the pairs
             if isinstance(layer, SWAPPED):
-                values = {variable.name: variable for variable in layer.weights}
-                for variable in made.weights:
-                    if variable.name in values and values[variable.name].shape == variable.shape:
-                        variable.assign(values[variable.name])
+                values = {_role(variable): variable for variable in layer.weights}
+                pairs = [(values[_role(new)], new) for new in made.weights if _role(new) in values]
             else:
-                made.set_weights(layer.get_weights())
-                for variable, twin in zip(layer.weights, made.weights, strict=True):
-                    twin.regularizer = variable.regularizer  # which add_penalties may have set
+                pairs = list(zip(layer.weights, made.weights, strict=True))
+            for variable, twin in pairs:
+                if variable.shape == twin.shape:
+                    twin.assign(variable)
+                    # What may have been set later, by add_penalties or by hand.
+                    twin.trainable = variable.trainable
+                    if isinstance(layer, SWAPPED):
+                        set_regularizer(made, twin, variable.regularizer)
+                    else:
+                        twin.regularizer = variable.regularizer
             for old, new in zip(layer._flatten_layers(), made._flatten_layers(), strict=True):
                 if not old.trainable:
                     new.trainable = False
 
     def _norm(self, layer: Any) -> Any:
         shape = layer._inbound_nodes[0].input_tensors[0].shape
-        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+        axis = getattr(layer, "axis", -1)  # which filter response normalization does not have
+        axes = axis if isinstance(axis, list | tuple) else [axis]
         if len(shape) not in (2, 4) or len(shape) - 1 not in [axis % len(shape) for axis in axes]:
             raise UsageError(
                 "A norm that is swapped normalizes maps (N, H, W, C) or vectors (N, C), channels last.",
-                f"{layer.name} of inputs {shape}, axis={layer.axis}",
+                f"{layer.name} of inputs {shape}, axis={axis}",
                 "Build that layer anew.",
             )
         height, width, channels = (1, 1, shape[1]) if len(shape) == 2 else shape[1:]
@@ -207,10 +223,41 @@ class _Swap:
                 return keras.layers.LayerNormalization(axis=-1, **words)
             case "gn" | "in":
                 return layers.GroupNormalization(groups=-1 if self.norm == "in" else groups, **words)
-            case "rms":
-                return keras.layers.RMSNormalization(axis=-1, **own)
-            case _:
-                return layers.FilterResponseNormalization(**own)
+        _require_plain(layer, self.norm)
+        if self.norm == "rms":
+            return keras.layers.RMSNormalization(axis=-1, **own)
+        return layers.FilterResponseNormalization(**own)
+
+
+def _role(variable: Any) -> str:
+    """Returns what a norm's variable is; the scale of RMSNormalization is what others call gamma."""
+    return {"scale": "gamma"}.get(variable.name, variable.name)
+
+
+def _require_plain(layer: Any, norm: str) -> None:
+    """Refuses a norm whose scale or offset has a regularizer or constraint, which `rms` and `frn` do not have."""
+    for variable in layer.trainable_variables:
+        if variable.regularizer is not None or variable.constraint is not None:
+            kind = "regularizer" if variable.regularizer is not None else "constraint"
+            raise UsageError(
+                f"The norm {norm} takes no regularizer or constraint.",
+                f"{variable.path}, which has a {kind}",
+                "Remove it, or swap first and call add_penalties then.",
+            )
+
+
+def _copy(layer: Any) -> Any:
+    """Returns a layer of the same settings; one without weights that has no settings stands in both models."""
+    try:
+        return layer.__class__.from_config(layer.get_config())
+    except Exception as error:  # whatever a user's get_config or constructor may raise
+        if not layer.variables:
+            return layer
+        raise UsageError(
+            "A model whose norms are swapped has layers that can be made again.",
+            f"{layer.name}, {one_line(error)}",
+            f"Write get_config() of {type(layer).__name__}, or give the norm as an argument.",
+        ) from None
 
 
 def _call(layer: Any, *args: Any, **words: Any) -> Any:

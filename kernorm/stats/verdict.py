@@ -82,7 +82,7 @@ def verdict(
         return Verdict(name=name, sentence=f"{name}{small}; not resolved for new ones", **here)
     if equivalent:
         here |= {"interval": comparison.interval_at(2 * equivalence_alpha), "alpha": 2 * equivalence_alpha}
-        return Verdict(name="equivalent", sentence=f"equivalent within {margin}", **here)
+        return Verdict(name="equivalent", sentence=f"equivalent within {margin} on these images", **here)
     return Verdict(name="not resolved", sentence=f"not resolved: {plan}" if plan else "not resolved", **here)
 
 

@@ -45,6 +45,9 @@ def use_averages(model: keras.Model) -> None:
     """Puts the averages of the weights into a compiled model, if its optimizer keeps them."""
     if model.optimizer.use_ema:
         model.optimizer.finalize_variable_values(model.trainable_variables)
+        for variable in model.trainable_variables:
+            if variable.constraint is not None:  # which Keras applies after it has averaged a step's values
+                variable.assign(variable.constraint(variable))
         # In memory of their own: a step of JAX gives the model's away, and the averages with it where they are shared.
         checkpoint.set_variables(model, checkpoint.variables_of(model))
 

@@ -20,6 +20,9 @@ from kernorm.system.files import write_atomically
 
 Arrays = list[NDArray]
 
+# Keras' name of what `keras.random` draws from where it is given no seed, as layers of a user may do.
+_GENERATOR = "global_seed_generator"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
@@ -56,6 +59,8 @@ def save(path: Path, model: keras.Model, kept: Arrays, notes: dict[str, Any]) ->
         "optimizer": [np.array(ops.convert_to_numpy(variable)) for variable in model.optimizer.variables],
         "kept": kept,
     }
+    if (generator := keras.src.backend.common.global_state.get_global_attribute(_GENERATOR)) is not None:
+        notes = notes | {_GENERATOR: ops.convert_to_numpy(generator.state).tolist()}
     buffer = io.BytesIO()
     arrays = {f"{group}_{index}": array for group, members in groups.items() for index, array in enumerate(members)}
     np.savez(buffer, notes=np.frombuffer(json.dumps(notes).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
@@ -93,7 +98,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
-    """Puts a checkpoint's state into a compiled model and its optimizer.
+    """Puts a checkpoint's state into a compiled model and its optimizer, and Keras' generator of random numbers.
 
     Raises:
         UsageError: it is of another net, as another version of kernorm or Keras may build it.
@@ -111,6 +116,8 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
             ("Resume with the versions that started the run, or remove its folder to train from the beginning."),
         )
     set_variables(model, checkpoint.variables)
+    if (seeds := checkpoint.notes.get(_GENERATOR)) is not None:
+        keras.src.random.seed_generator.global_seed_generator().state.assign(np.array(seeds, np.uint32))
     for variable, value in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):
         variable.assign(value)
 

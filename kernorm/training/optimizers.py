@@ -1,6 +1,7 @@
 """SGD, in PyTorch's form of the momentum step, Muon and AdamW; rate and momentum follow tables."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,19 +44,32 @@ class _Scheduled(keras.optimizers.Optimizer):
 
     Gradients are scaled down together where their norm is more than `clip_ratio` of the norm of all kernels. As Brock
     et al. 2021 (arXiv:2102.06171, equation 3), but over the whole net and not unit by unit: a penalty that shrinks
-    kernels before a norm raises their gradients as it lowers what they may be.
+    kernels before a norm raises their gradients as it lowers what they may be. Kernels that all begin at zero would
+    never move; their norm is taken to be at least that of kernels by Glorot and Bengio 2010.
     """
 
     momenta: TableSchedule
     clip_ratio: float | None = None
+    # The least norm of the kernels that clipping counts with, where they all begin at zero.
+    least_norm: float = 0.0
     # Of the step that is taken or traced, read once for all variables as Keras reads the rate; None between steps.
     momentum_now: Any = None
+
+    def build(self, variables: list) -> None:
+        """Makes the state of the variables, which have their initial values."""
+        begun = self.built
+        super().build(variables)
+        if self.clip_ratio is not None and not begun:
+            kernels = [kernel for kernel in variables if len(kernel.shape) > 1]
+            if not any(np.any(ops.convert_to_numpy(kernel)) for kernel in kernels):
+                self.least_norm = math.sqrt(sum(_usual_square(kernel.shape) for kernel in kernels))
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Moves the variables against their gradients, once these are clipped."""
         if self.clip_ratio is not None:
             kernels = [kernel for kernel in trainable_variables or self._trainable_variables if len(kernel.shape) > 1]
-            longest = self.clip_ratio * _norm(kernels)
+            norm = _norm(kernels)
+            longest = self.clip_ratio * (ops.maximum(norm, self.least_norm) if self.least_norm else norm)
             share = ops.minimum(1.0, longest / ops.maximum(_norm(grads), 1e-30))
             grads = [gradient * share for gradient in grads]
         self.momentum_now = self.momenta(self.iterations)
@@ -90,6 +104,11 @@ class _Scheduled(keras.optimizers.Optimizer):
 def _averaging(ema: float) -> dict[str, Any]:
     """Returns Keras' arguments for averages of the weights; none for a momentum of 0."""
     return {"use_ema": True, "ema_momentum": ema} if ema else {}
+
+
+def _usual_square(shape: tuple[int, ...]) -> float:
+    """Returns the expected square of the norm of a kernel by Glorot and Bengio 2010, equation 16."""
+    return 2 * math.prod(shape) / (math.prod(shape[:-2]) * (shape[-2] + shape[-1]))
 
 
 def _norm(tensors: list) -> Any:

@@ -69,7 +69,7 @@ def test_anybodys_numbers_are_compared_on_these_images_at_most():
     assert kernorm.compare({0: 0.9}, {0: 0.8}).verdict.startswith("no verdict: fewer than 2 seeds")
     nats = [{seed: mean + 1e-5 * seed**2 for seed in range(5)} for mean in (0.02, 0.021)]
     small = kernorm.compare(*nats, higher_is_better=False, margin=0.01)
-    assert str(small) == "equivalent within 0.01"
+    assert str(small) == "equivalent within 0.01 on these images"
 
 
 def test_with_mistakes_by_image_the_verdict_speaks_of_new_images():

@@ -289,6 +289,17 @@ WRONG = {
         {"penalty_at": ("dense=0,1",)},
         r"^--penalty-at takes a layer with a kernel\. Received: 'dense'\. .*Known: conv1, .*hidden, head",
     ),
+    "a step of its own": (
+        "import keras\n\nclass Model(keras.Model):\n    def train_step(self, data):\n        return {}\n\n"
+        + net(IMAGE + f"return Model(image, {LOGITS})"),
+        {},
+        r"^A net is trained by kernorm's own steps and loss\. Received: net, whose Model has a train_step of its own\.",
+    ),
+    "a fixed number of images": (
+        net(f"image = keras.Input(image_shape, batch_size=8); return {LOGITS}"),
+        {},
+        r"^A net takes any number of images\. Received: net with an Input of batch_size=8\. Write keras\.Input\(ima",
+    ),
     "groups": (
         RESIDUAL_NET,
         {"norm": "gn", "groups": 3},

@@ -69,6 +69,91 @@ def test_what_belongs_to_a_norm_is_carried():
     assert not swap_norm(frozen, "gn").trainable_variables
 
 
+@pytest.mark.parametrize(("norm", "name"), [("rms", "scale"), ("frn", "gamma")])
+def test_the_scale_keeps_its_values_in_norms_that_call_it_otherwise(norm, name):
+    model = small()
+    model.get_layer("norm").gamma.assign(np.arange(8.0))
+    made = swap_norm(model, norm)
+    np.testing.assert_array_equal(getattr(made.get_layer("norm"), name), np.arange(8.0))
+    np.testing.assert_array_equal(swap_norm(made, "ln").get_layer("norm").gamma, np.arange(8.0))
+
+
+def test_a_penalty_of_the_scale_goes_to_norms_that_have_one_and_is_refused_by_others():
+    penalized = add_penalties(swap_norm(small(), "rms"), l2=0.1, penalize="all")
+    made = swap_norm(penalized, "gn").get_layer("norm")
+    assert (made.gamma.regularizer.l2, made.get_config()["gamma_regularizer"]["config"]["l2"]) == (0.1, 0.1)
+    assert made.beta.regularizer is None  # rms has no offset
+    for norm in ("rms", "frn"):
+        with pytest.raises(UsageError, match=rf"norm {norm} takes no reg.*gamma, which has a regularizer\. Remove"):
+            swap_norm(swap_norm(penalized, "gn"), norm)
+        with pytest.raises(UsageError, match=r"takes no regularizer or constraint\. .*which has a constraint"):
+            swap_norm(small(L.BatchNormalization(gamma_constraint="non_neg")), norm)
+
+
+def test_a_weight_that_is_frozen_by_itself_stays_so():
+    model = small()
+    model.get_layer("first").kernel.trainable = model.get_layer("norm").gamma.trainable = False
+    model.get_layer("head").bias.trainable = False
+    for norm in ("ln", "rms"):
+        made = swap_norm(model, norm)
+        left = {variable.path for variable in made.trainable_variables}
+        assert left == {"head/kernel", *(["norm/beta"] if norm == "ln" else [])}
+
+
+def test_ghost_batches_of_vectors_are_those_of_maps_of_one_pixel():
+    """Eight vectors in ghost batches of three: means and variances of images 0 to 2, 3 to 5, 6 and 7, by NumPy."""
+    vectors = np.random.default_rng(4).normal(size=(8, 6)).astype(np.float32)
+    model = keras.Sequential([keras.Input((6,)), L.BatchNormalization(name="norm")])
+    made = swap_norm(model, "gbn", ghost_batch_size=3)
+    found = np.asarray(made(vectors, training=True))
+    ghosts = [vectors[first : first + 3].astype(np.float64) for first in (0, 3, 6)]
+    epsilon = model.get_layer("norm").epsilon
+    expected = np.concatenate([(one - one.mean(0)) / np.sqrt(one.var(0) + epsilon) for one in ghosts])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    moving = made.get_layer("norm").moving_mean
+    np.testing.assert_allclose(moving, (1 - made.get_layer("norm").momentum) * vectors.mean(0), rtol=1e-4, atol=1e-6)
+
+
+class Halved(L.Layer):
+    """A layer of a user, without get_config(); with weights if it is given their number."""
+
+    def __init__(self, function, weights=0, **words):
+        super().__init__(**words)
+        self.function, self.count = function, weights
+
+    def build(self, shape):
+        if self.count:
+            self.add_weight(shape=(self.count,), name="own")
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+@pytest.mark.parametrize("layer", [lambda: L.Lambda(lambda x: x / 2), lambda: Halved(lambda x: x / 2)])
+def test_layers_of_a_users_python_stay_where_they_have_no_weights(layer):
+    model = keras.Sequential([keras.Input((8, 8, 3)), layer(), L.BatchNormalization(), L.Flatten(), L.Dense(3)])
+    same = keras.Sequential([keras.Input((8, 8, 3)), L.Rescaling(0.5), L.BatchNormalization(), L.Flatten(), L.Dense(3)])
+    same.set_weights(model.get_weights())
+    np.testing.assert_allclose(swap_norm(model, "ln")(IMAGES), swap_norm(same, "ln")(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_with_weights_that_cannot_be_made_again_is_refused():
+    layer = Halved(lambda x: x / 2, weights=2, name="mine")
+    model = keras.Sequential([keras.Input((8, 8, 3)), layer, L.BatchNormalization(), L.Flatten(), L.Dense(3)])
+    with pytest.raises(UsageError, match=r"can be made again\. Received: mine, .*Write get_config\(\) of Halved"):
+        swap_norm(model, "ln")
+
+
+def test_the_penalties_of_attention_are_in_its_settings():
+    image = keras.Input((4, 6))
+    attended = L.MultiHeadAttention(2, 3, name="attention")(image, image)
+    model = keras.Model(image, L.Dense(3)(L.Flatten()(attended)))
+    add_penalties(model, l2=0.1, penalize="all")
+    again = keras.Model.from_config(model.get_config())
+    told = [[variable.regularizer and variable.regularizer.l2 for variable in one.weights] for one in (model, again)]
+    assert told == [[0.1] * len(model.weights)] * 2
+
+
 def test_norms_of_nested_models_are_swapped_and_shared_ones_stay_shared():
     inner = keras.Sequential([L.Conv2D(8, 3, padding="same"), L.BatchNormalization(name="in_sequence")], name="inner")
     image = keras.Input((8, 8, 3))

@@ -294,7 +294,7 @@ NEW = {
         (0.001, True, 0.01, 0.9, "below", "better on these images; not resolved for new ones"),
         (0.001, True, 0.01, 0.9, "no", "better on these images; not resolved for new ones"),
         (-0.0002, True, 0.01, 0.04, "around", "worse on these images, though by less than 0.05 pp; not resolved for n"),
-        (0.0001, True, 0.051, 0.05, "above", "equivalent within 0.05 pp"),
+        (0.0001, True, 0.051, 0.05, "above", "equivalent within 0.05 pp on these images"),
         (0.0001, True, 0.2, 0.2, "above", "not resolved: 7 seeds"),
         (0.0001, True, 0.2, None, "no", "not resolved: 7 seeds"),
     ],

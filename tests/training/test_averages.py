@@ -112,6 +112,21 @@ def test_a_model_has_its_averages_inside_the_context_alone():
     np.testing.assert_array_equal(variables_of(model)[0], values[2])
 
 
+def test_averages_keep_to_constraints():
+    """Keras averages the values of a step before it applies them."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_constraint="non_neg")])
+    model.compile(build_optimizer(TrainConfig(ema=0.5), np.full(9, 0.5, np.float32), np.zeros(9, np.float32)))
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.clip_ratio = None
+    for _ in range(4):
+        model.optimizer.apply([keras.ops.convert_to_tensor(np.array([[1.0], [-1.0]], np.float32))])
+    assert float(np.min(model.optimizer._model_variables_moving_average[0])) < 0
+    with averaged(model):
+        inside = np.array(model.trainable_variables[0])
+    assert inside[0] == 0
+    assert inside[1] > 0
+
+
 def test_moving_statistics_are_averaged_as_long_in_nested_models_too():
     part = keras.Sequential([keras.Input((4, 4, 2)), keras.layers.BatchNormalization(momentum=0.9)])
     image = keras.Input((4, 4, 2))

@@ -88,6 +88,26 @@ def test_gradients_are_clipped_to_a_share_of_the_kernels_norm():
         np.testing.assert_allclose(np.array([3, 4, 100]) - after, 0.01 * np.array(moved), rtol=2e-3)
 
 
+def test_kernels_that_all_begin_at_zero_move():
+    """Clipped by their own norm they never would; by Glorot's, √(2·12/(3 + 4)) for 3 by 4, they do."""
+    kernel, bias = keras.Variable(np.zeros((3, 4), np.float32)), keras.Variable(np.ones(4, np.float32))
+    optimizer = ScheduledSGD(np.full(1, 0.01, np.float32), np.zeros(1, np.float32), clip_ratio=0.2)
+    optimizer.build([kernel, bias])
+    gradients = [np.full((3, 4), 100, np.float32), np.zeros(4, np.float32)]
+    for steps in (1, 2):
+        optimizer.apply([keras.ops.convert_to_tensor(one) for one in gradients], [kernel, bias])
+        assert np.linalg.norm(kernel) == pytest.approx(steps * 0.01 * 0.2 * np.sqrt(24 / 7), rel=1e-5)
+    convolution = keras.Variable(np.zeros((3, 3, 4, 6), np.float32))
+    optimizer = ScheduledSGD(RATES, MOMENTA, clip_ratio=0.2)
+    optimizer.build([convolution])
+    drawn = keras.initializers.GlorotUniform(seed=1)((3, 3, 4, 6))
+    assert optimizer.least_norm == pytest.approx(np.linalg.norm(drawn), rel=0.15)
+    # One kernel that begins elsewhere tells how long the others may be.
+    optimizer = ScheduledSGD(RATES, MOMENTA, clip_ratio=0.2)
+    optimizer.build([keras.Variable(np.zeros((3, 4), np.float32)), keras.Variable(np.ones((2, 2), np.float32))])
+    assert optimizer.least_norm == 0
+
+
 def test_gradients_of_nothing_are_not_divided_by():
     kernel = keras.Variable(np.ones((2, 2), np.float32))
     optimizer = ScheduledSGD(RATES, MOMENTA, clip_ratio=0.1)

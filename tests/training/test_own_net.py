@@ -164,6 +164,35 @@ def test_what_needs_the_net_is_refused_until_its_user_names_it(finished, elsewhe
     assert (model.predict(images, verbose=0).argmax(-1) != labels).sum() == record.validation.errors
 
 
+NOISY = """
+import keras
+from keras import layers as L
+
+
+class Noise(L.Layer):
+    def call(self, x, training=False):
+        return x + 0.3 * keras.random.normal(keras.ops.shape(x)) if training else x
+
+
+def net(image_shape, num_classes, conv):
+    image = keras.Input(image_shape)
+    return L.Dense(num_classes)(L.Flatten()(Noise()(conv(image, 4, strides=2))))
+"""
+
+
+@pytest.mark.slow
+def test_a_resumed_run_draws_the_random_numbers_that_were_next(boxes_cache, tmp_path):
+    """Of Keras' own generator, where a layer of the net draws without a seed."""
+    (tmp_path / "noisy.py").write_text(NOISY)
+    config = TrainConfig(net=f"{tmp_path / 'noisy.py'}:net", dataset="boxes", validation_size=32, batch_size=40)
+    config = replace(config, epochs=2, export=False, report=False, reports_dir=tmp_path / "once")
+    whole = train(config, tried=True)
+    parts = replace(config, reports_dir=tmp_path / "parts")
+    assert train(replace(parts, stop_after=1), tried=True).status == "running"
+    again = train(parts)
+    assert [row.loss for row in again.history] == [row.loss for row in whole.history]
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_weights(finished, boxes_cache, tmp_path):
     record, config, root = finished

@@ -11,7 +11,7 @@ _ANSWERS = {
     "worse": "Worse than",
     "better on these images": "On these test images better, not resolved for new ones, than",
     "worse on these images": "On these test images worse, not resolved for new ones, than",
-    "equivalent": "Equivalent to",
+    "equivalent": "On these test images equivalent to",
     "not resolved": "Not resolved against",
     "as selected": "Selected on test, without a verdict against",
     "no verdict": "Not yet compared with",

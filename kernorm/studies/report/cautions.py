@@ -166,7 +166,7 @@ def _rule(study: Study, summary: StudySummary) -> Notice:
         return Notice("note", "Nothing is compared", "The study has no arm but its baseline.")
     first = primary_metric(summary.design)
     margin = first.margin and (
-        f" Equivalent: within ±{first.show(first.margin)} by two one-sided tests, corrected as well."
+        f" Equivalent, on these images: within ±{first.show(first.margin)} by two one-sided tests, corrected as well."
     )
     if summary.anytime:
         test = "e-processes over the seeds in their order, which stay valid however often one looks"
