@@ -71,7 +71,8 @@ def swap_norm(
 
     Raises:
         UsageError: the norm is unknown, its groups do not divide the channels, a statistic would have one value, the
-            model is subclassed, has no norm, or one inside a layer where it cannot be reached.
+            scale has a regularizer or constraint that the norm does not take, the model is subclassed, has no norm, one
+            inside a layer where it cannot be reached, or a layer that its get_config() does not describe.
     """
     choose_backend()
     from kernorm.nets import swap  # Keras

@@ -46,7 +46,8 @@ def swap_norm(
 
     Raises:
         UsageError: the norm is unknown, its groups do not divide the channels, a statistic would have one value, the
-            model is subclassed, has no norm, or has one inside a layer where it cannot be reached.
+            scale has a regularizer or constraint that the norm does not take, the model is subclassed, has no norm, has
+            one inside a layer where it cannot be reached, or a layer that its get_config() does not describe.
     """
     if norm not in NORMS and norm != "none":
         raise UsageError("A norm is a known one.", f"{norm!r}", nearest(norm, (*NORMS, "none")))
@@ -124,8 +125,9 @@ def _tell_attentions(model: keras.Model, chosen: set[int], penalty: keras.regula
     for layer in model._flatten_layers():
         for kind in ("kernel", "bias"):
             inside = [variable for variable in layer.weights if id(variable) in chosen and variable.name == kind]
-            if inside and hasattr(layer, attribute := f"_{kind}_regularizer"):
-                setattr(layer, attribute, penalty)
+            for attribute in (f"_{kind}_regularizer", f"{kind}_regularizer"):
+                if inside and attribute in vars(layer):
+                    setattr(layer, attribute, penalty)
 
 
 class _Swap:
@@ -169,16 +171,17 @@ class _Swap:
                 values = {_role(variable): variable for variable in layer.weights}
                 pairs = [(values[_role(new)], new) for new in made.weights if _role(new) in values]
             else:
+                _require_alike(layer, made)
                 pairs = list(zip(layer.weights, made.weights, strict=True))
             for variable, twin in pairs:
                 if variable.shape == twin.shape:
                     twin.assign(variable)
-                    # What may have been set later, by add_penalties or by hand.
-                    twin.trainable = variable.trainable
-                    if isinstance(layer, SWAPPED):
-                        set_regularizer(made, twin, variable.regularizer)
-                    else:
-                        twin.regularizer = variable.regularizer
+                # What may have been set later, by add_penalties or by hand.
+                twin.trainable = variable.trainable
+                if isinstance(layer, SWAPPED):
+                    set_regularizer(made, twin, variable.regularizer)
+                else:
+                    twin.regularizer = variable.regularizer
             for old, new in zip(layer._flatten_layers(), made._flatten_layers(), strict=True):
                 if not old.trainable:
                     new.trainable = False
@@ -242,7 +245,7 @@ def _require_plain(layer: Any, norm: str) -> None:
             raise UsageError(
                 f"The norm {norm} takes no regularizer or constraint.",
                 f"{variable.path}, which has a {kind}",
-                "Remove it, or swap first and call add_penalties then.",
+                "Remove it." if kind == "constraint" else "Swap first, and call add_penalties then.",
             )
 
 
@@ -253,11 +256,22 @@ def _copy(layer: Any) -> Any:
     except Exception as error:  # whatever a user's get_config or constructor may raise
         if not layer.variables:
             return layer
-        raise UsageError(
-            "A model whose norms are swapped has layers that can be made again.",
-            f"{layer.name}, {one_line(error)}",
-            f"Write get_config() of {type(layer).__name__}, or give the norm as an argument.",
-        ) from None
+        raise _not_made_again(layer, one_line(error)) from None
+
+
+def _require_alike(layer: Any, made: Any) -> None:
+    """Refuses a layer whose get_config() leaves out what its weights depend on."""
+    before, after = ([tuple(variable.shape) for variable in one.weights] for one in (layer, made))
+    if before != after:
+        raise _not_made_again(layer, f"whose weights are {before}, and {after} by its get_config()")
+
+
+def _not_made_again(layer: Any, why: str) -> UsageError:
+    return UsageError(
+        "A model whose norms are swapped has layers that can be made again.",
+        f"{layer.name}, {why}",
+        f"Write get_config() of {type(layer).__name__}, or give the norm as an argument.",
+    )
 
 
 def _call(layer: Any, *args: Any, **words: Any) -> Any:

@@ -24,6 +24,7 @@ from kernorm.datasets.batches import Fed
 from kernorm.parallel.losses import cross_entropies, data_loss, right
 from kernorm.parallel.lowering import Lowering, augment, lowered
 from kernorm.records.record import PERCENTILES
+from kernorm.training.averages import constrained
 
 if TYPE_CHECKING:
     from kernorm.training.diagnostics import Watch
@@ -154,7 +155,9 @@ class Programs:
             return state
         places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
         averages = optimizer._model_variables_moving_average
-        return state._replace(trainable=[state.optimizer[places[id(average)]] for average in averages])
+        found = [state.optimizer[places[id(average)]] for average in averages]
+        trained = zip(self.model.trainable_variables, found, strict=True)
+        return state._replace(trainable=[jax.vmap(partial(constrained, one))(values) for one, values in trained])
 
     def _call(self, state: State, images: Any, training: bool) -> tuple[Any, list[Any]]:
         return self.model.stateless_call(state.trainable, state.fixed, images, training=training)

@@ -7,64 +7,20 @@ alike in an accuracy, and 1/(K·n_k) in a balanced accuracy, where n_k images ar
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from kernorm.stats.intervals import Interval, Values, as_interval
-
-
-@dataclass(frozen=True, eq=False)
-class Strata:
-    """The parts h of a split of which a score is made: Σ_h w_h · (share of the images of part h that are right).
-
-    New images are taken to be as many in each part, as those at hand are.
-
-    Attributes:
-        sizes: images of each part, n_h.
-        weights: of each part, w_h; their sum is 1.
-        part: the part of each image, (N,); None where there is one.
-    """
-
-    sizes: tuple[int, ...]
-    weights: tuple[float, ...]
-    part: NDArray[np.int64] | None = None
-
-    @classmethod
-    def whole(cls, count: int) -> "Strata":
-        """Returns the one part of an accuracy over so many images."""
-        return cls(sizes=(count,), weights=(1.0,))
-
-    @classmethod
-    def by_class(cls, classes: NDArray[np.integer]) -> "Strata":
-        """Returns the parts of a balanced accuracy, from the class of each image, (N,)."""
-        _, part, sizes = np.unique(classes, return_inverse=True, return_counts=True)
-        return cls(sizes=tuple(sizes.tolist()), weights=(1 / len(sizes),) * len(sizes), part=part.astype(np.int64))
-
-    @cached_property
-    def count(self) -> int:
-        """All images, N."""
-        return sum(self.sizes)
-
-    @property
-    def rounding(self) -> float:
-        """The variance of the difference of two scores that whole images round, part by part."""
-        return sum(weight**2 / size**2 for weight, size in zip(self.weights, self.sizes, strict=True)) / 6
-
-    @property
-    def effective(self) -> float:
-        """How many images that count alike would tell a score as precisely: 1 / Σ w_h²/n_h."""
-        return 1 / sum(weight**2 / size for weight, size in zip(self.weights, self.sizes, strict=True))
+from kernorm.stats.strata import Strata
 
 
 @dataclass(frozen=True, kw_only=True)
 class VarianceParts:
     """Variance of a mean difference: `images`, over the choice of images, and `seeds`, of a pair of seeds.
 
-    `images` is at least what the interval of `two_level_difference` allows images that are like none at hand.
+    `images` is at least what the interval of `two_level_difference` allows for images unlike any at hand.
     """
 
     images: float
@@ -145,8 +101,11 @@ def chance_variances(wrong: Wrong, images: int | Strata, baseline: Wrong) -> tup
     return tuple(found.tolist())
 
 
-def variance_parts(wrong: Wrong, images: int | Strata, baseline: Wrong) -> VarianceParts:
-    """Splits the variance of an arm's difference to its baseline, paired by seed; needs two runs, two images a part."""
+def variance_parts(wrong: Wrong, images: int | Strata, baseline: Wrong, *, alpha: float = 0.05) -> VarianceParts:
+    """Splits the variance of an arm's difference to its baseline, paired by seed; needs two runs, two images a part.
+
+    The interval that `images` goes with is at the level 1 − `alpha`.
+    """
     strata = _strata(images)
     (mine, other), places = _misses(strata, wrong, baseline)
     differences = mine - other
@@ -155,8 +114,8 @@ def variance_parts(wrong: Wrong, images: int | Strata, baseline: Wrong) -> Varia
         known = differences[:, part.columns]
         over_images += part.share * _spread(known.mean(axis=0), part.size)
         runs += part.weight * known.sum(axis=1) / part.size
-    unseen = _unseen(differences.mean(axis=0), _parts(strata, places), (-1.0, 1.0), 0.05)
-    least = (unseen / float(stats.norm.isf(0.025))) ** 2
+    unseen = _unseen(differences.mean(axis=0), _parts(strata, places), (-1.0, 1.0), alpha)
+    least = (unseen / float(stats.norm.isf(alpha / 2))) ** 2
     return VarianceParts(images=max(over_images, least), seeds=float(runs.var(ddof=1)))
 
 
@@ -216,18 +175,26 @@ def _two_levels(
 
 
 def _unseen(known: Values, parts: Sequence[_Part], within: Interval, alpha: float) -> float:
-    """Returns what images may change a score by that are like none at hand, but at an end of what is possible.
+    """Returns how far images unlike any at hand may move a score; they are taken to be at an end of what is possible.
 
-    Up to 1 − (α/2)^(1/n) of all images may be like none of n (Clopper and Pearson 1934). Of several parts it is the one
-    that changes the score most: the smallest, in a balanced accuracy. So a few images that are alike, or none of which
-    tells the runs apart, do not show that the next ones will be so.
+    Of all images a share of q_h may be unlike those of part h, as long as the chance that none of them was drawn,
+    Π (1 − q_h)^n_h, is at least α/2; of one part that is Clopper and Pearson's bound (1934). A share q_h moves the
+    score by c_h·q_h, where c_h is w_h times the way from the mean of the part to that end. The sum is greatest where
+    −log(1 − q_h) = log(c_h/(λ·n_h)), or 0 where that is negative; λ is what the chance leaves. So a few images that are
+    alike, or none of which tells the runs apart, do not show that the next ones will be so.
     """
-    found = 0.0
-    for part in parts:
+    moved = np.empty(len(parts))
+    for place, part in enumerate(parts):
         mean = float(known[part.columns].sum()) / part.size
-        share = -math.expm1(math.log(alpha / 2) / part.size)
-        found = max(found, part.weight * share * max(mean - within[0], within[1] - mean))
-    return found
+        moved[place] = part.weight * max(mean - within[0], within[1] - mean)
+    sizes = np.array([part.size for part in parts], dtype=np.float64)
+    order = np.argsort(-moved / sizes, kind="stable")
+    moved, sizes = moved[order], sizes[order]
+    gain = np.log(moved / sizes)
+    # With the first m parts: Σ n_h·(gain_h − log λ) = log(2/α). The most parts that all gain decide.
+    level = (np.cumsum(sizes * gain) - math.log(2 / alpha)) / np.cumsum(sizes)
+    most = int(np.flatnonzero(gain > level)[-1])
+    return float(moved[: most + 1] @ -np.expm1(level[most] - gain[: most + 1]))
 
 
 def _spread(known: Values, count: int) -> float:

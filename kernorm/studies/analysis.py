@@ -16,13 +16,14 @@ from kernorm.studies.definition import Study
 from kernorm.studies.described import Runs, claims, hard, mean, penalties, sparsity, times, unpredicted_of
 from kernorm.studies.design import Design
 from kernorm.studies.factors import factors_of
-from kernorm.studies.judged import failures_of, judge_all, judged_evaluation, strata_of
+from kernorm.studies.judged import ended_runs, failures_of, judge_all, judged_evaluation, strata_of
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import METRICS, Metric, tested
+from kernorm.studies.plans import format_visible
 from kernorm.studies.primary import asked_design, class_sizes, metrics_of, primary_metric, resolved, targets_of
 from kernorm.studies.statements import answer_statements
 from kernorm.studies.summary import ArmSummary, LastEpoch, StudySummary
-from kernorm.studies.verdicts import Decision, decide, format_visible, judged_anytime
+from kernorm.studies.verdicts import Decision, decide
 
 
 def analyse(
@@ -96,7 +97,7 @@ def analyse(
         test_gains=_test_gains(records),
         metric=design.metric,
         design=design,
-        anytime=judged_anytime(design, found),
+        anytime=design.anytime(ended_runs(found)),
         visible="" if design.until_resolved else format_visible(study, design, found),
         factors=factors_of(study, judge_all(study, found, primary_metric(design))),
         answers=answer_statements(

@@ -7,7 +7,7 @@ is judged by tests that are valid however often one looks, as a study that runs 
 
 import datetime
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from kernorm.stats.anytime import CAPS, MIXTURE, cap_constant
 from kernorm.stats.comparison import ALPHA
 from kernorm.studies.choices import AUTO
 from kernorm.studies.definition import Study
-from kernorm.studies.ledger import Result
+from kernorm.studies.ledger import RECORDS, results_of
 from kernorm.studies.metrics import METRICS
 
 DESIGN = "design.json"
@@ -88,6 +88,10 @@ class Design:
         """The most seeds of an arm."""
         return self.cap or MOST
 
+    def anytime(self, seeds: Mapping[str, int]) -> bool:
+        """Tells whether verdicts with these seeds, by arm, need tests that are valid however often one looks."""
+        return self.until_resolved or self.looked_before(seeds)
+
     def looked_before(self, seeds: Mapping[str, int]) -> bool:
         """Tells whether verdicts were seen with fewer seeds than these, by arm."""
         return any(2 <= count < seeds.get(arm, 0) for look in self.looks for arm, count in look.seeds.items())
@@ -95,8 +99,8 @@ class Design:
     def families(self, study: Study) -> dict[str, "Family"]:
         """Returns the arms that share α, by their baseline.
 
-        An arm that was left out after its verdict was seen still counts: who drops arms by what they show, and corrects
-        over those that are left, finds differences that are not there.
+        An arm of the study file that was left out (`--only`) after its verdict was seen still counts. Who drops arms by
+        what they show, and corrects over those that are left, finds differences that are not there.
         """
         seen = {arm for look in self.looks for arm, count in look.seeds.items() if count >= 2}
         found: dict[str, Family] = {}
@@ -131,28 +135,45 @@ def write_design(design: Design, folder: Path) -> None:
     _FILE.write(design, folder / DESIGN)
 
 
-def with_looks_of_others(design: Design, results: Mapping[str, Mapping[int, Result]], folder: Path) -> Design:
-    """Returns the design with the looks at runs that were taken from other studies, once these were looked at.
+def with_looks_of_others(design: Design, study: Study, taken: Collection[str], folder: Path) -> Design:
+    """Returns the design with the looks that other studies had at runs which this one is about to take.
+
+    A look counts if it was at runs of an arm and of its baseline. Arms that only another study has do not share α here.
 
     Args:
         design: of the study.
-        results: of its runs, by arm and seed.
+        study: its arms and baselines.
+        taken: run ids.
         folder: of the study; the others are next to it.
-
-    Raises:
-        UsageError: the design.json of another study is damaged.
     """
-    taken: dict[str, Counter[str]] = {}
-    for arm, by_seed in results.items():
-        for result in by_seed.values():
-            if result.taken_from:
-                taken.setdefault(result.taken_from, Counter())[arm] += 1
-    for name, seeds in sorted(taken.items()):
-        other = read_design(folder.parent / name)
-        if other and other.looks and not any((look.study, look.seeds) == (name, dict(seeds)) for look in design.looks):
-            look = Look(time=other.looks[0].time, seeds=dict(seeds), study=name)
-            design = replace(design, looks=(*design.looks, look))
+    arms = {run.config.run_id: run.arm for run in study.runs() if run.config.run_id in taken}
+    for path in sorted(folder.parent.glob(f"*/{DESIGN}")) if arms else ():
+        other = None if path.parent == folder else _readable(path.parent)
+        if other is None or not (path.parent / RECORDS).exists():
+            continue
+        shared: dict[str, Counter[str]] = {}
+        for name, theirs in {one.run_id: one.arm for one in results_of(path.parent / RECORDS, arms)}.items():
+            shared.setdefault(arms[name], Counter())[theirs] += 1
+        for look in other.looks:
+            seen = {
+                arm: min(count, look.seeds.get(theirs, 0))
+                for arm, counts in shared.items()
+                for theirs, count in counts.most_common(1)
+            }
+            compared = {arm for arm in seen if study.baselines.get(arm, arm) != arm}
+            pairs = {arm: base for arm in compared if min(seen[arm], seen.get(base := study.baselines[arm], 0)) >= 2}
+            if pairs:
+                seeds = {arm: seen[arm] for arm in sorted({*pairs, *pairs.values()})}
+                taken_over = Look(time=look.time, seeds=seeds, study=path.parent.name)
+                design = replace(design, looks=(*design.looks, taken_over))
     return design
+
+
+def _readable(folder: Path) -> Design | None:
+    try:
+        return read_design(folder)
+    except UsageError:  # of another study, whose own command says so
+        return None
 
 
 def settled(kept: Design | None, asked: Design, *, begun: bool, train: bool) -> Design:

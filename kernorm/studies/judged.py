@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from kernorm.records.record import Evaluation, Record
 from kernorm.stats import intervals
-from kernorm.stats.new_images import Strata
 from kernorm.stats.scores import balanced_accuracy
+from kernorm.stats.strata import Strata
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import Metric
@@ -23,13 +23,14 @@ class Judged:
     """An arm as verdicts see it: its value and wrong images by seed; a failed run has the worst value, all wrong.
 
     `strata` say what a value is made of, None where it is no mean over images; `rounding` is the variance of a
-    difference of two values that whole images round.
+    difference of two values that whole images round; `failed` holds the seeds whose runs failed.
     """
 
     values: dict[int, float]
     wrong: dict[int, Collection[int]]
     strata: Strata | None = None
     rounding: float = 0.0
+    failed: frozenset[int] = frozenset()
 
 
 def judged_evaluation(record: Record) -> Evaluation | None:
@@ -41,7 +42,7 @@ def collapsed_runs(results: Mapping[int, Result]) -> set[int]:
     """Returns the seeds of an arm's finished runs that collapsed.
 
     A run has collapsed if its accuracy is below half of the arm's median, or its balanced accuracy is no more than
-    what answers that do not depend on the image have.
+    that of answers that ignore the image.
     """
     tested = {
         seed: result.record.test
@@ -71,11 +72,11 @@ def _knows_nothing(test: Evaluation) -> bool:
 
 
 def chance(test: Evaluation) -> float:
-    """Returns the most balanced accuracy that answers have which do not depend on the image: 1/K, and 2 sd of that.
+    """Returns the most balanced accuracy of answers that ignore the image: 1/K, and 2 sd of that.
 
-    With such answers, a share p_k of them class k, the recall of a class of n_k images is p_k on average, with the
+    Of such answers a share p_k is class k. The recall of a class of n_k images is p_k on average, with the
     variance p_k(1 − p_k)/n_k; over the K classes that have images it is 1/K at most. Where few images make that
-    variance large, what counts is half of the way from 1/K to 1: a run that has most right is none that knows nothing.
+    variance large, it is at most half of the way from 1/K to 1: a run that gets most images right knows something.
     """
     confusion = np.array(test.confusion)
     sizes, share = confusion.sum(axis=1), confusion.sum(axis=0) / test.count
@@ -88,12 +89,12 @@ def chance(test: Evaluation) -> float:
 def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric: Metric) -> dict[str, Judged]:
     """Returns every arm of a study as verdicts see it, over the runs that have ended.
 
-    The runs of other arms tell of the test split where all runs of an arm failed.
+    The runs of other arms tell of the test split where all runs of an arm failed, and what a failed run has.
     """
-    by_data: dict[str, list[Evaluation]] = {}
+    by_data: dict[str, list[tuple[int, Evaluation]]] = {}
     for result in (result for by_seed in results.values() for result in by_seed.values()):
         if result.record and result.status == "finished" and (test := judged_evaluation(result.record)):
-            by_data.setdefault(result.record.data.sha256, []).append(test)
+            by_data.setdefault(result.record.data.sha256, []).append((result.seed, test))
     splits = {data: _Split.of(metric, tests) for data, tests in by_data.items()}
     found = {}
     for arm in study.arms:
@@ -107,23 +108,36 @@ def judge_all(study: Study, results: Mapping[str, Mapping[int, Result]], metric:
 class _Split:
     """A test split as a metric sees it: what the score is made of, the variance of rounding, what failed runs have.
 
-    That is no better than any finished run, so that no recipe gains by a run that fails.
+    `worst` holds the worst value of finished runs by seed, of that seed and those before it: a later run does not
+    change what an earlier one counted as, which tests that are valid at every look rely on.
     """
 
     strata: Strata | None
     rounding: float
     count: int
-    worst: float
+    least: float
+    worst: dict[int, float]
 
     @classmethod
-    def of(cls, metric: Metric, tests: Sequence[Evaluation]) -> "_Split":
-        worst = min if metric.higher_is_better else max
+    def of(cls, metric: Metric, found: Sequence[tuple[int, Evaluation]]) -> "_Split":
+        tests = [test for _, test in found]
+        least = value = metric.worst(len(tests[0].confusion))
+        worst = {}
+        for seed, test in sorted(found, key=lambda one: one[0]):
+            value = (min if metric.higher_is_better else max)(value, metric.of(test))
+            worst[seed] = value
         return cls(
             strata=strata_of(metric, tests),
             rounding=metric.rounding(tuple(map(sum, tests[0].confusion))),
             count=tests[0].count,
-            worst=worst(metric.worst(len(tests[0].confusion)), *map(metric.of, tests)),
+            least=least,
+            worst=worst,
         )
+
+    def failed(self, seed: int) -> float:
+        """Returns what a failed run of this seed has."""
+        before = [one for one in self.worst if one <= seed]
+        return self.worst[max(before)] if before else self.least
 
 
 def strata_of(metric: Metric, tests: Sequence[Evaluation]) -> Strata | None:
@@ -158,9 +172,10 @@ def _judge(results: Mapping[int, Result], metric: Metric, split: _Split | None) 
         test = judged_evaluation(result.record) if result.record and result.status == "finished" else None
         if test is None and result.status == "finished":
             continue  # of an older kernorm, which kept no evaluation of the last epoch
-        values[seed] = metric.of(test) if test else split.worst
+        values[seed] = metric.of(test) if test else split.failed(seed)
         wrong[seed] = {mistake.index for mistake in test.mistakes} if test else range(split.count)
-    return Judged(values=values, wrong=wrong, strata=split.strata, rounding=split.rounding)
+    failed = frozenset(seed for seed in values if results[seed].status != "finished")
+    return Judged(values=values, wrong=wrong, strata=split.strata, rounding=split.rounding, failed=failed)
 
 
 def ended_runs(results: Mapping[str, Mapping[int, Result]]) -> dict[str, int]:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernorm.records.record import Evaluation, Record
-from kernorm.stats.new_images import Strata
 from kernorm.stats.scores import balanced_accuracy, macro_f1, worst_recall
+from kernorm.stats.strata import Strata
 from kernorm.stats.verdict import percentage_points
 
 MARGIN = 0.0005  # 0.05 percentage points

@@ -26,6 +26,7 @@ from kernorm.studies.definition import Planned, Study, UntilResolved
 from kernorm.studies.design import Design, read_design, settled, with_looks_of_others, write_design
 from kernorm.studies.judged import ended_runs
 from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
+from kernorm.studies.plans import format_visible
 from kernorm.studies.preparation import prepare
 from kernorm.studies.primary import asked_design, class_sizes, resolved
 from kernorm.studies.provisional import is_complete, without_verdicts
@@ -34,7 +35,6 @@ from kernorm.studies.rounds import format_round, next_round, open_arms, require_
 from kernorm.studies.sources import not_used, taken
 from kernorm.studies.summary import StudySummary, counted
 from kernorm.studies.terminal import format_primary, format_result
-from kernorm.studies.verdicts import format_visible
 from kernorm.system.files import locked, locked_if_free, make_folder
 
 # Writes the page of a study as it stands, while its runs are under way or at their end; returns what it says.
@@ -90,6 +90,8 @@ def run_study(
         if AUTO in (design.metric, design.margin):
             design = resolved(design, class_sizes(study, ledger.results, prepare=train))
         if train:
+            taken = _find_shared(study, folder).usable.keys() - ledger.results.keys()
+            design = with_looks_of_others(design, study, taken, folder)
             write_design(design, folder)
         if design.until_resolved:
             study = _as_far_as_it_is(study, design, ledger)
@@ -104,8 +106,9 @@ def run_study(
         complete = is_complete(study, design, ledger.results)
         if alone and complete and (train or ledger.results):
             # Before the page, so that a page that is made again says the same of its looks.
-            found = results_by_arm(study, ledger.results)
-            design = with_looks_of_others(design, found, folder).looked(ended_runs(found))
+            kept = read_design(folder)
+            design = replace(design, looks=kept.looks if kept else design.looks)
+            design = design.looked(ended_runs(results_by_arm(study, ledger.results)))
             write_design(design, folder)
         summary = show(study, None if alone else _far(study, ledger))
     if alone or (folder / "lock").exists():
@@ -151,6 +154,8 @@ def visible(study: Study, folder: Path) -> str:
     """Says what a study judges by, and which true difference its seeds can see, by the runs that there are."""
     results = _find_shared(study, folder).usable
     design = read_design(folder) or resolved(asked_design(study), class_sizes(study, results, prepare=False))
+    taken = results.keys() - Ledger(folder, mend=False).results.keys()
+    design = with_looks_of_others(design, study, taken, folder)
     return f"{format_primary(design)}\n{format_visible(study, design, results_by_arm(study, results))}"
 
 
@@ -192,6 +197,8 @@ def _run_until_resolved(
             summary = analyse(study, ledger.results, design=design)
             took = sum(spent) / len(spent) if spent else 0.0
             _LOG.info(format_round(summary, design, study.counts, took))
+            design = design.looked(ended_runs(found))
+            write_design(design, folder)
             counts = next_round(study, design, [arm.name for arm in open_arms(summary)], ended_runs(found))
             if not counts:
                 return study

@@ -13,16 +13,18 @@ from typing import Literal
 from kernorm.stats import comparison
 from kernorm.stats.anytime import FIRST, confidence_sequence
 from kernorm.stats.intervals import Interval, as_interval
-from kernorm.stats.new_images import Strata, chance_variance
+from kernorm.stats.new_images import chance_variance
+from kernorm.stats.strata import Strata
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design
-from kernorm.studies.judged import judge_all
+from kernorm.studies.judged import ended_runs, judge_all
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import METRICS
+from kernorm.studies.plans import least_visible, pooled_variance, typical_arms
 from kernorm.studies.primary import primary_metric
 from kernorm.studies.published import Statement
 from kernorm.studies.summary import Answer, counted
-from kernorm.studies.verdicts import decide, judged_anytime, least_visible, pooled_variance, typical_arms
+from kernorm.studies.verdicts import decide
 from kernorm.studies.wording import unit
 
 Said = Literal["yes", "no", "not resolved"]
@@ -42,7 +44,7 @@ def answer_statements(
     if study.shortened:
         text = f"these runs are of other lengths, {format_lengths(study)}"
         return tuple(_answer(one, "not resolved", text) for one in study.statements)
-    anytime = judged_anytime(design, results)
+    anytime = design.anytime(ended_runs(results))
     return tuple(
         _compares(one, study, design, results)
         if one.reaches is None
@@ -116,7 +118,7 @@ def _compares(
     pooled = pooled_variance(typical_arms(judge_all(family, results, metric), results))
     if pooled is None or seeds < 2:
         return _answer(statement, "not resolved", f"with {counted(seeds, 'seed')} nothing can be seen")
-    least = least_visible(pooled[0], seeds, len(others), design, anytime=judged_anytime(design, results))
+    least = least_visible(pooled[0], seeds, len(others), design, anytime=design.anytime(ended_runs(results)))
     if math.isinf(least):
         return _answer(statement, "not resolved", f"{text}; with {counted(seeds, 'seed')} nothing can be seen")
     seen = f"with {counted(seeds, 'seed')}, differences from {metric.show(least)} would have been seen"

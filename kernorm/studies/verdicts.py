@@ -5,31 +5,27 @@ the seeds that survived it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from kernorm.stats import comparison, new_images
-from kernorm.stats.anytime import FIRST, anytime_p, confidence_sequence, visible_anytime
+from kernorm.stats.anytime import FIRST, anytime_p, confidence_sequence
 from kernorm.stats.comparison import Comparison
 from kernorm.stats.intervals import Interval, as_interval
-from kernorm.stats.planning import plan_seeds, visible_difference
 from kernorm.stats.verdict import Verdict, verdict
 from kernorm.studies.definition import Study
 from kernorm.studies.design import Design, Family
-from kernorm.studies.judged import Judged, ended_runs, failures_of, judge_all
+from kernorm.studies.judged import Judged, ended_runs, judge_all
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import Metric
+from kernorm.studies.plans import plan_of, typical_arms
 from kernorm.studies.primary import primary_metric
-from kernorm.studies.summary import Plan, counted
+from kernorm.studies.summary import Plan
 
 # Of α, what the interval for new images may be wrong by where verdicts are looked at again and again (by simulation).
 LOOKING = 5
 # Once a seed more changes the interval for new images less than this share of what the images leave open, none is run.
 IMAGES_DECIDE = 0.25
-# Standard deviation of the accuracy of MNIST runs over seeds, where nothing else is known.
-TYPICAL_SD = 0.0005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +43,6 @@ class Decision:
     exhausted: bool = False
 
 
-def judged_anytime(design: Design, results: Mapping[str, Mapping[int, Result]]) -> bool:
-    """Tells whether verdicts need tests that are valid however often one looks."""
-    return design.until_resolved or design.looked_before(ended_runs(results))
-
-
 def decide(study: Study, design: Design, results: Mapping[str, Mapping[int, Result]]) -> dict[str, Decision]:
     """Decides about every arm that has a baseline, by the study's primary metric.
 
@@ -65,28 +56,24 @@ def decide(study: Study, design: Design, results: Mapping[str, Mapping[int, Resu
     judged = judge_all(study, results, metric)
     pairs = {arm: (judged[arm], judged[base]) for base, family in families.items() for arm in family.arms}
     typical = typical_arms(judged, results)
-    correlation, planned = (
-        comparison.pooled_correlation([(a.values, b.values) for a, b in pairs.values() if a in among and b in among])
-        for among in (list(judged.values()), typical)
-    )
-    anytime = judged_anytime(design, results)
+    planned = _correlation(pair for pair in pairs.values() if pair[0] in typical and pair[1] in typical)
+    anytime = design.anytime(ended_runs(results))
     found: dict[str, Decision] = {}
     for family in families.values():
-        test, paired = _test_anytime if anytime else _test_once, _in_pairs(metric, correlation)
-        tested = {arm: test(*pairs[arm], metric, c=design.c, paired=paired) for arm in family.arms}
-        plan = _plan(typical, family, metric, design, planned)
+        tested = {}
+        for arm in family.arms:
+            mine, base = pairs[arm]
+            others = _correlation(pair for other, pair in pairs.items() if other != arm)
+            paired = comparison.pairing_pays(others, len(mine.values.keys() & base.values.keys()))
+            one = (_test_anytime if anytime else _test_once)(mine, base, metric, c=design.c, paired=paired)
+            tested[arm] = _without_gain_by_failures(one, mine, base, metric)
+        plan = plan_of(typical, family, metric, design, planned)
         found |= _decide_family(tested, family, pairs, metric, design, anytime, plan)
     return found
 
 
-def _in_pairs(metric: Metric, correlation: float | None) -> bool:
-    """Tells whether arms are compared in pairs by seed.
-
-    The correlation that decides is that of the runs which are tested then. Where chance over the images sets a least
-    spread, that does no harm. Elsewhere two arms of few seeds would be told apart too often (by simulation in 6.8 % of
-    studies in place of 5), so all are compared in pairs.
-    """
-    return metric.mean_over is None or comparison.pairing_pays(correlation)
+def _correlation(pairs: Iterable[tuple[Judged, Judged]]) -> float | None:
+    return comparison.pooled_correlation([(mine.values, base.values) for mine, base in pairs])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +138,21 @@ def _test_anytime(mine: Judged, base: Judged, metric: Metric, *, c: float, paire
     return _Tested(comparison=found, p=p, p_equivalent=equivalent, differences=differences, floors=floors)
 
 
+def _without_gain_by_failures(tested: _Tested, mine: Judged, base: Judged, metric: Metric) -> _Tested:
+    """Takes what a test finds in favour of an arm with failed runs, where a metric has no worst value.
+
+    Those count as bad as runs that finished, which may be too good.
+    """
+    difference = tested.comparison.difference
+    if metric.most is not None or difference is None or not (mine.failed or base.failed):
+        return tested
+    better = (difference > 0) == metric.higher_is_better
+    p = 1.0 if (mine.failed if better else base.failed) else tested.p
+    equivalent = None if tested.p_equivalent is None else 1.0
+    found = replace(tested.comparison, p=None if p is None else max(p, tested.comparison.p or 0.0), tost_p=equivalent)
+    return replace(tested, comparison=found, p=p, p_equivalent=equivalent)
+
+
 def _decide_family(
     tested: Mapping[str, _Tested],
     family: Family,
@@ -174,7 +176,7 @@ def _decide_family(
         new, exhausted = None, False
         p = adjusted[arm]
         if p is not None and p <= design.alpha:
-            exhausted = _images_decide(mine, base, common)
+            exhausted = _images_decide(mine, base, common, alpha / LOOKING if anytime else alpha)
         if mine.strata and p is not None and p <= design.alpha:
             new = new_images.two_level_difference(
                 [mine.wrong[seed] for seed in common],
@@ -208,91 +210,16 @@ def _decide_family(
     return found
 
 
-def _images_decide(mine: Judged, base: Judged, common: Sequence[int]) -> bool:
+def _images_decide(mine: Judged, base: Judged, common: Sequence[int], alpha: float) -> bool:
     """Tells whether the variance over seeds is so small against that over images that more seeds cannot help.
+
+    The images' is at least what the interval at 1 − `alpha` allows for images unlike any at hand.
 
     Nor can they where nothing is known of new images: the metric is no mean over them, or a class has a single one.
     """
     if mine.strata is None or min(mine.strata.sizes) < 2:
         return True
     parts = new_images.variance_parts(
-        [mine.wrong[seed] for seed in common], mine.strata, [base.wrong[seed] for seed in common]
+        [mine.wrong[seed] for seed in common], mine.strata, [base.wrong[seed] for seed in common], alpha=alpha
     )
     return parts.seeds / len(common) < IMAGES_DECIDE * parts.images
-
-
-def pooled_variance(arms: Sequence[Judged]) -> tuple[float, float] | None:
-    """Returns the variance of a run within its arm, pooled over arms, and its degrees of freedom; None below two runs.
-
-    It is at least what independent errors over the images imply.
-    """
-    several = [one for one in arms if len(one.values) > 1]
-    df = sum(len(one.values) - 1 for one in several)
-    if not df:
-        return None
-    squares = 0.0
-    for one in several:
-        values = np.array(list(one.values.values()))
-        floor = one.rounding / 2
-        if one.strata:
-            floor = max(floor, new_images.chance_variance(list(one.wrong.values()), one.strata))
-        squares += (len(values) - 1) * max(float(values.var(ddof=1)), floor)
-    return squares / df, float(df)
-
-
-def least_visible(variance: float, seeds: int, arms: int, design: Design, *, anytime: bool) -> float:
-    """Returns the least true difference that so many seeds show, by the test that will judge `arms` of a baseline.
-
-    Args:
-        variance: of a run within its arm.
-        seeds: of each arm, which are taken not to be correlated.
-        arms: that share α.
-        design: how verdicts are found.
-        anytime: see `judged_anytime`.
-    """
-    alpha = design.alpha / max(1, arms)
-    if anytime:
-        return visible_anytime(math.sqrt(2 * variance), seeds, alpha, design.c)
-    return visible_difference(variance, seeds, alpha, paired=_in_pairs(primary_metric(design), None))
-
-
-def format_visible(study: Study, design: Design, results: Mapping[str, Mapping[int, Result]]) -> str:
-    """Says which true difference the study's seeds show with power POWER, by how much its runs vary.
-
-    Without two runs of an arm, runs on MNIST are taken to vary as such runs do.
-    """
-    metric = primary_metric(design)
-    families = design.families(study)
-    if not families:
-        return "Nothing is compared."
-    pooled = pooled_variance(typical_arms(judge_all(study, results, metric), results))
-    on_mnist = all(config.dataset == "mnist" for config in study.arms.values())
-    if pooled is None and not (on_mnist and design.metric == "accuracy"):
-        return "Which difference these seeds can see is known once two runs of an arm have finished."
-    variance, source = (pooled[0], "by the runs there are") if pooled else (TYPICAL_SD**2, "as runs on MNIST vary")
-    family = max(map(len, families.values()))
-    anytime = judged_anytime(design, results)
-    least = least_visible(variance, len(study.seeds), family, design, anytime=anytime)
-    seeds, arms = counted(len(study.seeds), "seed"), counted(family, "arm")
-    if math.isinf(least):
-        fewest = "more, since these were looked at before" if anytime else "two or more, or --until-resolved"
-        return f"With {seeds} there is no verdict: give {fewest}."
-    return f"With {seeds}, and {arms} to a baseline, it can see differences from {metric.show(least)} ({source})."
-
-
-def typical_arms(judged: Mapping[str, Judged], results: Mapping[str, Mapping[int, Result]]) -> list[Judged]:
-    """Returns the arms none of whose runs failed, or all if there is none: the spread of others tells of no plan."""
-    return [one for arm, one in judged.items() if not failures_of(results.get(arm, {})).failed] or list(judged.values())
-
-
-def _plan(
-    judged: Sequence[Judged], family: Family, metric: Metric, design: Design, correlation: float | None
-) -> Plan | None:
-    """Plans the seeds that would see the margin, where the metric has one."""
-    pooled = None if design.until_resolved else pooled_variance(judged)
-    if metric.margin is None or pooled is None:
-        return None
-    paired = _in_pairs(metric, correlation)
-    alpha = design.alpha / len(family)
-    low, high = plan_seeds(*pooled, metric.margin, paired=paired, correlation=correlation or 0.0, alpha=alpha)
-    return Plan(difference=metric.margin, seeds=(low, high))

@@ -6,6 +6,7 @@ they fit averaged weights if they are averaged over as many steps.
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -46,10 +47,15 @@ def use_averages(model: keras.Model) -> None:
     if model.optimizer.use_ema:
         model.optimizer.finalize_variable_values(model.trainable_variables)
         for variable in model.trainable_variables:
-            if variable.constraint is not None:  # which Keras applies after it has averaged a step's values
-                variable.assign(variable.constraint(variable))
+            if variable.constraint is not None:
+                variable.assign(constrained(variable, variable))
         # In memory of their own: a step of JAX gives the model's away, and the averages with it where they are shared.
         checkpoint.set_variables(model, checkpoint.variables_of(model))
+
+
+def constrained(variable: Any, values: Any) -> Any:
+    """Returns values of a variable as its constraint leaves them, which Keras applies after it has averaged."""
+    return values if variable.constraint is None else variable.constraint(values)
 
 
 @contextlib.contextmanager

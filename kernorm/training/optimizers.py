@@ -61,11 +61,16 @@ class _Scheduled(keras.optimizers.Optimizer):
         super().build(variables)
         if self.clip_ratio is not None and not begun:
             kernels = [kernel for kernel in variables if len(kernel.shape) > 1]
-            if not any(np.any(ops.convert_to_numpy(kernel)) for kernel in kernels):
+            with _outside_of_graphs():
+                begin_at_zero = not any(np.any(ops.convert_to_numpy(kernel)) for kernel in kernels)
+            if begin_at_zero:
                 self.least_norm = math.sqrt(sum(_usual_square(kernel.shape) for kernel in kernels))
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Moves the variables against their gradients, once these are clipped."""
+        if not self.built and trainable_variables:  # as Keras does below, which is too late for the clipping
+            with keras.src.backend.name_scope(self.name, caller=self):
+                self.build(trainable_variables)
         if self.clip_ratio is not None:
             kernels = [kernel for kernel in trainable_variables or self._trainable_variables if len(kernel.shape) > 1]
             norm = _norm(kernels)
@@ -99,6 +104,15 @@ class _Scheduled(keras.optimizers.Optimizer):
             "clip_ratio": self.clip_ratio,
             "ema": self.ema_momentum if self.use_ema else 0.0,
         }
+
+
+def _outside_of_graphs() -> contextlib.AbstractContextManager:
+    """Lets values be read although TensorFlow may be tracing a step, as in the first one of `fit`."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()
 
 
 def _averaging(ema: float) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_a_penalty_of_the_scale_goes_to_norms_that_have_one_and_is_refused_by_ot
     assert (made.gamma.regularizer.l2, made.get_config()["gamma_regularizer"]["config"]["l2"]) == (0.1, 0.1)
     assert made.beta.regularizer is None  # rms has no offset
     for norm in ("rms", "frn"):
-        with pytest.raises(UsageError, match=rf"norm {norm} takes no reg.*gamma, which has a regularizer\. Remove"):
+        with pytest.raises(UsageError, match=rf"norm {norm} takes no reg.*gamma, which has a regularizer\. Swap"):
             swap_norm(swap_norm(penalized, "gn"), norm)
         with pytest.raises(UsageError, match=r"takes no regularizer or constraint\. .*which has a constraint"):
             swap_norm(small(L.BatchNormalization(gamma_constraint="non_neg")), norm)
@@ -129,6 +129,23 @@ class Halved(L.Layer):
         return self.function(inputs)
 
 
+class Wide(L.Layer):
+    """A layer whose get_config() forgets how wide it is."""
+
+    def __init__(self, units=4, **words):
+        super().__init__(**words)
+        self.units = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
 @pytest.mark.parametrize("layer", [lambda: L.Lambda(lambda x: x / 2), lambda: Halved(lambda x: x / 2)])
 def test_layers_of_a_users_python_stay_where_they_have_no_weights(layer):
     model = keras.Sequential([keras.Input((8, 8, 3)), layer(), L.BatchNormalization(), L.Flatten(), L.Dense(3)])
@@ -142,11 +159,17 @@ def test_a_layer_with_weights_that_cannot_be_made_again_is_refused():
     model = keras.Sequential([keras.Input((8, 8, 3)), layer, L.BatchNormalization(), L.Flatten(), L.Dense(3)])
     with pytest.raises(UsageError, match=r"can be made again\. Received: mine, .*Write get_config\(\) of Halved"):
         swap_norm(model, "ln")
+    wide = Wide(16, name="wide")
+    model = keras.Sequential([keras.Input((8,)), wide, L.BatchNormalization(), L.Dense(3)])
+    told = r"wide, whose weights are \[\(8, 16\)\], and \[\(8, 4\)\] by its get_config\(\)\. Write get_config"
+    with pytest.raises(UsageError, match=told):
+        swap_norm(model, "ln")
 
 
-def test_the_penalties_of_attention_are_in_its_settings():
+@pytest.mark.parametrize("attention", [lambda: L.MultiHeadAttention(2, 3), lambda: L.GroupQueryAttention(3, 4, 2)])
+def test_the_penalties_of_attention_are_in_its_settings(attention):
     image = keras.Input((4, 6))
-    attended = L.MultiHeadAttention(2, 3, name="attention")(image, image)
+    attended = attention()(image, image)
     model = keras.Model(image, L.Dense(3)(L.Flatten()(attended)))
     add_penalties(model, l2=0.1, penalize="all")
     again = keras.Model.from_config(model.get_config())

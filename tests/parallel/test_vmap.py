@@ -1,5 +1,7 @@
 """The programs of a population, each against NumPy or Keras; see conftest.py for how they are run."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from kernorm.nets.layers import StandardizedConv2D
 from kernorm.nets.model import build_model_for
 from kernorm.parallel import lowering
 from kernorm.parallel.lowering import lowered, patches_convolution
-from kernorm.parallel.vmap import Programs
+from kernorm.parallel.vmap import Programs, State, stack
+from kernorm.training.averages import averaged
 from kernorm.training.diagnostics import Watch
 from kernorm.training.optimizers import build_optimizer
 
@@ -99,3 +102,22 @@ def test_members_are_spread_evenly_over_devices(mnist_info):
     images, labels = np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int32)
     with pytest.raises(ValueError, match="Members are spread evenly. Received: width=3 over 2 devices"):
         Programs(model, Watch(model, config, images), images, labels, augmentation=Augmentation(), width=3)
+
+
+def test_averages_of_members_keep_to_constraints_each_by_itself():
+    """A kernel of unit norm: what a single run has, for each of two members."""
+    constraint = keras.constraints.UnitNorm(axis=0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False, kernel_constraint=constraint)])
+    model.compile(build_optimizer(TrainConfig(ema=0.5), np.full(9, 0.5, np.float32), np.zeros(9, np.float32)))
+    model.optimizer.build(model.trainable_variables)
+    generator, states, alone = np.random.default_rng(2), [], []
+    for _ in range(2):
+        for _ in range(3):
+            model.optimizer.apply([keras.ops.convert_to_tensor(generator.normal(size=(3, 2)).astype(np.float32))])
+        groups = model.trainable_variables, [], model.optimizer.variables
+        states.append(State(*([np.array(one) for one in variables] for variables in groups)))
+        with averaged(model):
+            alone.append(np.array(model.trainable_variables[0]))
+    found = Programs.averaged(SimpleNamespace(model=model), stack(states)).trainable[0]
+    np.testing.assert_allclose(found, alone, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.ones((2, 2)), rtol=1e-5)

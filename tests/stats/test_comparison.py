@@ -206,6 +206,7 @@ def test_correlation_is_pooled_over_the_comparisons_of_a_study():
     assert pooled_correlation([one]) == pytest.approx(np.corrcoef(list(one[0].values()), list(one[1].values()))[0, 1])
     assert pooled_correlation([({0: 1.0}, {0: 2.0}), ({0: 1.0, 1: 1.0}, {0: 1.0, 1: 2.0})]) is None
     assert [pairing_pays(value) for value in (None, 0.1, 0.3, 0.31)] == [False, False, False, True]
+    assert [pairing_pays(None, seeds) for seeds in (9, 10)] == [False, True]
 
 
 def test_a_correlation_that_rounding_would_lift_above_one_can_be_planned_with(rng):

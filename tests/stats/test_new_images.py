@@ -2,19 +2,19 @@ import math
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import optimize, special
 from scipy import stats as scipy_stats
 from sklearn.metrics import balanced_accuracy_score
 
 from kernorm.stats.comparison import summarize
 from kernorm.stats.new_images import (
-    Strata,
     chance_variance,
     chance_variances,
     two_level_difference,
     two_level_interval,
     variance_parts,
 )
+from kernorm.stats.strata import Strata
 
 
 def test_new_images_alone_are_a_binomial_interval():
@@ -238,6 +238,31 @@ def test_a_small_class_leaves_open_what_its_next_images_are():
     # The part that may change the score most counts: here that of two images, as the large classes' do not matter.
     level = two_level_difference([{3}] * 5, [{4}] * 5, strata, paired=True, alpha=0.002)
     assert level == pytest.approx(np.array([-1, 1]) * scipy_stats.binomtest(0, 2).proportion_ci(0.998).high / 3)
+
+
+@pytest.mark.parametrize(("classes", "images"), [(10, 2), (100, 2), (10, 5), (10, 20)])
+def test_classes_that_are_all_right_leave_open_what_they_may_together(classes, images):
+    """The interval begins where drawing no wrong image of any class has a chance of 2.5 %."""
+    low, high = two_level_interval([[]] * 2, Strata.by_class(np.repeat(np.arange(classes), images)))
+    assert high == 1
+    assert low ** (classes * images) == pytest.approx(0.025)
+
+
+def test_the_classes_where_an_unseen_image_moves_the_score_most_come_first():
+    """By SciPy: what shares of unseen images move a balanced accuracy most, whose chance to be missed is 2.5 %."""
+    sizes = (2, 3, 8, 400)
+    strata = Strata.by_class(np.repeat(np.arange(4), sizes))
+    found = optimize.minimize(
+        lambda missed: np.mean(np.expm1(-missed)),
+        np.full(4, 0.01),
+        bounds=[(0, None)] * 4,
+        constraints={"type": "eq", "fun": lambda missed: missed @ np.array(sizes) - math.log(40)},
+        tol=1e-10,
+    )
+    low, _ = two_level_interval([[]] * 2, strata)
+    assert found.success
+    assert 1 - low == pytest.approx(-found.fun, rel=1e-4)
+    assert found.x[3] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

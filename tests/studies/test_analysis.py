@@ -102,8 +102,8 @@ def test_what_is_missing_or_did_not_finish_is_counted_and_told():
     assert gn.troubles == ("seed 0: diverged at step 3", "seed 1: no room")
     assert gn.scores == {}
     assert gn.generalization_interval is None
-    # Both failed runs count as chance, against a seed each of the baseline: two pairs, which differ greatly.
-    assert gn.comparisons["accuracy"].difference == pytest.approx(0.1 - (1 - (4 + 5) / 2 / COUNT), abs=0.01)
+    # Both failed runs have no image right, against a seed each of the baseline, which differ greatly.
+    assert gn.comparisons["accuracy"].difference == pytest.approx(-(1 - (4 + 5) / 2 / COUNT), abs=0.001)
     assert (gn.failures.failed, gn.failures.collapsed, gn.failures.runs) == (2, 0, 2)
     assert gn.failures.interval == pytest.approx((0.025**0.5, 1))
     assert ln.states["missing"] == 2

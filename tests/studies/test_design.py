@@ -17,7 +17,7 @@ from kernorm.studies.design import (
     with_looks_of_others,
     write_design,
 )
-from kernorm.studies.ledger import Result
+from kernorm.studies.ledger import Ledger, Result
 from kernorm.studies.loading import load_study
 from kernorm.studies.metrics import METRICS
 from kernorm.study import PROG, StudyConfig, main, plan
@@ -75,30 +75,53 @@ def test_arms_that_were_left_out_after_a_look_still_share_alpha():
     assert FIXED.families(a_study({"bn": TrainConfig()})) == {}
 
 
+def kept_study(folder, study, design, arms=None):
+    """A study that is in its folder: its design, and results of all its runs."""
+    folder.mkdir()
+    write_design(design, folder)
+    ledger = Ledger(folder)
+    for run in study.runs():
+        if arms is None or run.arm in arms:
+            ledger.add(Result(arm=run.arm, seed=run.seed, run_id=run.config.run_id, status="finished"))
+    return {run.config.run_id for run in study.runs()}
+
+
 def test_a_look_goes_with_the_runs_that_are_taken(tmp_path):
     """Another name is no way out of a look: runs whose verdicts were seen have been seen."""
-    looked = FIXED.looked({"bn": 3, "ln": 3})
-    for name, design in (("seen", looked), ("unseen", FIXED)):
-        (tmp_path / name).mkdir()
-        write_design(design, tmp_path / name)
+    arms = {"first": TrainConfig(), "second": TrainConfig(norm="ln"), "third": TrainConfig(norm="gn")}
+    looked = FIXED.looked(dict.fromkeys(arms, 3)).looked(dict.fromkeys(arms, 5))
+    taken = kept_study(tmp_path / "seen", a_study(arms, seeds=5), looked)
+    other = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=5)
+    found = with_looks_of_others(FIXED, other, taken, tmp_path / "other")
+    assert [(look.study, look.seeds) for look in found.looks] == [
+        ("seen", {"bn": 3, "ln": 3}),
+        ("seen", {"bn": 5, "ln": 5}),
+    ]
+    assert found.looks[0].time == looked.looks[0].time
+    assert found.anytime({"bn": 5, "ln": 5})  # two of these seeds were added after the look at three
+    # Fewer runs than were looked at.
+    two = {run.config.run_id for run in other.runs() if run.seed < 2}
+    assert [look.seeds for look in with_looks_of_others(FIXED, other, two, tmp_path / "other").looks] == [
+        {"bn": 2, "ln": 2}
+    ] * 2
 
-    def results(**taken):
-        def of(arm, seed, source):
-            return Result(arm=arm, seed=seed, run_id=f"{arm}{seed}", status="finished", taken_from=source)
 
-        return {arm: {seed: of(arm, seed, source) for seed, source in enumerate(all_)} for arm, all_ in taken.items()}
-
-    def with_looks(found):
-        return with_looks_of_others(FIXED, found, tmp_path / "other")
-
-    five = {"bn": 5, "ln": 5}
-    mixed = with_looks(results(bn=["seen"] * 3 + [""] * 2, ln=["seen"] * 2 + [""] * 3))
-    assert mixed.looks == (Look(time=looked.looks[0].time, seeds={"bn": 3, "ln": 2}, study="seen"),)
-    assert mixed.looked_before(five)
-    assert with_looks_of_others(mixed, results(bn=["seen"] * 3, ln=["seen"] * 2), tmp_path / "other") == mixed
-    assert not with_looks(results(bn=["seen"] * 5, ln=["seen"] * 5)).looked_before(five)  # the same runs, none added
-    for nobody in ("unseen", "gone", ""):
-        assert with_looks(results(bn=[nobody] * 3, ln=[nobody] * 3)) == FIXED
+@pytest.mark.parametrize(
+    ("design", "arms", "own"),
+    [
+        (FIXED, None, False),  # nobody has looked
+        (FIXED.looked({"bn": 1, "ln": 1}), None, False),  # at a single seed there is no verdict
+        (FIXED.looked({"bn": 3, "ln": 3}), ("bn",), False),  # of the arm nothing was seen
+        (FIXED.looked({"bn": 3, "ln": 3}), None, True),  # these are the study's own looks
+    ],
+)
+def test_a_look_that_was_at_nothing_of_this_study_does_not_count(tmp_path, design, arms, own):
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=5)
+    taken = kept_study(tmp_path / "seen", study, design, arms)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / DESIGN).write_text("{")
+    assert with_looks_of_others(FIXED, study, taken, tmp_path / ("seen" if own else "other")) == FIXED
+    assert with_looks_of_others(FIXED, study, set(), tmp_path / "other") == FIXED
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,18 @@ def test_kernels_that_all_begin_at_zero_move():
     assert optimizer.least_norm == 0
 
 
+@pytest.mark.parametrize("start", ["zeros", "ones"])
+def test_keras_own_fit_takes_the_optimizer_as_it_is_made(start):
+    """It builds the optimizer while the first step is traced."""
+    head = keras.layers.Dense(2, kernel_initializer=start)
+    model = keras.Sequential([keras.Input((4,)), head])
+    model.compile(ScheduledSGD(RATES, np.zeros(6, np.float32), clip_ratio=0.2), loss="mse")
+    before = np.array(head.kernel)
+    model.fit(np.eye(4, dtype=np.float32), np.ones((4, 2), np.float32) * 50, epochs=2, verbose=0)
+    assert np.abs(np.array(head.kernel) - before).max() > 1e-3
+    assert (model.optimizer.least_norm > 0) == (start == "zeros")
+
+
 def test_gradients_of_nothing_are_not_divided_by():
     kernel = keras.Variable(np.ones((2, 2), np.float32))
     optimizer = ScheduledSGD(RATES, MOMENTA, clip_ratio=0.1)

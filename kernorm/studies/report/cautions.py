@@ -203,8 +203,10 @@ def _looks(summary: StudySummary) -> Iterable[Notice]:
         )
         yield Notice("good", "It runs until it is resolved", text)
     elif summary.anytime:
-        now = max((arm.failures.runs for arm in summary.arms), default=0)
-        seeds = sorted({most for look in design.looks if (most := max(look.seeds.values())) < now})
+        now = {arm.name: arm.failures.runs for arm in summary.arms}
+        seeds = sorted(
+            {count for look in design.looks for arm, count in look.seeds.items() if 2 <= count < now.get(arm, 0)}
+        )
         others = sorted({f"`{look.study}`" for look in design.looks if look.study})
         of = f" in {listed(others)}, from which runs were taken," if others else ""
         text = (

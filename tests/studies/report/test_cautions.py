@@ -27,7 +27,6 @@ def test_cautions_of_a_clean_study():
         "The test split was opened 6 times": "good",
         "What so many seeds can see": "note",
         "MNIST's test split is the easier one": "note",
-        "1 difference that varies less than chance does": "note",
         "How a verdict is found": "note",
     }
     rule = "Holm's correction over 1 arm with the same baseline"
@@ -74,7 +73,7 @@ def test_a_spread_below_chance_is_shown_with_what_is_taken_instead():
 
 def test_a_spread_that_is_taken_as_what_is_shown_is_not_told():
     study = a_study({name: TrainConfig(norm=name) for name in ("bn", "ln")}, baselines={"ln": "bn"})
-    results = some_results(study, {"bn": (20, 20, 21), "ln": (40, 40, 41)})
+    results = some_results(study, {"bn": (20, 20, 20), "ln": (40, 40, 40)})
     summary = analyse(study, results)
     compared = summary.arms[1].comparisons["accuracy"]
     close = replace(compared, spread_seen=compared.spread * 0.9999)
