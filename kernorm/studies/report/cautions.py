@@ -160,6 +160,16 @@ def _sources(summary: StudySummary) -> Iterable[Notice]:
         yield Notice("note", "Some runs are shared with other studies", text)
 
 
+_PAIRED = "the t-test of arms paired with their baseline by seed"
+# By whether all arms, and whether any, are compared in pairs.
+_TESTS = {
+    (True, True): _PAIRED,
+    (False, True): f"{_PAIRED} where the seeds of other arms correlate, else Welch's t-test",
+    (False, False): "Welch's t-test of arms that are not paired, since seeds are few and those of other arms hardly "
+    "correlate",
+}
+
+
 def _rule(study: Study, summary: StudySummary) -> Notice:
     families = summary.design.families(study)
     if not families:
@@ -170,10 +180,9 @@ def _rule(study: Study, summary: StudySummary) -> Notice:
     )
     if summary.anytime:
         test = "e-processes over the seeds in their order, which stay valid however often one looks"
-    elif any(found.paired for arm in summary.arms if (found := compared(arm, summary.metric))):
-        test = "the t-test of arms paired with their baseline by seed"
     else:
-        test = "Welch's t-test of arms that are not paired, since seeds hardly correlate"
+        pairs = {found.paired for arm in summary.arms if arm.baseline and (found := compared(arm, summary.metric))}
+        test = _TESTS[min(pairs, default=False), max(pairs, default=False)]
     new = (
         ", and the interval for new test images excludes 0; else it is better on these images alone."
         if first.mean_over

@@ -86,6 +86,28 @@ def test_a_spread_that_is_taken_as_what_is_shown_is_not_told():
     assert any("less than chance" in notice.title for notice in noticed(summary.arms))
 
 
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        (
+            {"bn": (20, 25, 22), "ln": (21, 26, 23)},
+            "Welch's t-test of arms that are not paired, since seeds are few",
+        ),
+        (
+            {"bn": (20, 25, 22) * 4, "ln": (21, 26, 23) * 4},
+            "by the t-test of arms paired with their baseline by seed, ",
+        ),
+        (
+            {"bn": (20, 25, 22), "ln": (21, 26, 23), "gn": (25, 20, 23)},
+            "paired with their baseline by seed where the seeds of other arms correlate, else Welch's t-test, after",
+        ),
+    ],
+)
+def test_the_rule_says_how_arms_are_compared(errors, words):
+    study = a_study({name: TrainConfig(norm=name) for name in errors}, seeds=len(errors["bn"]))
+    assert words in cautions_of(study, some_results(study, errors))["How a verdict is found"].text
+
+
 def test_a_study_says_which_images_stand_in_its_data_twice():
     study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")})
     results = some_results(study, {"bn": (20, 21), "ln": (20, 22)})
