@@ -139,9 +139,9 @@ def _test_anytime(mine: Judged, base: Judged, metric: Metric, *, c: float, paire
 
 
 def _without_gain_by_failures(tested: _Tested, mine: Judged, base: Judged, metric: Metric) -> _Tested:
-    """Takes what a test finds in favour of an arm with failed runs, where a metric has no worst value.
+    """Drops what a test finds in favour of an arm with failed runs, where a metric has no worst value.
 
-    Those count as bad as runs that finished, which may be too good.
+    Failed runs count as bad as the worst that finished, which may be better than they deserve.
     """
     difference = tested.comparison.difference
     if metric.most is not None or difference is None or not (mine.failed or base.failed):
@@ -211,11 +211,10 @@ def _decide_family(
 
 
 def _images_decide(mine: Judged, base: Judged, common: Sequence[int], alpha: float) -> bool:
-    """Tells whether the variance over seeds is so small against that over images that more seeds cannot help.
+    """Tells whether more seeds cannot help, since the variance over seeds is small against that over images.
 
-    The images' is at least what the interval at 1 − `alpha` allows for images unlike any at hand.
-
-    Nor can they where nothing is known of new images: the metric is no mean over them, or a class has a single one.
+    The variance over images is at least what the interval at 1 − `alpha` allows for images unlike any at hand. Seeds do
+    not help either where nothing is known of new images: the metric is no mean over them, or a class has a single one.
     """
     if mine.strata is None or min(mine.strata.sizes) < 2:
         return True
