@@ -104,9 +104,9 @@ def add_penalties(
             kernel, or one with a regularizer.
     """
     choose_backend()
-    from kernorm.nets import swap  # Keras
+    from kernorm.nets import regularize  # Keras
 
-    return swap.add_penalties(model, l1, l2, penalize=penalize, replace=replace)
+    return regularize.add_penalties(model, l1, l2, penalize=penalize, replace=replace)
 
 
 class PenaltyProof:

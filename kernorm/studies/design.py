@@ -105,7 +105,7 @@ class Design:
         seen = {arm for look in self.looks for arm, count in look.seeds.items() if count >= 2}
         found: dict[str, Family] = {}
         for arm, base in study.baselines.items():
-            if arm != base and (arm in study.arms or (arm in seen and base in study.arms)):
+            if arm != base and base in study.arms and (arm in study.arms or arm in seen):
                 family = found.setdefault(base, Family())
                 (family.arms if arm in study.arms else family.left_out).append(arm)
         return {base: family for base, family in found.items() if family.arms}
@@ -135,37 +135,46 @@ def write_design(design: Design, folder: Path) -> None:
     _FILE.write(design, folder / DESIGN)
 
 
-def with_looks_of_others(design: Design, study: Study, taken: Collection[str], folder: Path) -> Design:
+def with_looks_of_others(
+    design: Design, study: Study, held: Collection[str], taken: Collection[str], folder: Path
+) -> Design:
     """Returns the design with the looks that other studies had at runs which this one is about to take.
 
-    A look counts if it was at runs of an arm and of its baseline. Arms that only another study has do not share α here.
+    A look counts if it was at runs of an arm and of its baseline, one of which is taken. If the other study is of the
+    same file, its arms that are left out here come with it.
 
     Args:
         design: of the study.
         study: its arms and baselines.
-        taken: run ids.
+        held: ids of the runs that have ended, those that are taken included.
+        taken: ids of these.
         folder: of the study; the others are next to it.
     """
-    arms = {run.config.run_id: run.arm for run in study.runs() if run.config.run_id in taken}
-    for path in sorted(folder.parent.glob(f"*/{DESIGN}")) if arms else ():
+    arms = {run.config.run_id: run.arm for run in study.runs() if run.config.run_id in held}
+    for path in sorted(folder.parent.glob(f"*/{DESIGN}")) if taken else ():
         other = None if path.parent == folder else _readable(path.parent)
         if other is None or not (path.parent / RECORDS).exists():
             continue
+        theirs = {one.run_id: one for one in results_of(path.parent / RECORDS, arms)}
         shared: dict[str, Counter[str]] = {}
-        for name, theirs in {one.run_id: one.arm for one in results_of(path.parent / RECORDS, arms)}.items():
-            shared.setdefault(arms[name], Counter())[theirs] += 1
+        for name, result in theirs.items():
+            shared.setdefault(arms[name], Counter())[result.arm] += 1
+        taking = {arms[name] for name in theirs.keys() & taken}
+        same_file = any(study.file == result.file != "" for result in theirs.values())
+        left_out = study.baselines.keys() - study.arms.keys() if same_file else set()
         for look in other.looks:
             seen = {
-                arm: min(count, look.seeds.get(theirs, 0))
+                arm: min(count, look.seeds.get(name, 0))
                 for arm, counts in shared.items()
-                for theirs, count in counts.most_common(1)
+                for name, count in counts.most_common(1)
             }
-            compared = {arm for arm in seen if study.baselines.get(arm, arm) != arm}
-            pairs = {arm: base for arm in compared if min(seen[arm], seen.get(base := study.baselines[arm], 0)) >= 2}
+            pairs = [(arm, base) for arm, base in study.baselines.items() if arm != base]
+            pairs = [pair for pair in pairs if {*pair} & taking and min(seen.get(arm, 0) for arm in pair) >= 2]
             if pairs:
-                seeds = {arm: seen[arm] for arm in sorted({*pairs, *pairs.values()})}
-                taken_over = Look(time=look.time, seeds=seeds, study=path.parent.name)
-                design = replace(design, looks=(*design.looks, taken_over))
+                seeds = {arm: seen[arm] for arm in sorted({arm for pair in pairs for arm in pair})}
+                seeds |= {arm: look.seeds[arm] for arm in sorted(left_out & look.seeds.keys())}
+                found = Look(time=look.time, seeds=seeds, study=path.parent.name)
+                design = design if found in design.looks else replace(design, looks=(*design.looks, found))
     return design
 
 

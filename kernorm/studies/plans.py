@@ -103,7 +103,8 @@ def plan_of(
     pooled = None if design.until_resolved else pooled_variance(judged)
     if metric.margin is None or pooled is None:
         return None
-    paired = pairing_pays(correlation)
-    alpha = design.alpha / len(family)
-    low, high = plan_seeds(*pooled, metric.margin, paired=paired, correlation=correlation or 0.0, alpha=alpha)
-    return Plan(difference=metric.margin, seeds=(low, high))
+    alpha, rho = design.alpha / len(family), correlation or 0.0
+    seeds = plan_seeds(*pooled, metric.margin, paired=pairing_pays(correlation), correlation=rho, alpha=alpha)
+    if pairing_pays(None, seeds[0]):
+        seeds = plan_seeds(*pooled, metric.margin, paired=True, correlation=rho, alpha=alpha)
+    return Plan(difference=metric.margin, seeds=seeds)

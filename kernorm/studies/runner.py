@@ -6,12 +6,10 @@ seeds extend it. This process schedules jobs and collects results: it imports ne
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from kernorm.datasets.dataset import prepared_sha256
 from kernorm.errors import UsageError, is_of_surroundings
 from kernorm.parallel.batches import Populations
 from kernorm.parallel.engine import Engine, Outcome
@@ -25,15 +23,15 @@ from kernorm.studies.choices import AUTO
 from kernorm.studies.definition import Planned, Study, UntilResolved
 from kernorm.studies.design import Design, read_design, settled, with_looks_of_others, write_design
 from kernorm.studies.judged import ended_runs
-from kernorm.studies.ledger import RECORDS, Ledger, Result, Shared, find_shared, source_of
+from kernorm.studies.ledger import Ledger, Result
 from kernorm.studies.plans import format_visible
 from kernorm.studies.preparation import prepare
 from kernorm.studies.primary import asked_design, class_sizes, resolved
 from kernorm.studies.provisional import is_complete, without_verdicts
 from kernorm.studies.report.page import write_study_report
 from kernorm.studies.rounds import format_round, next_round, open_arms, require_order, with_counts
-from kernorm.studies.sources import not_used, taken
 from kernorm.studies.summary import StudySummary, counted
+from kernorm.studies.taking import lacking_results, missing_runs_of, shared_runs, take_over
 from kernorm.studies.terminal import format_primary, format_result
 from kernorm.system.files import locked, locked_if_free, make_folder
 
@@ -90,8 +88,8 @@ def run_study(
         if AUTO in (design.metric, design.margin):
             design = resolved(design, class_sizes(study, ledger.results, prepare=train))
         if train:
-            taken = _find_shared(study, folder).usable.keys() - ledger.results.keys()
-            design = with_looks_of_others(design, study, taken, folder)
+            taken = lacking_results(study, shared_runs(study, folder), ledger).keys()
+            design = with_looks_of_others(design, study, taken | ledger.results.keys(), taken, folder)
             write_design(design, folder)
         if design.until_resolved:
             study = _as_far_as_it_is(study, design, ledger)
@@ -108,7 +106,8 @@ def run_study(
             # Before the page, so that a page that is made again says the same of its looks.
             kept = read_design(folder)
             design = replace(design, looks=kept.looks if kept else design.looks)
-            design = design.looked(ended_runs(results_by_arm(study, ledger.results)))
+            compared = bool(design.families(study))
+            design = design.looked(ended_runs(results_by_arm(study, ledger.results)) if compared else {})
             write_design(design, folder)
         summary = show(study, None if alone else _far(study, ledger))
     if alone or (folder / "lock").exists():
@@ -120,7 +119,7 @@ def run_study(
 def _show(study: Study, ledger: Ledger, design: Design, command: str, *, live: Live | None) -> StudySummary:
     """Analyses a study as it stands, and writes its page; `live` while runs are under way."""
     folder = ledger.path.parent
-    summary = analyse(study, ledger.results, unusable=_find_shared(study, folder).unusable, design=design)
+    summary = analyse(study, ledger.results, unusable=shared_runs(study, folder).unusable, design=design)
     if not is_complete(study, design, ledger.results):
         summary = without_verdicts(summary)
     write_study_report(study, summary, ledger, folder, command, live=live)
@@ -147,15 +146,16 @@ def _check_file(study: Study, ledger: Ledger) -> None:
 
 def missing_runs(study: Study, folder: Path) -> list[Planned]:
     """Returns the runs of a study that no study's records hold; see `find_shared` for which of those count."""
-    return _missing(study, _find_shared(study, folder))
+    return missing_runs_of(study, shared_runs(study, folder))
 
 
 def visible(study: Study, folder: Path) -> str:
     """Says what a study judges by, and which true difference its seeds can see, by the runs that there are."""
-    results = _find_shared(study, folder).usable
+    shared = shared_runs(study, folder)
+    results = shared.usable
     design = read_design(folder) or resolved(asked_design(study), class_sizes(study, results, prepare=False))
-    taken = results.keys() - Ledger(folder, mend=False).results.keys()
-    design = with_looks_of_others(design, study, taken, folder)
+    taken = lacking_results(study, shared, Ledger(folder, mend=False)).keys()
+    design = with_looks_of_others(design, study, results.keys(), taken, folder)
     return f"{format_primary(design)}\n{format_visible(study, design, results_by_arm(study, results))}"
 
 
@@ -163,9 +163,9 @@ def _run(study: Study, engine_config: EngineConfig, ledger: Ledger, show: Show) 
     """Takes the runs that any study has trained, and trains the others; each result is in the ledger once it ended."""
     folder = ledger.path.parent
     prepare(run.config for run in missing_runs(study, folder))
-    shared = _find_shared(study, folder)  # once more: now the digests of all data are known
-    missing = _missing(study, shared)
-    _take(study, shared, ledger, set())
+    shared = shared_runs(study, folder)  # once more: now the digests of all data are known
+    missing = missing_runs_of(study, shared)
+    take_over(study, shared, ledger, set())
     if not missing:
         _LOG.info("All %d runs of %s are done; more --seeds extend it.", len(study.runs()), study.name)
         return
@@ -206,10 +206,10 @@ def _run_until_resolved(
                 _LOG.info("The time budget ends; the same command with a longer one goes on.")
                 return study
             study = with_counts(study, counts)
-            shared = _find_shared(study, folder)
-            _take(study, shared, ledger, told)
+            shared = shared_runs(study, folder)
+            take_over(study, shared, ledger, told)
             rounds += 1
-            if missing := _missing(study, shared):
+            if missing := missing_runs_of(study, shared):
                 started = time.monotonic()
                 _train(study, missing, engine, ledger, pages, show, f"runs of round {rounds}")
                 spent.append(time.monotonic() - started)
@@ -249,37 +249,6 @@ def _train(
             f"{counted(len(untrained), 'run')} that could not be, the first {untrained[0]}",
             "Run the same command to go on once that is settled.",
         )
-
-
-def _find_shared(study: Study, folder: Path) -> Shared:
-    """Looks for the study's runs in the records of all studies."""
-    configs = [run.config for run in study.runs()]
-    sources = {(config.dataset, config.manual_dir, config.data_dir) for config in configs}
-    digests = {name: prepared_sha256(name, manual_dir=first, data_dir=second) for name, first, second in sources}
-    return find_shared(folder / RECORDS, {config.run_id for config in configs}, digests)
-
-
-def _missing(study: Study, shared: Shared) -> list[Planned]:
-    """A diverged run would diverge again; a failed one may not."""
-    return [run for run in study.runs() if run.config.run_id not in shared.usable]
-
-
-def _take(study: Study, shared: Shared, ledger: Ledger, told: set[str]) -> None:
-    """Copies usable results that the ledger lacks into it; says what is taken and what is not, unless it was `told`."""
-    lacking: dict[str, Result] = {}
-    for run in study.runs():
-        result, own = shared.usable.get(run.config.run_id), ledger.results.get(run.config.run_id)
-        if result and result.record:
-            same = own and own.record and source_of(own.record) == source_of(result.record)
-            if not same:
-                lacking[result.run_id] = replace(result, arm=run.arm, seed=run.seed, file=study.file)
-    for result in lacking.values():
-        ledger.add(result)
-    counts = Counter(result.taken_from for result in lacking.values() if result.taken_from)
-    for text in (taken(counts), not_used(shared.unusable)):
-        if text and text not in told:
-            _LOG.info(text)
-            told.add(text)
 
 
 def _result(outcome: Outcome[Planned, Record]) -> Result:

@@ -26,6 +26,7 @@ from kernorm.studies.summary import Plan
 LOOKING = 5
 # Once a seed more changes the interval for new images less than this share of what the images leave open, none is run.
 IMAGES_DECIDE = 0.25
+_FAILED = "of an arm with failed runs this metric shows nothing good"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,7 @@ class _Tested:
     p_equivalent: float | None
     differences: tuple[float, ...] = ()
     floors: tuple[float, ...] = ()
+    dropped: bool = False
 
 
 def _test_once(mine: Judged, base: Judged, metric: Metric, *, c: float, paired: bool) -> _Tested:
@@ -147,10 +149,11 @@ def _without_gain_by_failures(tested: _Tested, mine: Judged, base: Judged, metri
     if metric.most is not None or difference is None or not (mine.failed or base.failed):
         return tested
     better = (difference > 0) == metric.higher_is_better
-    p = 1.0 if (mine.failed if better else base.failed) else tested.p
+    favoured = mine.failed if better else base.failed
+    p, one = (None if value is None or not favoured else 1.0 for value in (tested.p, tested.comparison.p))
     equivalent = None if tested.p_equivalent is None else 1.0
-    found = replace(tested.comparison, p=None if p is None else max(p, tested.comparison.p or 0.0), tost_p=equivalent)
-    return replace(tested, comparison=found, p=p, p_equivalent=equivalent)
+    found = replace(tested.comparison, p=one or tested.comparison.p, tost_p=equivalent)
+    return replace(tested, comparison=found, p=p or tested.p, p_equivalent=equivalent, dropped=bool(favoured))
 
 
 def _decide_family(
@@ -193,7 +196,7 @@ def _decide_family(
             alpha=alpha,
             equivalence_alpha=tost_levels[arm],
             show=metric.show,
-            plan=plan.sentence(metric.show) if plan else "",
+            plan=_FAILED if one.dropped else plan.sentence(metric.show) if plan else "",
             needed=FIRST if anytime else 2,
         )
         if anytime and said.of == "these images":

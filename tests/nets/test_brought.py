@@ -16,8 +16,9 @@ from kernorm.nets.brought import with_model
 from kernorm.nets.contents import is_kernel
 from kernorm.nets.model import build_model
 from kernorm.nets.proof import prove_penalty
+from kernorm.nets.regularize import add_penalties
 from kernorm.nets.source import allow_code, with_net
-from kernorm.nets.swap import SWAPPED, add_penalties, swap_norm
+from kernorm.nets.swap import SWAPPED, swap_norm
 from kernorm.saved_model.inference import load_in_batches
 from kernorm.training.diagnostics import layer_table
 

@@ -12,7 +12,7 @@ from keras import ops
 from kernorm.errors import UsageError
 from kernorm.nets.probe import gradients_of
 from kernorm.nets.proof import prove_penalty
-from kernorm.nets.swap import add_penalties
+from kernorm.nets.regularize import add_penalties
 from tests.builders import Deleted
 
 R = keras.regularizers

@@ -9,7 +9,8 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.nets.model import build_model
 from kernorm.nets.norms import NORMS
-from kernorm.nets.swap import add_penalties, swap_norm
+from kernorm.nets.regularize import add_penalties
+from kernorm.nets.swap import swap_norm
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 
@@ -164,6 +165,10 @@ def test_a_layer_with_weights_that_cannot_be_made_again_is_refused():
     told = r"wide, whose weights are \[\(8, 16\)\], and \[\(8, 4\)\] by its get_config\(\)\. Write get_config"
     with pytest.raises(UsageError, match=told):
         swap_norm(model, "ln")
+    vectors = keras.Input((16,))
+    x = L.BatchNormalization()(L.Add()([vectors, Wide(16, name="wide")(vectors)]))  # which the graph notices first
+    with pytest.raises(UsageError, match=told.replace("8,", "16,")):
+        swap_norm(keras.Model(vectors, L.Dense(3)(x)), "ln")
 
 
 @pytest.mark.parametrize("attention", [lambda: L.MultiHeadAttention(2, 3), lambda: L.GroupQueryAttention(3, 4, 2)])

@@ -82,28 +82,52 @@ def kept_study(folder, study, design, arms=None):
     ledger = Ledger(folder)
     for run in study.runs():
         if arms is None or run.arm in arms:
-            ledger.add(Result(arm=run.arm, seed=run.seed, run_id=run.config.run_id, status="finished"))
+            result = Result(arm=run.arm, seed=run.seed, run_id=run.config.run_id, status="finished", file=study.file)
+            ledger.add(result)
     return {run.config.run_id for run in study.runs()}
+
+
+def looks_at(folder, study, held, taken=None):
+    found = with_looks_of_others(FIXED, study, held, held if taken is None else taken, folder)
+    assert with_looks_of_others(found, study, held, held if taken is None else taken, folder) == found
+    return found
 
 
 def test_a_look_goes_with_the_runs_that_are_taken(tmp_path):
     """Another name is no way out of a look: runs whose verdicts were seen have been seen."""
     arms = {"first": TrainConfig(), "second": TrainConfig(norm="ln"), "third": TrainConfig(norm="gn")}
     looked = FIXED.looked(dict.fromkeys(arms, 3)).looked(dict.fromkeys(arms, 5))
-    taken = kept_study(tmp_path / "seen", a_study(arms, seeds=5), looked)
+    held = kept_study(tmp_path / "seen", a_study(arms, seeds=5), looked)
     other = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=5)
-    found = with_looks_of_others(FIXED, other, taken, tmp_path / "other")
-    assert [(look.study, look.seeds) for look in found.looks] == [
-        ("seen", {"bn": 3, "ln": 3}),
-        ("seen", {"bn": 5, "ln": 5}),
-    ]
+    found = looks_at(tmp_path / "other", other, held)
+    both = [("seen", {"bn": 3, "ln": 3}), ("seen", {"bn": 5, "ln": 5})]
+    assert [(look.study, look.seeds) for look in found.looks] == both
     assert found.looks[0].time == looked.looks[0].time
     assert found.anytime({"bn": 5, "ln": 5})  # two of these seeds were added after the look at three
+    # Also where the baseline's runs are there already.
+    of_arm = {run.config.run_id for run in other.runs() if run.arm == "ln"}
+    assert [(look.study, look.seeds) for look in looks_at(tmp_path / "other", other, held, of_arm).looks] == both
     # Fewer runs than were looked at.
     two = {run.config.run_id for run in other.runs() if run.seed < 2}
-    assert [look.seeds for look in with_looks_of_others(FIXED, other, two, tmp_path / "other").looks] == [
-        {"bn": 2, "ln": 2}
-    ] * 2
+    assert [look.seeds for look in looks_at(tmp_path / "other", other, two).looks] == [{"bn": 2, "ln": 2}]
+
+
+def test_a_look_at_all_of_the_runs_is_none_at_some_of_them(tmp_path):
+    """A study that is interrupted, finished under another name, and goes on with the runs of that."""
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=10)
+    held = kept_study(tmp_path / "seen", study, FIXED.looked({"bn": 10, "ln": 10}))
+    taken = {run.config.run_id for run in study.runs() if run.seed >= 3}
+    found = looks_at(tmp_path / "own", study, held, taken)
+    assert [look.seeds for look in found.looks] == [{"bn": 10, "ln": 10}]
+    assert not found.anytime({"bn": 10, "ln": 10})
+
+
+@pytest.mark.parametrize(("file", "left_out"), [("mine.py", ["gn"]), ("another.py", [])])
+def test_arms_of_the_same_file_that_were_seen_under_another_name_share_alpha(tmp_path, file, left_out):
+    study = a_study({name: TrainConfig(norm=name) for name in ("bn", "ln", "gn")}, seeds=5, file="mine.py")
+    held = kept_study(tmp_path / "seen", replace(study, file=file), FIXED.looked(dict.fromkeys(study.arms, 5)))
+    less = with_overrides(study, only=["ln"])
+    assert looks_at(tmp_path / "other", less, held).families(less)["bn"].left_out == left_out
 
 
 @pytest.mark.parametrize(
@@ -117,11 +141,19 @@ def test_a_look_goes_with_the_runs_that_are_taken(tmp_path):
 )
 def test_a_look_that_was_at_nothing_of_this_study_does_not_count(tmp_path, design, arms, own):
     study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=5)
-    taken = kept_study(tmp_path / "seen", study, design, arms)
+    held = kept_study(tmp_path / "seen", study, design, arms)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / DESIGN).write_text("{")
-    assert with_looks_of_others(FIXED, study, taken, tmp_path / ("seen" if own else "other")) == FIXED
-    assert with_looks_of_others(FIXED, study, set(), tmp_path / "other") == FIXED
+    assert looks_at(tmp_path / ("seen" if own else "other"), study, held) == FIXED
+    assert looks_at(tmp_path / "other", study, held, set()) == FIXED
+
+
+def test_an_arm_whose_baseline_was_left_out_is_compared_with_nothing():
+    arms = {name: TrainConfig(norm=name) for name in ("bn", "ln", "gn")}
+    study = a_study(arms, baselines={"bn": "bn", "ln": "bn", "gn": "ln"})
+    less = with_overrides(study, only=["gn"])
+    assert list(less.arms) == ["ln", "gn"]
+    assert {base: one.arms for base, one in FIXED.families(less).items()} == {"ln": ["gn"]}
 
 
 @pytest.mark.parametrize(

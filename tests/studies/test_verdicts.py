@@ -20,7 +20,7 @@ from kernorm.studies.plans import format_visible
 from kernorm.studies.report.cautions import cautions
 from kernorm.studies.verdicts import decide
 from tests.benchmarks import verdicts as simulation
-from tests.builders import COUNT, a_study, evaluation, make_record, some_results
+from tests.builders import COUNT, a_study, cautions_of, evaluation, make_record, some_results
 
 ARMS = {"bn": TrainConfig(), "ln": TrainConfig(norm="ln"), "gn": TrainConfig(norm="gn")}
 
@@ -163,6 +163,26 @@ def test_where_a_metric_has_no_worst_value_a_failed_run_speaks_against_its_arm_a
                 results[name] = replace(result, record=replace(result.record, test=test))
         found = decide(study, Design(metric="cross_entropy", margin=0.5), results_by_arm(study, results))["ln"]
         assert found.verdict.name == expected
+        rules = cautions_of(replace(study, metric="cross_entropy"), results)["How a verdict is found"].text
+        assert rules.endswith("Runs that failed count as the worst that finished, and speak for no arm.")
+
+
+def test_a_verdict_that_failed_runs_would_give_says_so():
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=5, metric="cross_entropy")
+    results = some_results(study, {"bn": (20,) * 5, "ln": (20, 20, 20, 20, None)})
+    for name, result in results.items():
+        if result.status == "finished":
+            value = (2.5 if result.arm == "bn" else 0.02) + result.seed / 1000
+            results[name] = replace(
+                result, record=replace(result.record, test=replace(result.record.test, cross_entropy=value))
+            )
+    found = decide(study, Design(metric="cross_entropy"), results_by_arm(study, results))["ln"]
+    assert found.comparison.difference < -1
+    assert found.verdict.sentence == "not resolved: of an arm with failed runs this metric shows nothing good"
+    # Two seeds are too few for a test at every look, whatever failed.
+    two = {name: result for name, result in results.items() if result.seed in (3, 4)}
+    early = decide(study, Design(metric="cross_entropy", until_resolved=True), results_by_arm(study, two))["ln"]
+    assert early.verdict.name == "no verdict"
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])

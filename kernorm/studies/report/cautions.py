@@ -7,13 +7,12 @@ from collections.abc import Iterable
 
 from kernorm.records.record import REVISION
 from kernorm.reporting.notices import EASIER, Notice, duplicates_notice, easier
-from kernorm.stats.comparison import ALPHA
 from kernorm.studies.definition import Study
 from kernorm.studies.ledger import Ledger
 from kernorm.studies.metrics import METRICS
-from kernorm.studies.primary import primary_metric
 from kernorm.studies.report.looks import opening_notices, selection_notices
 from kernorm.studies.report.rates import rate_notices
+from kernorm.studies.report.rule import counted_as, look_notices, rule_notice, visible_notices
 from kernorm.studies.sources import not_used, taken
 from kernorm.studies.statements import format_lengths
 from kernorm.studies.summary import ArmSummary, Claim, StudySummary, counted
@@ -35,7 +34,7 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_chosen(summary),
         *_claims(study, summary),
         *_shortened(study),
-        *_looks(summary),
+        *look_notices(summary),
         *_failures(summary),
         *_unpredicted(summary),
         *_exhausted(summary),
@@ -47,10 +46,10 @@ def cautions(study: Study, summary: StudySummary, ledger: Ledger, looks: int) ->
         *_mixture(summary),
         *_sources(summary),
         *_side_by_side(summary),
-        *_visible(summary),
+        *visible_notices(summary),
         *_easier(summary),
         *(duplicates_notice(name, found) for name, found in summary.duplicates.items()),
-        *(() if summary.chosen else [_rule(study, summary)]),
+        *(() if summary.chosen else [rule_notice(study, summary)]),
     ]
     order = ("bad", "warning", "good", "note")
     return sorted(found, key=lambda verdict: order.index(verdict.kind))
@@ -103,7 +102,8 @@ def _unfinished(summary: StudySummary, ledger: Ledger) -> Iterable[Notice]:
         if arms := [arm for arm in summary.arms if arm.states[state]]:
             many = sum(arm.states[state] for arm in arms)
             told = [f"`{arm.name}`, {arm.troubles[0].rstrip('.')}." for arm in arms[:LISTED]]
-            text = f"{' '.join(told)} They are in no mean, and count as the worst value in verdicts; see Runs."
+            verdicts = counted_as(METRICS[summary.metric])
+            text = f"{' '.join(told)} They are in no mean, and in verdicts they {verdicts}; see Runs."
             yield Notice("bad", f"{counted(many, 'run')} {state}", text)
     if summary.missing:
         total = sum(sum(arm.states.values()) for arm in summary.arms)
@@ -158,78 +158,6 @@ def _sources(summary: StudySummary) -> Iterable[Notice]:
         yield Notice("note", "Other results of these runs were not used", text)
     if text := taken(summary.taken):
         yield Notice("note", "Some runs are shared with other studies", text)
-
-
-_PAIRED = "the t-test of arms paired with their baseline by seed"
-# By whether all arms, and whether any, are compared in pairs.
-_TESTS = {
-    (True, True): _PAIRED,
-    (False, True): f"{_PAIRED} where the seeds of other arms correlate, else Welch's t-test",
-    (False, False): "Welch's t-test of arms that are not paired, since seeds are few and those of other arms hardly "
-    "correlate",
-}
-
-
-def _rule(study: Study, summary: StudySummary) -> Notice:
-    families = summary.design.families(study)
-    if not families:
-        return Notice("note", "Nothing is compared", "The study has no arm but its baseline.")
-    first = primary_metric(summary.design)
-    margin = first.margin and (
-        f" Equivalent, on these images: within ±{first.show(first.margin)} by two one-sided tests, corrected as well."
-    )
-    if summary.anytime:
-        test = "e-processes over the seeds in their order, which stay valid however often one looks"
-    else:
-        pairs = {found.paired for arm in summary.arms if arm.baseline and (found := compared(arm, summary.metric))}
-        test = _TESTS[min(pairs, default=False), max(pairs, default=False)]
-    new = (
-        ", and the interval for new test images excludes 0; else it is better on these images alone."
-        if first.mean_over
-        else f". That is of these images alone: nothing is claimed of new ones, since {first.why_not}."
-    )
-    arms = counted(max(map(len, families.values())), "arm")
-    chance = (
-        "The spread of a difference is taken to be at least what chance over the images implies. "
-        if first.mean_over
-        else ""
-    )
-    return Notice(
-        "note",
-        "How a verdict is found",
-        f"By {first.label}, the primary metric; others are described. Better or worse: p ≤ {ALPHA:g} by {test}, after "
-        f"Holm's correction over {arms} with the same baseline{new}{margin or ''} Else not resolved, which is never "
-        f"evidence of no difference. {chance}Runs that failed count as the worst value.",
-    )
-
-
-def _looks(summary: StudySummary) -> Iterable[Notice]:
-    design = summary.design
-    if design.until_resolved:
-        text = (
-            f"Seeds are added to the baseline and the open arms, round by round, up to {design.most} of an arm. Every "
-            "round is a look, and the verdicts allow for it."
-        )
-        yield Notice("good", "It runs until it is resolved", text)
-    elif summary.anytime:
-        now = {arm.name: arm.failures.runs for arm in summary.arms}
-        seeds = sorted(
-            {count for look in design.looks for arm, count in look.seeds.items() if 2 <= count < now.get(arm, 0)}
-        )
-        others = sorted({f"`{look.study}`" for look in design.looks if look.study})
-        of = f" in {listed(others)}, from which runs were taken," if others else ""
-        text = (
-            f"Verdicts were seen with {', '.join(map(str, seeds))} seeds{of} and seeds were added after that. So the "
-            "tests are those that stay valid however often one looks; they need more seeds than a single look. The "
-            "first look had a test of its own: that it or any later look finds a difference that is not there has a "
-            "chance of up to 7 % (by simulation)."
-        )
-        yield Notice("warning", "It was looked at before", text)
-
-
-def _visible(summary: StudySummary) -> Iterable[Notice]:
-    if summary.visible and any(arm.baseline for arm in summary.arms):
-        yield Notice("note", "What so many seeds can see", summary.visible)
 
 
 def _failures(summary: StudySummary) -> Iterable[Notice]:
