@@ -81,10 +81,13 @@ def test_it_ends_when_every_arm_is_resolved(tmp_path, study, caplog):
     assert rounds[1].endswith("at most 47 rounds more")  # all runs existed: how long training takes is not known
     kept = read_design(folder)
     assert (kept.until_resolved, kept.looks[-1].seeds) == (True, counts)
+    # Every round shows verdicts, so that whoever interrupts it has seen them.
+    assert [max(look.seeds.values()) for look in kept.looks] == list(range(3, counts["base"] + 1))
     # Given again, nothing is added.
     before = (folder / "records.jsonl").read_bytes()
     assert run_study(study, folder, until=UntilResolved()).seeds == summary.seeds
     assert (folder / "records.jsonl").read_bytes() == before
+    assert read_design(folder) == kept
 
 
 def test_what_is_not_used_is_said_once_and_not_in_every_round(tmp_path, study, caplog):
@@ -129,6 +132,18 @@ def test_a_fixed_study_that_was_looked_at_knows_it(tmp_path, study):
     assert [look.seeds for look in more.design.looks] == [dict.fromkeys(ARMS, seeds) for seeds in (3, 6)]
     assert len(json.loads((folder / "design.json").read_text())["looks"]) == 2
     assert run_study(a_study(ARMS, seeds=6), folder, train=False) == more
+
+
+def test_another_name_takes_over_the_looks_at_the_runs_that_it_takes(tmp_path, study):
+    elsewhere(tmp_path, seeds=6)
+    for seeds in (3, 6):
+        run_study(a_study(ARMS, seeds=seeds), tmp_path / "studies" / "mine")
+    again = run_study(a_study(ARMS, seeds=6), tmp_path / "studies" / "again")
+    assert again.anytime
+    assert [(look.study, set(look.seeds.values())) for look in again.design.looks] == [("mine", {3}), ("mine", {6})]
+    assert run_study(a_study(ARMS, seeds=6), tmp_path / "studies" / "again") == again
+    # Of the study next to it nobody has seen a verdict, nor of runs that this one has trained.
+    assert not run_study(a_study(ARMS, seeds=3), tmp_path / "studies" / "third").anytime
 
 
 def test_a_round_that_was_interrupted_is_completed_first(study):
