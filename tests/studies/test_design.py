@@ -113,7 +113,7 @@ def test_a_look_goes_with_the_runs_that_are_taken(tmp_path):
 
 
 def test_a_look_at_all_of_the_runs_is_none_at_some_of_them(tmp_path):
-    """A study that is interrupted, finished under another name, and goes on with the runs of that."""
+    """A study is interrupted, another one finishes its runs and is looked at, and the first one takes them."""
     study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=10)
     held = kept_study(tmp_path / "seen", study, FIXED.looked({"bn": 10, "ln": 10}))
     taken = {run.config.run_id for run in study.runs() if run.seed >= 3}
