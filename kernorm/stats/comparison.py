@@ -224,8 +224,8 @@ def pairing_pays(correlation: float | None, seeds: int = 0) -> bool:
     """Decides whether an arm is compared with its baseline in pairs by seed.
 
     Args:
-        correlation: over seeds, of other arms and their baselines. By that of the runs which are tested themselves,
-            equal arms of few seeds are told apart in 6.5 % of studies in place of 5 (by simulation).
+        correlation: over seeds, of other arms and their baselines. If the runs that are tested decided themselves,
+            equal arms of few seeds would come out as different in 6.5 % of studies, not 5 (by simulation).
         seeds: that both have.
     """
     return seeds >= PAIRS or (correlation is not None and correlation > PAIRING)

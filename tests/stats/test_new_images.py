@@ -269,7 +269,7 @@ def test_the_classes_where_an_unseen_image_moves_the_score_most_come_first():
     ("sizes", "wrong"), [((500, 500, 2), (0.02, 0.02, 0.5)), ((500, 5), (0.02, 0.3)), ((12,), (0.1,))]
 )
 def test_equal_recipes_are_seldom_told_apart_by_a_few_images(sizes, wrong):
-    """Images that an arm has nearly always wrong or nearly always right; before, up to 13 % were told apart."""
+    """Images that an arm has nearly always wrong or nearly always right; before, up to 13 % came out as different."""
     generator, trials, apart = np.random.default_rng(14), 300, 0
     strata = Strata.by_class(np.repeat(np.arange(len(sizes)), sizes))
     for _ in range(trials):

@@ -240,7 +240,7 @@ def test_who_looks_and_then_drops_arms_does_not_gain_by_it():
     "third", [(20, 22, 24, 21, 20, 22, 24, 21, 23, 20), (24, 20, 22, 22, 21, 22, 20, 23, 20, 24), None]
 )
 def test_whether_arms_are_compared_in_pairs_is_not_said_by_their_own_runs(seeds, third):
-    """By the correlation of their own runs, two equal arms of few seeds were told apart in 6.5 % of studies."""
+    """By the correlation of their own runs, 6.5 % of pairs of equal arms with few seeds came out as different."""
     errors = {"bn": (20, 22, 24, 21, 20, 22, 24, 21, 23, 20), "ln": (21, 23, 25, 22, 21, 23, 26, 22, 24, 21)}
     errors |= {"gn": third} if third else {}
     study = a_study({name: TrainConfig(norm=name) for name in errors}, seeds=seeds)
