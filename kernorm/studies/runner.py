@@ -106,14 +106,20 @@ def run_study(
             # Before the page, so that a page that is made again says the same of its looks.
             kept = read_design(folder)
             design = replace(design, looks=kept.looks if kept else design.looks)
-            compared = bool(design.families(study))
-            design = design.looked(ended_runs(results_by_arm(study, ledger.results)) if compared else {})
-            write_design(design, folder)
+            design = _looked(design, study, ledger)
         summary = show(study, None if alone else _far(study, ledger))
     if alone or (folder / "lock").exists():
         return summary
     # The other process has ended meanwhile: its last page is not to be hidden by an older one.
     return run_study(planned, folder, command=command, train=False, until=until)
+
+
+def _looked(design: Design, study: Study, ledger: Ledger) -> Design:
+    """Keeps a look at the verdicts, where anything is compared; returns the design with it."""
+    if design.families(study):
+        design = design.looked(ended_runs(results_by_arm(study, ledger.results)))
+    write_design(design, ledger.path.parent)
+    return design
 
 
 def _show(study: Study, ledger: Ledger, design: Design, command: str, *, live: Live | None) -> StudySummary:
@@ -197,8 +203,7 @@ def _run_until_resolved(
             summary = analyse(study, ledger.results, design=design)
             took = sum(spent) / len(spent) if spent else 0.0
             _LOG.info(format_round(summary, design, study.counts, took))
-            design = design.looked(ended_runs(found))
-            write_design(design, folder)
+            design = _looked(design, study, ledger)
             counts = next_round(study, design, [arm.name for arm in open_arms(summary)], ended_runs(found))
             if not counts:
                 return study

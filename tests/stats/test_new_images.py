@@ -226,6 +226,9 @@ def test_the_variance_over_images_is_the_bootstraps_within_classes():
     same = variance_parts([every] * 2, strata, [[]] * 2)
     unseen = scipy_stats.binomtest(0, 40).proportion_ci(0.95).high
     assert same.images == pytest.approx((unseen * 2 / 3 / scipy_stats.norm.isf(0.025)) ** 2)
+    strict = scipy_stats.binomtest(0, 40).proportion_ci(0.998).high
+    found = variance_parts([every] * 2, strata, [[]] * 2, alpha=0.002).images
+    assert found == pytest.approx((strict * 2 / 3 / scipy_stats.norm.isf(0.001)) ** 2, rel=1e-3)
     assert variance_parts([every] * 2, 430, [[]] * 2).images > 0
 
 

@@ -134,6 +134,13 @@ def test_a_fixed_study_that_was_looked_at_knows_it(tmp_path, study):
     assert run_study(a_study(ARMS, seeds=6), folder, train=False) == more
 
 
+def test_an_arm_alone_has_no_verdict_that_could_be_seen(tmp_path, study):
+    elsewhere(tmp_path, seeds=6)
+    folder, alone = tmp_path / "studies" / "mine", {"base": ARMS["base"]}
+    assert run_study(a_study(alone, seeds=3), folder).design.looks == ()
+    assert not run_study(a_study(ARMS, seeds=6), folder).anytime
+
+
 def test_another_name_takes_over_the_looks_at_the_runs_that_it_takes(tmp_path, study):
     elsewhere(tmp_path, seeds=6)
     for seeds in (3, 6):

@@ -9,14 +9,14 @@ import pytest
 
 from kernorm.config import TrainConfig
 from kernorm.stats import anytime, comparison, intervals, new_images
-from kernorm.stats.planning import visible_difference
+from kernorm.stats.planning import plan_seeds, visible_difference
 from kernorm.studies.analysis import analyse, results_by_arm
 from kernorm.studies.definition import with_overrides
 from kernorm.studies.design import Design
-from kernorm.studies.judged import chance, ended_runs, failures_of
+from kernorm.studies.judged import chance, ended_runs, failures_of, judge_all
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import METRICS
-from kernorm.studies.plans import format_visible
+from kernorm.studies.plans import format_visible, plan_of, pooled_variance
 from kernorm.studies.report.cautions import cautions
 from kernorm.studies.verdicts import decide
 from tests.benchmarks import verdicts as simulation
@@ -284,6 +284,20 @@ def test_what_a_plan_can_see_is_said():
     results = some_results(study, {"bn": (20, 22, 24), "ln": (20, 21, 25)})
     assert format_visible(study, Design(), results_by_arm(study, results)).endswith(" (by the runs there are).")
     assert format_visible(a_study({"bn": TrainConfig()}), Design(), {}) == "Nothing is compared."
+
+
+@pytest.mark.parametrize(("margin", "paired"), [(0.02, False), (0.002, True)])
+def test_a_plan_of_many_seeds_is_one_of_pairs(margin, paired):
+    """Ten seeds and more are compared in pairs, whatever their correlation: here a negative one, which costs seeds."""
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=4)
+    results = results_by_arm(study, some_results(study, {"bn": (20, 26, 22, 28), "ln": (27, 22, 26, 21)}))
+    design, metric = Design(), replace(METRICS["accuracy"], margin=margin)
+    judged = list(judge_all(study, results, metric).values())
+    pooled, correlation = pooled_variance(judged), -0.8
+    plan = plan_of(judged, design.families(study)["bn"], metric, design, correlation)
+    assert plan.seeds == plan_seeds(*pooled, margin, paired=paired, correlation=correlation, alpha=0.05)
+    assert plan.seeds != plan_seeds(*pooled, margin, paired=not paired, correlation=correlation, alpha=0.05)
+    assert (plan.seeds[0] >= 10) == paired
 
 
 def test_an_arm_that_collapses_does_not_make_the_plans_of_the_others():

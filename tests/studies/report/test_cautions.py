@@ -8,6 +8,7 @@ import pytest
 from kernorm.config import TrainConfig
 from kernorm.records.data import Duplicates
 from kernorm.studies.analysis import analyse
+from kernorm.studies.design import Look
 from kernorm.studies.published import Published
 from kernorm.studies.report.answers import answers
 from kernorm.studies.report.cautions import cautions
@@ -84,6 +85,27 @@ def test_a_spread_that_is_taken_as_what_is_shown_is_not_told():
 
     assert not any("less than chance" in notice.title for notice in noticed(arms))
     assert any("less than chance" in notice.title for notice in noticed(summary.arms))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("", "Verdicts were seen with 2, 3 seeds, and seeds were added after that. So"),
+        (
+            "first",
+            "Verdicts were seen with 2, 3 seeds, in `first`, whose runs were taken, and seeds were added after that.",
+        ),
+    ],
+)
+def test_a_look_before_names_how_many_seeds_were_seen_and_where(other, words):
+    study = a_study({"bn": TrainConfig(), "ln": TrainConfig(norm="ln")}, seeds=4)
+    looks = [Look(time="2026-01-01T00:00:00+00:00", seeds={"bn": n, "ln": n}, study=other) for n in (1, 2, 3)]
+    looks.append(Look(time="2026-01-02T00:00:00+00:00", seeds={"bn": 4, "ln": 4}))  # at all that there is now
+    summary = analyse(study, some_results(study, {"bn": (20, 21, 22, 20), "ln": (20, 22, 23, 21)}))
+    summary = replace(summary, design=replace(summary.design, looks=tuple(looks)), anytime=True)
+    found = {one.title: one for one in cautions(study, summary, SimpleNamespace(damaged=[]), 0)}
+    assert found["It was looked at before"].text.startswith(words)
+    assert "a chance of up to 7 %" in found["It was looked at before"].text
 
 
 @pytest.mark.parametrize(
