@@ -17,6 +17,7 @@ from kernorm.limits import Limit, check_settings
 from kernorm.recipes import recipe_of_words
 from kernorm.system import cli
 from kernorm.system.words import settings_of, split_words
+from kernorm.unused import require_used
 
 if TYPE_CHECKING:
     from kernorm.records.data import Data
@@ -78,6 +79,7 @@ def main(config: NetConfig) -> None:
 
     words = ["--net", config.net, *config.train_words]
     train = cli.parse(TrainConfig, prog=PROG, argv=words, default=recipe_of_words(words))
+    require_used([train])
     train = with_prepared(with_net(train))
     named = any(word.partition("=")[0] == "--dataset" for word in words)
     data = load(train).info if named else _images(config)

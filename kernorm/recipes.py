@@ -1,5 +1,6 @@
 """Recipes by name: sets of values for TrainConfig, and nothing else. Its own defaults are the recipe `default`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kernorm.config import TrainConfig
@@ -125,9 +126,28 @@ def recipe(name: str, **values: Any) -> TrainConfig:
     Raises:
         UsageError: there is no such recipe, or a value is refused.
     """
+    return TrainConfig(**{**recipe_values(name), "recipe": name, **values})
+
+
+def recipe_values(name: str) -> dict[str, Any]:
+    """Returns the values of a recipe.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
     if name not in RECIPES:
         raise UsageError("--recipe takes a known name.", f"{name!r}", nearest(name, RECIPES))
-    return TrainConfig(**{**RECIPES[name], "recipe": name, **values})
+    return RECIPES[name]
+
+
+def recipe_of_settings(settings: Mapping[str, Any]) -> TrainConfig:
+    """Returns the config of these fields of TrainConfig: of the recipe among them, which the others override.
+
+    Raises:
+        UsageError: as `recipe`.
+    """
+    values = dict(settings)
+    return recipe(values.pop("recipe", TrainConfig.recipe), **values)
 
 
 def recipe_of_words(words: list[str]) -> TrainConfig:

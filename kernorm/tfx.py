@@ -19,6 +19,7 @@ from kernorm.config import TrainConfig
 from kernorm.datasets.arrays import Arrays, DamagedError, check_layout, content_sha256
 from kernorm.datasets.splits import images_of
 from kernorm.errors import UsageError, nearest
+from kernorm.recipes import recipe_of_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +50,8 @@ def run_fn(fn_args: Any) -> None:
     settings = settings_of(fn_args) | _tuned(fn_args)
     with examples(fn_args) as count:
         run_dir = Path(fn_args.model_run_dir)
-        config = TrainConfig(
-            **settings, dataset=DATASET, reports_dir=run_dir, saved_models_dir=run_dir / "saved_models"
-        )
+        places = {"dataset": DATASET, "reports_dir": run_dir, "saved_models_dir": run_dir / "saved_models"}
+        config = recipe_of_settings(settings | places)
         if fn_args.train_steps:
             steps = math.ceil((count - (images_of(config.validation_size, count) or 0)) / config.batch_size)
             config = replace(config, epochs=math.ceil(fn_args.train_steps / steps))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kernorm.config import TrainConfig
 from kernorm.recipes import recipe_of_words
 from kernorm.system import cli
+from kernorm.unused import require_used
 
 if TYPE_CHECKING:
     from kernorm.records.record import Evaluation, Export, Record
@@ -69,6 +70,7 @@ def main(config: TrainConfig) -> int:
     """Trains, prints the result, and returns 1 if the run diverged, or was not published though it was to be."""
     from kernorm.training.run import train
 
+    require_used([config])
     if config.push:
         from kernorm.serving.publish import require_thresholds
 

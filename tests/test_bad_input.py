@@ -271,6 +271,8 @@ WORDS = [
     Case("--groups 0 --norm gn", "--groups must be auto or at least 1. Received: groups=0. Give a value"),
     Case("--select validation --validation-size 0", "--select validation needs a validation split. Received:"),
     Case("--base-momentum 0.5 --schedule step", "--base-momentum belongs to --schedule onecycle. Received:"),
+    Case("--schedule cosine --pct-start 0.1", "--pct-start belongs to --schedule onecycle. Received: pct_start=0.1."),
+    Case("--norm bn --groups 8", "--groups belongs to --norm gn. Received: groups=8. Remove it."),
     Case("--norm-at conv1", "--norm-at takes LAYER=VALUE. Received: 'conv1'. Give for example conv1=none."),
     Case("--norm-at conv1=ln conv1=bn", "--norm-at takes each layer once. Received: 'conv1' twice."),
     Case("--norm-at conv1=ln --norm-at conv2=zz", "--norm-at takes a known norm. Received: 'zz'."),

@@ -16,6 +16,7 @@ from kernorm.errors import UsageError
 from kernorm.limits import Limit, check_settings, seconds_of
 from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
 from kernorm.studies.definition import UntilResolved, until_resolved_or_none
+from kernorm.unused import require_recipe, require_used
 from tuner.space import Space, space_of
 
 OracleName = Literal["best", "optuna", "random", "grid", "bayesian", "hyperband"]
@@ -144,6 +145,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
         check_settings(self)
+        require_recipe(self.train)
         self.until()
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example norms.")
@@ -154,7 +156,7 @@ class SearchConfig:
         if self.train.validation_size == 0:
             raise UsageError("A search needs a validation split.", "validation_size=0", "Give --validation-size auto.")
         self.budget_seconds  # noqa: B018
-        self.space  # noqa: B018
+        require_used([replace(self.train, norm=norm) for norm in self.space.norm])  # type: ignore[arg-type]
 
     @property
     def folder(self) -> Path:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras_tuner
 from keras_tuner.src import errors
 
-from kernorm.config import TrainConfig
 from kernorm.errors import UsageError, nearest
+from kernorm.recipes import recipe_of_settings
 from kernorm.tfx import DATASET, examples, run_fn, settings_of
 from kernorm.training.run import train
 from tuner.config import SearchConfig
@@ -70,7 +70,7 @@ def example_tuner(
             raise UsageError(
                 "custom_config['search'] names settings of tuner.search.", f"{name!r}", nearest(name, sorted(known))
             )
-    config = SearchConfig(**search, train=TrainConfig(**settings, dataset=DATASET), reports_dir=folder)
+    config = SearchConfig(**search, train=recipe_of_settings({**settings, "dataset": DATASET}), reports_dir=folder)
     return ExampleTuner(replace(config, oracle="random" if config.oracle == "best" else config.oracle), examples)
 
 

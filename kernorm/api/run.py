@@ -15,7 +15,7 @@ from kernorm.datasets.dataset import load, load_test_split
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
 from kernorm.nets.source import allow_code
-from kernorm.recipes import recipe
+from kernorm.recipes import recipe_of_settings
 from kernorm.records.history import flat_rows
 from kernorm.records.index import list_lines
 from kernorm.records.record import RECORD, WEIGHTS, Evaluation, Record, read_record, write_record
@@ -25,6 +25,7 @@ from kernorm.saved_model.export import export_run
 from kernorm.stats.scores import BY_CLASS
 from kernorm.system.backend import choose_backend
 from kernorm.training.run import train
+from kernorm.unused import require_recipe, require_used
 
 if TYPE_CHECKING:
     import keras
@@ -230,9 +231,19 @@ def config_of(config: TrainConfig | None, settings: dict[str, Any]) -> TrainConf
     known = list(TrainConfig.__dataclass_fields__)
     if unknown := next((name for name in settings if name not in known), None):
         raise UsageError("A setting is a field of TrainConfig.", f"{unknown!r}", nearest(unknown, known))
-    if config is not None:
-        return replace(config, **settings)
-    return recipe(settings.pop("recipe", TrainConfig.recipe), **settings)
+    if config is None:
+        given = recipe_of_settings(settings)
+    elif "recipe" in settings:
+        raise UsageError(
+            "A recipe is a set of values, which a config has already.",
+            f"recipe={settings['recipe']!r} and a config",
+            "Give kernorm.recipe(…) as the config.",
+        )
+    else:
+        given = replace(config, **settings)
+    require_recipe(given)
+    require_used([given])
+    return given
 
 
 def load_run(path: str | Path) -> Run:

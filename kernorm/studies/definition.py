@@ -27,6 +27,7 @@ from kernorm.nets.source import with_net
 from kernorm.studies.choices import AUTO, margin_of, primary, targets_of_text
 from kernorm.studies.published import Published, Statement
 from kernorm.training.tracking import Membership
+from kernorm.unused import require_recipe, without_unused
 
 if TYPE_CHECKING:
     from kernorm.studies.rates import Rates
@@ -260,11 +261,13 @@ def study_of(
     for arm, config in arms.items():
         if not (isinstance(arm, str) and arm.strip()):
             raise UsageError("An arm has a name.", f"{arm!r} in {source}", "Give it one.")
-        identity = json.dumps(config.identity, sort_keys=True)
+        require_recipe(config)
+        # Neither the name of a recipe nor a setting that is not used makes another result.
+        identity = json.dumps(without_unused(config).identity | {"recipe": ""}, sort_keys=True)
         if identity in seen:
             raise UsageError(
                 "Two arms must differ.",
-                f"{seen[identity]!r} and {arm!r} of {source} with the same config",
+                f"{seen[identity]!r} and {arm!r} of {source}, which compute the same",
                 "Remove one, or give it another seed to see what noise is.",
             )
         seen[identity] = arm

@@ -18,6 +18,7 @@ from kernorm.studies.definition import SEEDS, Study, study_of
 from kernorm.system import cli
 from kernorm.system.files import write_atomically
 from kernorm.system.words import settings_of
+from kernorm.unused import require_used, unused_settings
 
 MOST_ARMS = 500
 # The file that a study of --vary stands for, in its folder.
@@ -114,11 +115,18 @@ def varied_study(
     if many > MOST_ARMS:
         raise UsageError(f"A study has at most {MOST_ARMS} arms.", f"{many:,} combinations of --vary", "Vary less.")
     arms: dict[str, TrainConfig] = {}
+    given: list[TrainConfig] = []
     for values in itertools.product(*(factor.values for factor in factors)):
         pairs = list(zip(factors, values, strict=True))
         argv = [*words, *(word for factor, value in pairs for word in factor.words(value))]
         config = cli.parse(TrainConfig, prog=PROG, argv=argv, default=recipe_of_words(argv))
-        arms["-".join(factor.label(value) for factor, value in pairs)] = config
+        given.append(config)
+        # Of bn and gn by groups, bn is one arm.
+        left_out = {factor.name for factor in factors} & {*unused_settings(config)}
+        defaults: dict[str, Any] = {name: getattr(TrainConfig, name) for name in left_out}
+        label = "-".join(factor.label(value) for factor, value in pairs if factor.name not in left_out)
+        arms.setdefault(label, replace(config, **defaults))
+    require_used(given)
     asked = " and ".join(f"{factor.name} ({', '.join(factor.values)})" for factor in factors)
     command = shlex.join([*PROG.split(), *(word for text in varied for word in ("--vary", text)), *words])
     study = study_of(
