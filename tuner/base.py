@@ -5,7 +5,7 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ class ResumableOracle(Oracle):
         self.verbose = 0
         self.points = []
         self.deadline = math.inf
+        self._before: set[str] = set()
+        # KerasTuner's 20 draws miss points of a small space that have not been tried yet.
+        self._max_collisions = 1000
 
     def create_trial(self, tuner_id: str) -> Trial:
         """Returns a trial to run; see keras_tuner.Oracle.create_trial. None after the deadline, or if all fail."""
@@ -72,8 +75,21 @@ class ResumableOracle(Oracle):
         self.save()
 
     def _hopeless(self) -> bool:
+        """Tells whether all trials that ended have failed, several of them since this process began."""
         failed = [self.trials[name].status == TrialStatus.FAILED for name in self.end_order]
-        return len(failed) >= HOPELESS and all(failed)
+        return len(self.end_order) - len(self._before) >= HOPELESS and all(failed)
+
+    def nothing_left(self) -> bool:
+        """Tells whether no trial is under way or will be begun."""
+        begun = len(self.trials) >= self.most_trials() or time.monotonic() >= self.deadline
+        return begun and not (self._retry_queue or self.ongoing_trials)
+
+    def run_again(self, names: Iterable[str]) -> None:
+        """Hands out trials once more that have ended, since what they found is lost."""
+        for name in names:
+            self.end_order.remove(name)
+            self.trials[name].status = TrialStatus.RUNNING
+            self._retry_queue.insert(0, name)  # KerasTuner takes the last one first
 
     def most_trials(self) -> int:
         """Returns how many trials there will be at most."""
@@ -124,6 +140,7 @@ class ResumableOracle(Oracle):
                 self._retry_queue.append(name)
         waiting = dict.fromkeys(name for name in self._retry_queue if self.trials[name].status not in ENDED)
         self._retry_queue = sorted(waiting, reverse=True)  # KerasTuner takes the last one first
+        self._before = {*self.end_order}
 
     def leave_with_workers(self) -> None:
         """Gives back to each worker by its id, once it asks, what it had when the chief was killed."""

@@ -5,7 +5,7 @@ Imports neither Keras nor KerasTuner.
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -13,9 +13,11 @@ import tyro
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.limits import Limit, check_settings, seconds_of
+from kernorm.limits import Limit, check_settings, is_path, seconds_of
 from kernorm.parallel.settings import ENGINE_GROUP, Engine, EngineConfig
+from kernorm.recipes import recipe
 from kernorm.studies.definition import UntilResolved, until_resolved_or_none
+from kernorm.system.words import settings_of
 from kernorm.unused import require_recipe, require_used
 from tuner.space import Space, space_of
 
@@ -25,6 +27,29 @@ OracleName = Literal["best", "optuna", "random", "grid", "bayesian", "hyperband"
 TRIAL = {"epochs": 4, "train_size": 10_000}
 # Own images are rarely so many: all of them.
 OWN_TRIAL = {"epochs": 4}
+# Settings of kernorm.train that a search sets itself, and what does.
+HELD = {
+    "batch_size": "--batch-sizes",
+    "export": "--final",
+    "report": "--report-only",
+    "stop_after": "--epochs",
+    "retrain": "--overwrite",
+    "track": "the report",
+}
+
+
+def first_of_trials(train: TrainConfig) -> TrainConfig:
+    """Returns the settings that a search of this recipe and data leaves to kernorm.train where no flag says another."""
+    if train.recipe != TrainConfig.recipe:
+        return recipe(train.recipe)
+    own = is_path(train.dataset) or "@" in train.dataset
+    return recipe(train.recipe, **(OWN_TRIAL if own else TRIAL))
+
+
+def training_settings() -> list[str]:
+    """Returns the settings of kernorm.train that a search takes too, in their order."""
+    left_out = settings_of(SearchConfig) | HELD.keys()
+    return [field.name for field in fields(TrainConfig) if field.name in settings_of(TrainConfig) - left_out]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +176,8 @@ class SearchConfig:
             raise UsageError("--name is one folder's name.", f"{self.name!r}", "Give for example norms.")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other.", "both", "Give one.")
+        if self.report_only and self.overwrite:
+            raise UsageError("--overwrite deletes what --report-only shows.", "both", "Give one.")
         if self.train.select == "test":
             raise UsageError("A search keeps the test split sealed.", "select='test'", "Give --select last.")
         if self.train.validation_size == 0:
@@ -175,6 +202,11 @@ class SearchConfig:
             groups=self.groups,
             learning_rate=self.learning_rate,
         )
+
+    @property
+    def full_epochs(self) -> int:
+        """Epochs of a full training: the recipe's own, or those of a trial, if that has more."""
+        return max(recipe(self.train.recipe).epochs, self.train.epochs)
 
     @property
     def asked(self) -> int:

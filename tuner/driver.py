@@ -150,7 +150,8 @@ class Driver:
         """Writes what a trial found, then tells the oracle: in this order, so that a kill between loses nothing."""
         config, epochs = ongoing.config, ongoing.config.stop_after or ongoing.config.epochs
         values = dict(ongoing.trial.hyperparameters.values)
-        repeats = [] if message else [_repeat(outcome, epochs) for outcome in ongoing.outcomes]
+        before = int(values.get("tuner/initial_epoch", 0))
+        repeats = [] if message else [_repeat(outcome, before, epochs) for outcome in ongoing.outcomes]
         searched = [name for name, _ in self.config.space.described()]
         score = sum(repeat.cross_entropy for repeat in repeats) / len(repeats) if repeats else None
         ended = Trial(
@@ -161,7 +162,7 @@ class Driver:
             status="failed" if message else "completed",
             message=message,
             epochs=epochs,
-            new_epochs=(epochs - int(values.get("tuner/initial_epoch", 0))) * self.config.repeats,
+            new_epochs=(epochs - before) * self.config.repeats,
             score=score,
             repeats=tuple(sorted(repeats, key=lambda repeat: repeat.seed)),
             began=ongoing.began,
@@ -198,7 +199,8 @@ def _failure(outcome: Outcome[TrialRun, "Record"]) -> str:
     return outcome.result.message if outcome.result.status == "diverged" else ""
 
 
-def _repeat(outcome: Outcome[TrialRun, "Record"], epochs: int) -> Repeat:
+def _repeat(outcome: Outcome[TrialRun, "Record"], before: int, epochs: int) -> Repeat:
+    """Returns what a run of a trial found, and what its epochs after the first `before` cost."""
     record = outcome.result
     if record is None:
         raise ValueError(f"A repeat has a record. Received: {outcome.error}.")
@@ -210,8 +212,8 @@ def _repeat(outcome: Outcome[TrialRun, "Record"], epochs: int) -> Repeat:
         run_id=record.run_id,
         cross_entropy=row.val_cross_entropy,
         accuracy=row.val_accuracy,
-        seconds=sum(row.seconds for row in record.history[: epochs + 1]),
-        cpu_seconds=sum(row.cpu_seconds for row in record.history[: epochs + 1]),
+        seconds=sum(row.seconds for row in record.history[before + 1 : epochs + 1]),
+        cpu_seconds=sum(row.cpu_seconds for row in record.history[before + 1 : epochs + 1]),
     )
 
 

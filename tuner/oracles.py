@@ -9,6 +9,7 @@ the place of a trial that failed stays empty.
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,17 @@ class Random(ResumableOracle, keras_tuner.oracles.RandomSearchOracle):
 
 
 class Bayesian(ResumableOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    """KerasTuner's Gaussian process."""
+    """KerasTuner's Gaussian process, which may suggest what has been tried: chance is asked then."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Returns the values of the next trial; STOPPED if the space seems exhausted."""
+        waiting = any(not self._duplicate(values) for values in self.points)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="sklearn")  # a kernel's width at its bound, as on choices alone
+            found = None if waiting else super().populate_space(trial_id)
+        if found is None or (found["values"] is not None and self._duplicate(found["values"])):
+            found = self._random_populate_space()
+        return found
 
 
 class Hyperband(ResumableOracle, keras_tuner.oracles.HyperbandOracle):
@@ -38,8 +49,23 @@ class Hyperband(ResumableOracle, keras_tuner.oracles.HyperbandOracle):
 
     def most_trials(self) -> int:
         """Returns the trials of all rounds of all brackets."""
+        return sum(self._get_size(*turn) for turn in self._turns())
+
+    def most_epochs(self) -> int:
+        """Returns the epochs that all these trials train; a promoted one goes on where it stopped."""
+        return sum(
+            self._get_size(number, turn)
+            * (self._get_epochs(number, turn) - (self._get_epochs(number, turn - 1) if turn else 0))
+            for number, turn in self._turns()
+        )
+
+    def first_trials(self) -> int:
+        """Returns how many different points all brackets begin with."""
+        return sum(self._get_size(number, 0) for number in range(self._get_num_brackets()))
+
+    def _turns(self) -> list[tuple[int, int]]:
         brackets = range(self._get_num_brackets())
-        return sum(self._get_size(number, turn) for number in brackets for turn in range(self._get_num_rounds(number)))
+        return [(number, turn) for number in brackets for turn in range(self._get_num_rounds(number))]
 
 
 class Grid(ResumableOracle, keras_tuner.oracles.GridSearchOracle):
@@ -92,10 +118,22 @@ def bayesian(config: "SearchConfig") -> ResumableOracle:
 
 
 def hyperband(config: "SearchConfig") -> ResumableOracle:
-    """Returns the Hyperband oracle of a search: brackets up to the epochs of a trial; it ends by itself."""
+    """Returns the Hyperband oracle of a search: brackets up to the epochs of a trial; it ends by itself.
+
+    Raises:
+        UsageError: the space has fewer points than its brackets begin with.
+    """
     arguments = _arguments(config)
     del arguments["max_trials"]
-    return Hyperband(max_epochs=config.train.epochs, factor=3, **arguments)
+    oracle = Hyperband(max_epochs=config.train.epochs, factor=3, **arguments)
+    if (points := config.space.distinct()) < (needed := oracle.first_trials()):
+        # KerasTuner would stop after the first rounds, with nothing promoted.
+        raise UsageError(
+            "Hyperband begins with different points.",
+            f"a space of {points:g}, where {config.train.epochs} epochs need {needed}",
+            "Give --oracle grid, or widen the space.",
+        )
+    return oracle
 
 
 def optuna(config: "SearchConfig") -> ResumableOracle:

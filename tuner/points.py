@@ -1,12 +1,15 @@
 """The points that a search tries first: those of a file, or the rows of the published tables."""
 
 import json
+import logging
 import os
 
 from kernorm.errors import UsageError
 from kernorm.limits import expanded
 from tuner.config import SearchConfig
 from tuner.space import point
+
+_LOG = logging.getLogger("kernorm")
 
 
 def first_points(config: SearchConfig) -> list[dict]:
@@ -35,13 +38,17 @@ def published_points(config: SearchConfig) -> list[dict]:
     from kernorm.studies.loading import load_study
 
     found: list[dict] = []
+    outside = 0
     for study in (load_study("eva4"), load_study("eva6")):
         for arm in study.arms.values():
             row = {name: getattr(arm, name) for name, _ in config.space.described() if name != "learning_rate"}
             try:
                 values = point(config.space, row)
             except UsageError:
+                outside += 1
                 continue
             if values not in found:
                 found.append(values)
+    told = f"; {outside} rows lie outside of the space" if outside else ""
+    _LOG.info("enqueued: %d points of the published tables%s", len(found), told)
     return found

@@ -7,13 +7,15 @@ import importlib.util
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from kernorm.limits import Range
+from kernorm.reporting.command import flag_words, recipe_words, with_kept_net
 from kernorm.reporting.figures import to_png
 from kernorm.reporting.live import Live
 from kernorm.reporting.page import drawn, page_data, page_renderer
@@ -21,15 +23,18 @@ from kernorm.studies.metrics import METRICS
 from kernorm.studies.summary import ArmSummary
 from kernorm.studies.wording import compared, decided_interval, half, score, signed, unit
 from kernorm.system.files import write_atomically, write_json
-from tuner.config import SearchConfig
+from tuner.config import SearchConfig, first_of_trials, training_settings
+from tuner.confirm import Confirmed, baseline_in_words
 from tuner.plots import LABELS, charts, norms_of
 from tuner.space import Space, declare
 from tuner.trials import Trial, Trials
 
-if TYPE_CHECKING:
-    from tuner.confirm import Confirmed
-
 SHOWN = 15
+# Fields that are written otherwise, or say what a command does and where.
+_NOT_SHOWN = {
+    *("name", "oracle", "train", "engine", "resume", "overwrite", "dry_run", "report_only"),
+    *("reports_dir", "saved_models_dir"),
+}
 
 
 @lru_cache(maxsize=1)
@@ -42,7 +47,7 @@ def _renderer() -> Environment:
 
 
 def write_search_report(
-    config: SearchConfig, trials: Trials, confirmed: "Confirmed", *, live: Live | None = None
+    config: SearchConfig, trials: Trials, confirmed: Confirmed, *, live: Live | None = None
 ) -> Path:
     """Writes the report, best_hyperparameters.txt and tuner_results.json into the search's folder, each atomically.
 
@@ -66,13 +71,14 @@ def write_search_report(
             config=config,
             live=live,
             labels=LABELS,
-            command=command(config),
+            command=command(config, trials.ended),
             trials=trials.ended,
             best=best,
             shown=best[:SHOWN],
             failed=[trial for trial in trials.ended if trial.score is None],
             confirmed=confirmed,
             arms=_arms(confirmed),
+            against=baseline_in_words(config, confirmed.study),
             final={arm.name: arm for arm in confirmed.final.arms} if confirmed.final else {},
             metrics=METRICS,
             decided_interval=decided_interval,
@@ -93,7 +99,7 @@ def write_search_report(
     return path
 
 
-def _write_for_tfx(config: SearchConfig, confirmed: "Confirmed", best: Sequence[Trial]) -> None:
+def _write_for_tfx(config: SearchConfig, confirmed: Confirmed, best: Sequence[Trial]) -> None:
     """Writes what TFX's Tuner writes."""
     hp = declare(config.space, grid=config.oracle == "grid")
     hp.values = dict(confirmed.chosen.values)
@@ -130,35 +136,28 @@ def importances(space: Space, trials: Sequence[Trial]) -> dict[str, float]:
     return dict(optuna.importance.get_param_importances(study))
 
 
-def command(config: SearchConfig) -> str:
-    """Returns a command line that begins this search; flags of kernorm.train as far as they differ from a trial's."""
+def command(config: SearchConfig, trials: Sequence[Trial] = ()) -> str:
+    """Returns a command line that begins this search: every flag that differs from the defaults.
+
+    An own net is named by the file that the runs of the `trials` keep.
+    """
     words = ["python", "-m", "tuner.search", "--name", config.name, "--oracle", config.oracle]
     first = SearchConfig()
-    for name in (
-        "l1",
-        "l2",
-        "batch_sizes",
-        "norms",
-        "groups",
-        "learning_rate",
-        "enqueue",
-        "max_trials",
-        "repeats",
-        "seed",
-        "top_k",
-        "confirm_seeds",
-    ):
-        if (value := getattr(config, name)) != getattr(first, name):
-            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
-    if not config.final:
-        words.append("--no-final")
-    for name in ("net", "norm", "recipe", "epochs", "train_size", "dataset"):
-        if (value := getattr(config.train, name)) != getattr(first.train, name):
-            words += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
-    return " ".join(words)
+    for field in fields(SearchConfig):
+        value = getattr(config, field.name)
+        if field.name not in _NOT_SHOWN and value != getattr(first, field.name):
+            words += flag_words(field.name, value)
+    runs = [repeat.run_id for trial in trials for repeat in trial.repeats]
+    train = with_kept_net(config.train, config.folder, runs[0] if runs else "RUN")
+    base = first_of_trials(config.train)
+    words += recipe_words(train)
+    for name in training_settings():
+        if (value := getattr(train, name)) != getattr(base, name):
+            words += flag_words(name, value)
+    return shlex.join(words)
 
 
-def _arms(confirmed: "Confirmed") -> list[tuple[ArmSummary, Any]]:
+def _arms(confirmed: Confirmed) -> list[tuple[ArmSummary, Any]]:
     """Returns the confirmation's arms with the confirmed trials, the baseline last."""
     if confirmed.study is None:
         return []

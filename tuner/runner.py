@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernorm.config import with_added
@@ -24,7 +25,7 @@ from kernorm.system.files import locked, locked_if_free, make_folder, require_fo
 from kernorm.training.first_step import try_nets
 from tuner import distributed
 from tuner.config import SearchConfig
-from tuner.confirm import Confirmed, confirm, unconfirmed
+from tuner.confirm import CONFIRMATION, SETTINGS, Confirmed, confirm, unconfirmed
 from tuner.driver import Driver, format_trial
 from tuner.hparams import write_hparams
 from tuner.points import first_points
@@ -35,8 +36,10 @@ from tuner.trials import Trial, Trials
 if TYPE_CHECKING:
     from keras_tuner.distribute.oracle_client import OracleClient
 
+    from tuner.base import ResumableOracle
 
-SETTINGS = "search.json"
+# There while what an earlier search left is deleted.
+_DELETING = ".deleting"
 
 _LOG = logging.getLogger("kernorm")
 
@@ -62,9 +65,8 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
     if role == "worker":
         distributed.ask_chief(lambda client: _work(config, client))
         return Trials(config.folder, mend=False), None
-    if config.overwrite and config.folder.exists():
-        shutil.rmtree(config.folder)
-    known = (config.folder / SETTINGS).exists()
+    begun = (config.folder / SETTINGS).exists() and not (config.folder / _DELETING).exists()
+    known = begun and not config.overwrite
     if known and not (config.resume or config.report_only):
         raise UsageError(
             "A search of this name exists.",
@@ -80,6 +82,7 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
         size = max(config.space.batch_size)
         changes: list[dict[str, Any]] = [{"norm": norm, "batch_size": size} for norm in config.space.norm]
         try_nets([(replace(config.base, **change), info) for change in changes])
+    oracle = None if config.report_only else _oracle(config, points)
     make_folder(config.folder, "--reports-dir")
     lock = config.folder / "lock"
     with locked_if_free(lock) if config.report_only else locked(lock, "run this search") as free:
@@ -92,23 +95,45 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
         if known:
             _check_same(config, data)
         else:
+            if config.overwrite or (config.folder / _DELETING).exists():
+                _empty(config.folder)
             write_json(config.folder / SETTINGS, _settings(config, data))
-        if not config.report_only:
-            _run(config, points, serving=role == "chief")
-        trials = Trials(config.folder)
+        if oracle:
+            _run(config, oracle, serving=role == "chief")
+        trials = Trials(config.folder, mend=False)
         return trials, _finish(config, trials)
 
 
-def _run(config: SearchConfig, points: list[dict], *, serving: bool) -> None:
+def _empty(folder: Path) -> None:
+    """Deletes what is in a locked folder; if that is cut off, the next search of the name ends it."""
+    (folder / _DELETING).touch()
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in (_DELETING, "lock"):
+            path.unlink()
+    (folder / _DELETING).unlink()
+
+
+def _oracle(config: SearchConfig, points: list[dict]) -> "ResumableOracle":
+    """Returns the oracle of a search, with nothing of its folder read yet."""
     from tuner.oracles import ORACLES  # KerasTuner, which imports Keras: its backend is chosen by now
 
     oracle = ORACLES[config.oracle](config)
     oracle.points = points
     oracle._set_project_dir(str(config.reports_dir / "searches"), config.name)
+    return oracle
+
+
+def _run(config: SearchConfig, oracle: "ResumableOracle", *, serving: bool) -> None:
     oracle.reload()
     trials = Trials(config.folder)
+    there = {trial.trial_id for trial in trials.ended}
+    oracle.run_again([name for name in oracle.end_order if name not in there])
     if config.budget_seconds:
         oracle.deadline = time.monotonic() + config.budget_seconds - trials.seconds
+    if serving and oracle.nothing_left():  # as of a chief that was killed during the confirmation
+        return
     if serving:
         oracle.leave_with_workers()
         _LOG.info(f"chief at {distributed.address()}: waiting for workers")
@@ -179,6 +204,7 @@ def _settings(config: SearchConfig, data: str | None) -> dict[str, Any]:
         "space": json.loads(json.dumps(dataclasses.asdict(config.space))),
         "train": base,
         "data": data,
+        "confirmation": CONFIRMATION,
         "revision": REVISION,
         "keras_tuner": importlib.metadata.version("keras-tuner"),
     }
@@ -195,6 +221,7 @@ def _check_same(config: SearchConfig, data: str | None) -> None:
         ) from None
     before = {"revision": 1, "data": data} | before | {"train": with_added(before["train"])}
     now = _settings(config, data)
+    del now["confirmation"]  # goes on as it was begun
     if config.report_only:  # trains nothing, so that an old search is reported as it was
         del now["revision"], now["data"]
     for name in ("net_source", "net"):

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from kernorm.config import TrainConfig
-from kernorm.limits import is_path
 from kernorm.recipes import recipe, recipe_named
 from kernorm.system import cli
 from kernorm.system import words as command_words
-from tuner.config import OWN_TRIAL, TRIAL, SearchConfig
+from tuner.config import HELD, SearchConfig, first_of_trials
 from tuner.points import first_points
 from tuner.space import check_batches
 
@@ -29,6 +28,7 @@ def search(config: SearchConfig) -> int:
         Refused: the model may not be published.
     """
     from kernorm.datasets.own import with_prepared
+    from kernorm.system.backend import choose_backend
     from tuner import distributed
     from tuner.runner import find, with_oracle
 
@@ -37,6 +37,7 @@ def search(config: SearchConfig) -> int:
 
         require_thresholds(config.train.dataset)
     if config.dry_run:
+        choose_backend()
         config = with_oracle(replace(config, train=with_prepared(config.train, config.reports_dir)))
         check_batches(config.train, config.space)
         first_points(config)
@@ -66,29 +67,28 @@ def search(config: SearchConfig) -> int:
 
 def _show_plan(config: SearchConfig) -> None:
     from kernorm.studies.terminal import cost
+    from tuner.oracles import ORACLES, Hyperband
 
     for name, values in config.space.described():
         print(f"{name:14} {values}")
+    oracle = ORACLES[config.oracle](config)
+    trials = oracle.most_trials()
     workers = config.engine.local_workers
-    run, full = cost(config.base), cost(_full(config))
+    run, full = cost(config.base), cost(replace(config.base, epochs=config.full_epochs, train_size=None))
     if run is None or full is None:
-        print(
-            f"{config.oracle}: up to {config.max_trials} trials; time is known once {config.train.dataset} is prepared"
-        )
+        print(f"{config.oracle}: up to {trials} trials; time is known once {config.train.dataset} is prepared")
         return
     trial = run * config.repeats
+    epochs = oracle.most_epochs() if isinstance(oracle, Hyperband) else trials * config.train.epochs
+    search = trial * epochs / config.train.epochs
     arms = config.top_k + 1 if config.top_k else 0
     confirm = run * arms * config.confirm_seeds
     final = 2 * full * config.confirm_seeds if config.final else 0
-    print(f"{config.oracle}: up to {config.max_trials} trials of {trial:.0f} CPU-seconds")
+    print(f"{config.oracle}: up to {trials} trials, {search / trials:.0f} CPU-seconds each")
     print(
-        f"about {config.max_trials * trial / workers / 60:.0f} minutes of search, {confirm / workers / 60:.0f} of "
-        f"confirmation and {final / workers / 60:.0f} of final training, with {workers} workers"
+        f"about {search / workers / 60:.0f} minutes of search, {confirm / workers / 60:.0f} of confirmation and "
+        f"{final / workers / 60:.0f} of final training, with {workers} workers"
     )
-
-
-def _full(config: SearchConfig) -> TrainConfig:
-    return replace(config.base, epochs=TrainConfig().epochs, train_size=None)
 
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
@@ -98,26 +98,17 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
         UsageError: a flag that neither has, or one of kernorm.train that the search sets itself.
     """
     own = command_words.settings_of(SearchConfig)
-    held = {
-        "batch_size": "--batch-sizes",
-        "export": "--final",
-        "report": "--report-only",
-        "stop_after": "--epochs",
-        "retrain": "--overwrite",
-        "track": "the report",
-    }
     theirs = command_words.settings_of(TrainConfig) - own
-    return command_words.split_words(words, own=own, theirs=theirs, held=held, holder="A search", prog=PROG)
+    return command_words.split_words(words, own=own, theirs=theirs, held=HELD, holder="A search", prog=PROG)
 
 
 def default(words: list[str]) -> tuple[SearchConfig, list[str]]:
     """Returns the settings that a command line leaves to kernorm.train, and the search's own words."""
     own, theirs = split_words(words)
-    named = recipe_named(theirs)
-    first = recipe(named, **TRIAL) if named == TrainConfig.recipe else recipe(named)
+    first = first_of_trials(recipe(recipe_named(theirs)))
     found = cli.parse(TrainConfig, prog=PROG, argv=theirs, default=first)
-    if named == TrainConfig.recipe and (is_path(found.dataset) or "@" in found.dataset):
-        found = cli.parse(TrainConfig, prog=PROG, argv=theirs, default=recipe(named, **OWN_TRIAL))
+    # Once more, since the data decide as well.
+    found = cli.parse(TrainConfig, prog=PROG, argv=theirs, default=first_of_trials(found))
     return SearchConfig(train=found), own
 
 

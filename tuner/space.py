@@ -46,6 +46,11 @@ class Space:
                 rows.append((name, ", ".join(map(str, value))))
         return rows
 
+    def distinct(self) -> float:
+        """Returns how many different points it has: infinitely many with a range."""
+        ranges = any(isinstance(value, Range) for value in (self.l1, self.l2, self.learning_rate))
+        return math.inf if ranges else self.points()
+
     def points(self) -> int:
         """Returns the points of its grid; groups count for gn alone."""
         norms = sum(max(len(self.groups), 1) if norm == "gn" else 1 for norm in self.norm)
@@ -145,7 +150,9 @@ def configured(space: Space, base: TrainConfig, values: Mapping[str, Any]) -> Tr
 
 
 def point(space: Space, given: Mapping[str, Any]) -> dict[str, Value]:
-    """Returns KerasTuner's values for a point to try first, given as fields of TrainConfig; what lacks is off or first.
+    """Returns KerasTuner's values for a point to try first, given as fields of TrainConfig.
+
+    A penalty that is missing is off, a choice is its first, a learning rate the middle of its range.
 
     Raises:
         UsageError: a field that is not searched, or a value outside the space.
@@ -160,6 +167,8 @@ def point(space: Space, given: Mapping[str, Any]) -> dict[str, Value]:
         if name not in known or (name == "groups" and values.get("norm", space.norm[0]) != "gn"):
             continue
         value = given.get(name, found[0] if isinstance(found, tuple) else 0.0)
+        if name == "learning_rate" and name not in given and isinstance(found, Range):
+            value = math.sqrt(found.low * found.high)
         if name in ("l1", "l2"):
             values[f"{name}_on"] = bool(value)
             if not value:

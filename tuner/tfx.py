@@ -3,6 +3,7 @@
 A trial is a run of kernorm, suggested by an oracle of oracles.py. How examples are read: kernorm/tfx.py.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
@@ -14,10 +15,12 @@ from keras_tuner.src import errors
 
 from kernorm.errors import UsageError, nearest
 from kernorm.recipes import recipe_of_settings
+from kernorm.studies.selection import scored_row
 from kernorm.tfx import DATASET, examples, run_fn, settings_of
 from kernorm.training.run import train
 from tuner.config import SearchConfig
 from tuner.oracles import ORACLES
+from tuner.points import first_points
 from tuner.space import configured
 from tuner.trials import OBJECTIVE
 
@@ -26,7 +29,11 @@ if TYPE_CHECKING:
     from keras_tuner.src.engine.trial import Trial
 
 __all__ = ["example_tuner", "run_fn", "tuner_fn"]
-_HELD = ("train", "reports_dir", "saved_models_dir", "resume", "overwrite", "dry_run", "report_only", "push", "name")
+# TFX has its own folders and engine, and confirms nothing.
+_HELD = (
+    *("train", "reports_dir", "saved_models_dir", "resume", "overwrite", "dry_run", "report_only", "push", "name"),
+    *("top_k", "confirm_seeds", "until_resolved", "max_seeds", "final", "engine", "keep_checkpoints"),
+)
 
 
 class ExampleTuner(keras_tuner.engine.base_tuner.BaseTuner):
@@ -34,7 +41,11 @@ class ExampleTuner(keras_tuner.engine.base_tuner.BaseTuner):
 
     def __init__(self, config: SearchConfig, examples: Callable[[], AbstractContextManager[int]]) -> None:
         self.config, self.examples = config, examples
-        super().__init__(ORACLES[config.oracle](config), directory=config.folder.parent, project_name=config.name)
+        oracle = ORACLES[config.oracle](config)
+        oracle.points = first_points(config)
+        if config.budget_seconds:
+            oracle.deadline = time.monotonic() + config.budget_seconds
+        super().__init__(oracle, directory=config.folder.parent, project_name=config.name)
 
     def run_trial(self, trial: "Trial", *_: Any, **__: Any) -> dict[str, float]:
         """Trains a trial and returns its score.
@@ -42,15 +53,17 @@ class ExampleTuner(keras_tuner.engine.base_tuner.BaseTuner):
         Raises:
             keras_tuner.errors.FailedTrialError: it diverged.
         """
+        scores = []
         with self.examples():
             config = configured(self.config.space, self.config.base, trial.hyperparameters.values)
-            # TensorFlow has begun in TFX's process: its threads are what they are.
-            config = replace(config, threads=self.config.train.threads)
-            record = train(config)
-        score = record.history[-1].val_cross_entropy
-        if record.status == "diverged" or score is None:
-            raise errors.FailedTrialError(record.message or "no score")
-        return {OBJECTIVE: score}
+            for seed in range(self.config.seed, self.config.seed + self.config.repeats):
+                # TensorFlow has begun in TFX's process: its threads are what they are.
+                record = train(replace(config, seed=seed, threads=self.config.train.threads))
+                score = scored_row(record, config.stop_after or config.epochs).val_cross_entropy
+                if record.status == "diverged" or score is None:
+                    raise errors.FailedTrialError(record.message or "no score")
+                scores.append(score)
+        return {OBJECTIVE: sum(scores) / len(scores)}
 
 
 def example_tuner(

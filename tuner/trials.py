@@ -1,5 +1,6 @@
 """What a search has tried, a line a trial in trials.jsonl: appended whole as soon as the trial has ended."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -7,7 +8,6 @@ from typing import Any, Literal
 from kernorm.config import TrainConfig
 from kernorm.records.jsonl import JsonLines
 from kernorm.records.schema import strict
-from kernorm.system.files import write_atomically
 
 TRIALS = "trials.jsonl"
 # What a search minimizes, under the name that oracles know it by.
@@ -65,6 +65,7 @@ class Trial:
 
 
 _LINES = JsonLines(Trial)
+_LOG = logging.getLogger("kernorm")
 
 
 class Trials:
@@ -72,17 +73,16 @@ class Trials:
 
     Args:
         folder: the search's.
-        mend: takes lines that cannot be read out of the file; not while other processes append to it.
+        mend: moves lines that cannot be read to trials.damaged.jsonl; not while other processes append to the file.
     """
 
     def __init__(self, folder: Path, *, mend: bool = True) -> None:
         self.path = folder / TRIALS
-        self.ended: list[Trial] = []
-        # A line is cut by a full disk or a power cut; its trial runs again.
-        self.ended += [trial for _, trial in _LINES.read(self.path) if trial]
-        whole = b"".join(map(_LINES.line, self.ended))
-        if mend and self.path.exists() and self.path.read_bytes() != whole:
-            write_atomically(self.path, whole)
+        self.ended, damaged = _LINES.load(self.path, mend=mend)
+        if damaged:
+            moved = " and are kept in trials.damaged.jsonl; their trials run again" if mend else ""
+            numbers = ", ".join(map(str, damaged))
+            _LOG.warning("Lines of %s cannot be read (%s)%s.", self.path, numbers, moved)
 
     def add(self, trial: Trial) -> None:
         """Appends a trial: on disk when this returns, or not there at all."""

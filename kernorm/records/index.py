@@ -121,10 +121,15 @@ def _of_source(reports_dir: Path, place: str, stamp: int) -> list[Line]:
         rows = [(folder.name, json_of((folder / RECORD).read_bytes()), ())]
     else:
         results = (json_of(line) for line in (folder / RECORDS).read_bytes().splitlines())
-        rows = [(one["run_id"], one["record"], (place,)) for one in results if one and one.get("record")]
+        rows = [
+            (one["run_id"], one["record"], (place,))
+            for one in results
+            if one and one.get("record") and isinstance(one.get("run_id"), str)
+        ]
     lines = []
     for name, record, studies in rows:
-        with contextlib.suppress(KeyError, TypeError):
+        # Any part of a damaged line may be of another type.
+        with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):
             lines.append(replace(_line(record or {}, name, place, stamp), studies=studies))
     return lines
 

@@ -20,6 +20,8 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+# Digits of a number in a list of runs.
+SHOWN_DIGITS = 6
 # What a line has besides settings.
 COLUMNS: dict[str, Callable[[Line], Any]] = {
     "run": lambda line: line.run,
@@ -130,7 +132,9 @@ def _is(value: Any, wanted: str) -> bool:
         return wanted.lower() == ("none" if value is None else str(value).lower())
     number = _number(wanted)
     if isinstance(value, int | float) and not math.isnan(number):
-        return math.isclose(value, number, rel_tol=1e-9)
+        # Lists show six digits: one that is copied from there means the value itself.
+        shown = len(re.sub(r"e.*|\D", "", wanted.lower()).lstrip("0")) >= SHOWN_DIGITS and f"{value:g}" == f"{number:g}"
+        return shown or math.isclose(value, number, rel_tol=1e-9)
     return fnmatchcase(str(value), wanted)
 
 

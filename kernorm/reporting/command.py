@@ -22,15 +22,24 @@ def command(config: TrainConfig, backend: str = "tensorflow", run_id: str | None
         shown = {name: str(value) if isinstance(value, Path) else value for name, value in differing.items()}
         values = "".join(f", {name}={value!r}" for name, value in (given | shown).items())
         return f"kernorm.train_model(model={config.net}{values})"
-    if config.net_source is not None:
-        file = config.reports_dir / "runs" / (run_id or config.run_id) / net_file(config)
-        config = dataclasses.replace(config, net=f"{file}:{config.net}", net_source=None)
-    words = ["python", "-m", "kernorm.train"]
-    if config.recipe != TrainConfig.recipe:
-        words += ["--recipe", config.recipe]
-    words += [word for name, value in _differing(config).items() for word in _flag(name, value)]
+    config = with_kept_net(config, config.reports_dir, run_id or config.run_id)
+    words = ["python", "-m", "kernorm.train", *recipe_words(config)]
+    words += [word for name, value in _differing(config).items() for word in flag_words(name, value)]
     prefix = "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
     return prefix + shlex.join(words)
+
+
+def with_kept_net(config: TrainConfig, reports_dir: Path, run_id: str) -> TrainConfig:
+    """Returns the config with an own net named by the file that a run under `reports_dir` keeps."""
+    if config.net_source is None:
+        return config
+    file = reports_dir / "runs" / run_id / net_file(config)
+    return dataclasses.replace(config, net=f"{file}:{config.net}", net_source=None)
+
+
+def recipe_words(config: TrainConfig) -> list[str]:
+    """Returns the words that name a config's recipe; none for the default one."""
+    return ["--recipe", config.recipe] if config.recipe != TrainConfig.recipe else []
 
 
 def _differing(config: TrainConfig) -> dict[str, Any]:
@@ -40,7 +49,8 @@ def _differing(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != getattr(base, name)}
 
 
-def _flag(name: str, value: object) -> list[str]:
+def flag_words(name: str, value: object) -> list[str]:
+    """Returns the words of a command line that set a field to a value."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]

@@ -17,9 +17,9 @@ from pydantic import ConfigDict, with_config
 from kernorm.config import without_places
 from kernorm.records.jsonl import JsonLines
 from kernorm.records.record import REVISION, Record
-from kernorm.system.files import append_whole, write_atomically
+from kernorm.system.files import write_atomically
 
-RECORDS, DAMAGED = "records.jsonl", "records.damaged.jsonl"
+RECORDS = "records.jsonl"
 
 
 @with_config(ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
@@ -80,25 +80,11 @@ class Ledger:
         self.damaged: list[int] = []
         self.file = ""
         self._sources: dict[str, Source] = {}
-        self._read(mend)
-
-    def _read(self, mend: bool) -> None:
-        kept, aside = [], []
-        for number, (line, result) in enumerate(_LINES.read(self.path), 1):
-            if result is None:
-                self.damaged.append(number)
-                aside.append(line)
-            else:
-                self._enter(result)
-                kept.append(line)
-        if not mend:
-            self.damaged.clear()
-            return
-        if aside:
-            append_whole(self.path.with_name(DAMAGED), b"".join(aside))
-        # Also where a process was killed before it wrote the last line's end.
-        if self.path.exists() and self.path.read_bytes() != b"".join(kept):
-            write_atomically(self.path, b"".join(kept))
+        results, damaged = _LINES.load(self.path, mend=mend)
+        for result in results:
+            self._enter(result)
+        if mend:
+            self.damaged = damaged
 
     def add(self, result: Result) -> None:
         """Appends a result, without the folders of this machine: on disk when this returns, or not there at all."""

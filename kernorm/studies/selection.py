@@ -65,6 +65,8 @@ def export_best(records: Iterable[Record], places: TrainConfig) -> Record:
 def export_best_arm(study: Study, folder: Path, *, reports_dir: Path, saved_models_dir: Path) -> Record:
     """Exports the best run of the best arm of a study, both by validation cross-entropy; returns its record.
 
+    An arm with fewer failed runs goes before one with more.
+
     Args:
         study: as it was run.
         folder: the study's, with its records.
@@ -75,10 +77,15 @@ def export_best_arm(study: Study, folder: Path, *, reports_dir: Path, saved_mode
         UsageError: no run has finished, a run had no validation split, or as `train`.
     """
     found = results_by_arm(study, Ledger(folder).results)
-    arms = [records for results in found.values() if (records := list(finished(results).values()))]
+    arms = [
+        (len(results) - len(records), records)
+        for results in found.values()
+        if (records := list(finished(results).values()))
+    ]
     if not arms:
         raise UsageError("A study is exported from its finished runs.", f"{folder} without any", "Run the study.")
-    best = min(arms, key=lambda records: mean(map(validation_score, records)))
+    # The runs that an arm has besides failed ones say nothing for it.
+    _, best = min(arms, key=lambda arm: (arm[0], mean(map(validation_score, arm[1]))))
     return export_best(best, replace(best[0].config, reports_dir=reports_dir, saved_models_dir=saved_models_dir))
 
 

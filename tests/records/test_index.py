@@ -141,3 +141,14 @@ def test_ledger_lines_that_cannot_be_read_are_left_out(tmp_path):
 
 def without_places_of(record):
     return replace(record, config=without_places(record.config))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"run_id": None}, {"record": [1]}, {"record": {"config": {}, "test": [1]}}, {"record": {"config": 3}}]
+)
+def test_a_line_of_a_study_that_holds_something_else_is_left_out(tmp_path, damage):
+    record, _ = a_run_of(tmp_path / "elsewhere")
+    path = in_study(tmp_path, record) / "records.jsonl"
+    whole = json.loads(path.read_text())
+    path.write_text("".join(json.dumps(line) + "\n" for line in (whole | damage, whole)))
+    assert [line.studies for line in list_lines(tmp_path)] == [("studies/s",)]

@@ -1,5 +1,7 @@
 """Conditions and orders of runs, against what plain Python selects."""
 
+from dataclasses import replace
+
 import pytest
 
 from kernorm.errors import UsageError
@@ -59,6 +61,13 @@ TAGS = {"r1": Tags(tags=("good", "paper-1"), note="the one"), "r4": Tags(tags=("
 )
 def test_a_condition_selects(where, runs):
     assert "".join(line.run[-1] for line in selected(LINES, [where], TAGS)) == runs
+
+
+def test_a_number_that_a_list_shows_finds_its_run():
+    line = replace(LINES[0], settings=LINES[0].settings | {"l1": 0.00023989412345})
+    assert selected([line], [f"l1={0.00023989412345:g}"], {}) == [line]
+    assert selected([line], ["l1=0.00024"], {}) == []
+    assert selected([line], ["l1=0.000239895"], {}) == []
 
 
 def test_several_conditions_must_all_hold():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kernorm.records.record import REVISION
-from kernorm.studies.ledger import DAMAGED, OLD_REVISION, OTHER_DATA, RECORDS, Ledger, Result, find_shared
+from kernorm.studies.ledger import OLD_REVISION, OTHER_DATA, RECORDS, Ledger, Result, find_shared
 from tests.builders import make_record
 
 
@@ -44,7 +44,7 @@ def test_damaged_lines_are_put_aside_and_the_rest_is_used(tmp_path, damage):
     again = Ledger(tmp_path)
     assert again.damaged == [2]
     assert list(again.results) == (["run-0", "run-1"] if damage.endswith(b"\n") else ["run-0"])
-    assert (tmp_path / DAMAGED).read_bytes() == damage.rstrip(b"\n") + b"\n"
+    assert (tmp_path / "records.damaged.jsonl").read_bytes() == damage.rstrip(b"\n") + b"\n"
     again.add(result(2))
     mended = Ledger(tmp_path)
     assert mended.damaged == []

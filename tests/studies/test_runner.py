@@ -15,7 +15,7 @@ from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import REVISION
 from kernorm.studies import runner
 from kernorm.studies.command import command
-from kernorm.studies.ledger import DAMAGED, RECORDS, Ledger, Result
+from kernorm.studies.ledger import RECORDS, Ledger, Result
 from kernorm.studies.report import page
 from kernorm.study import PROG, StudyConfig, main, plan
 from kernorm.system import cli
@@ -135,7 +135,7 @@ def test_more_seeds_extend_a_study_and_a_damaged_line_is_done_again(done, capfd,
     told = capfd.readouterr().err
     assert "1 damaged lines" in told
     assert "line 4" in told
-    assert (folder_of(path) / DAMAGED).read_text() == kept[3][:100] + "\n"
+    assert (folder_of(path) / "records.damaged.jsonl").read_text() == kept[3][:100] + "\n"
     results = Ledger(folder_of(path)).results
     assert {(result.arm, result.seed) for result in results.values()} == {
         (arm, seed) for arm in ("bn", "ln-l2") for seed in range(3)

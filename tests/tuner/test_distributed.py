@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
+from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from tests.builders import end_trial, open_oracle, search_folder, search_words
-from tuner import distributed
+from tests.builders import a_trial, end_trial, open_oracle, search_folder, search_words
+from tuner import distributed, runner
+from tuner.config import TRIAL, SearchConfig
 from tuner.distributed import ID, IP, PORT, ask_chief, role, serve
 from tuner.search import main
 from tuner.trials import Trials
@@ -51,6 +54,27 @@ def test_refuses_variables_that_do_not_fit(port, monkeypatch, tmp_path, capsys, 
     assert main(search_words(tmp_path)) == 2
     assert message in capsys.readouterr().err
     assert not search_folder(tmp_path).exists()
+
+
+def test_a_chief_whose_trials_have_ended_waits_for_nobody(port, tmp_path, boxes_cache, monkeypatch):
+    monkeypatch.setattr(runner, "_finish", lambda *_: None)
+    config = SearchConfig(
+        train=TrainConfig(dataset="boxes", validation_size=32, batch_size=40, **TRIAL | {"train_size": 160}),
+        oracle="random",
+        batch_sizes="40,80",
+        max_trials=2,
+        reports_dir=tmp_path,
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_run", lambda *_, **__: None)
+        runner.find(config)
+    oracle = open_oracle(config.folder, batch_sizes="40,80", max_trials=2)
+    trials = Trials(config.folder)
+    for number in range(2):
+        trial = oracle.create_trial("worker.0")
+        end_trial(oracle, trial)
+        trials.add(replace(a_trial(number, 0.05, {}), trial_id=trial.trial_id))
+    runner.find(replace(config, resume=True))
 
 
 def test_a_worker_without_a_chief_says_so(port, monkeypatch, tmp_path, capsys):

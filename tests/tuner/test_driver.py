@@ -17,14 +17,14 @@ from tuner.driver import Driver, _repeat
 from tuner.trials import TrialRun
 
 
-def scored(epochs, **settings):
+def scored(epochs, before=0, **settings):
     """The repeat of a trial of so many epochs whose run has six, the fourth of them the best."""
     history = tuple(
         replace(row, val_cross_entropy=0.01 if row.epoch == 4 else row.val_cross_entropy) for row in make_history(6)
     )
     config = TrainConfig(epochs=9, schedule="constant", **settings)
     record = make_record(config=config, history=history, selected_epoch=4)
-    return _repeat(Outcome(TrialRun(trial_id="0", config=config), record, None, 1), epochs), history
+    return _repeat(Outcome(TrialRun(trial_id="0", config=config), record, None, 1), before, epochs), history
 
 
 def test_a_trial_that_stopped_by_itself_is_scored_on_the_epoch_that_is_kept():
@@ -36,6 +36,13 @@ def test_a_trial_that_stopped_by_itself_is_scored_on_the_epoch_that_is_kept():
 def test_another_trial_is_scored_on_its_last_epoch():
     repeat, history = scored(5, select="validation")
     assert (repeat.cross_entropy, repeat.accuracy) == (history[5].val_cross_entropy, history[5].val_accuracy)
+
+
+def test_a_promoted_trial_costs_its_own_epochs_alone():
+    repeat, history = scored(5, before=3)
+    assert repeat.seconds == sum(row.seconds for row in history[4:6])
+    assert repeat.cpu_seconds == sum(row.cpu_seconds for row in history[4:6])
+    assert repeat.cross_entropy == history[5].val_cross_entropy
 
 
 @pytest.mark.parametrize(

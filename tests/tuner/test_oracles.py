@@ -94,8 +94,40 @@ def test_hyperband_promotes_the_best_with_their_values(tmp_path):
         assert values["tuner/initial_epoch"] == parent["tuner/epochs"]
 
 
-@pytest.mark.parametrize("name", ["random", "optuna", "hyperband"])
+SMALL = {"l1": "off", "l2": "off", "batch_sizes": "16,64", "norms": "bn,ln,gn,in,rms", "max_trials": 30}
+
+
+@pytest.mark.parametrize("name", ["random", "optuna", "bayesian"])
+def test_a_small_space_is_tried_once_each_with_several_trials_under_way(tmp_path, name):
+    if name == "bayesian":
+        pytest.importorskip("sklearn")
+    oracle, found, under_way = open_oracle(tmp_path / "s", name, **SMALL), [], []
+    while (trial := oracle.create_trial(f"slot{len(found) % 3}")).status == "RUNNING":
+        found.append((trial.hyperparameters.values["norm"], trial.hyperparameters.values["batch_size"]))
+        under_way.append(trial)
+        if len(under_way) == 3:
+            end_trial(oracle, under_way.pop(0))
+    assert sorted(found) == sorted(itertools.product(("bn", "gn", "in", "ln", "rms"), (16, 64)))
+
+
+def test_hyperband_refuses_a_space_that_it_would_not_promote_in(tmp_path):
+    with pytest.raises(
+        UsageError, match=r"^Hyperband begins with different points\. Received: a space of 10, where 9 "
+    ):
+        open_oracle(tmp_path / "s", "hyperband", **SMALL)
+    assert open_oracle(tmp_path / "s", "hyperband", **SMALL | {"l2": "1e-4:1e-3"}).first_trials() > 10
+
+
+def test_hyperbands_epochs_are_those_of_its_trials(tmp_path):
+    oracle = open_oracle(tmp_path / "s", "hyperband")
+    found = run(oracle)
+    assert oracle.most_epochs() == sum(values["tuner/epochs"] - values["tuner/initial_epoch"] for values in found)
+
+
+@pytest.mark.parametrize("name", ["random", "optuna", "hyperband", "bayesian"])
 def test_points_given_come_first_and_once(tmp_path, name):
+    if name == "bayesian":
+        pytest.importorskip("sklearn")
     points = [
         {"l1_on": False, "l2_on": True, "l2": 0.0033, "batch_size": 64},
         {"l1_on": True, "l1": 1e-4, "l2_on": False, "batch_size": 16},
@@ -217,6 +249,28 @@ def test_three_failures_and_nothing_else_end_a_search(tmp_path):
     for status in ("FAILED", "COMPLETED", "FAILED", "FAILED", "FAILED"):
         end_trial(other, other.create_trial("slot0"), status)
     assert len(run(other)) == 7
+
+
+def test_failures_before_a_search_was_resumed_do_not_end_it_at_once(tmp_path):
+    oracle = open_oracle(tmp_path / "s")
+    for _ in range(HOPELESS):
+        end_trial(oracle, oracle.create_trial("slot0"), "FAILED")
+    resumed = open_oracle(tmp_path / "s")
+    for _ in range(HOPELESS):
+        end_trial(resumed, resumed.create_trial("slot0"), "FAILED")
+    assert resumed.create_trial("slot0").status == TrialStatus.STOPPED
+
+
+def test_a_trial_whose_result_is_lost_is_handed_out_again(tmp_path):
+    oracle = open_oracle(tmp_path / "s", max_trials=2)
+    values = run(oracle)
+    resumed = open_oracle(tmp_path / "s", max_trials=2)
+    assert resumed.nothing_left()
+    resumed.run_again([resumed.start_order[0]])
+    assert not resumed.nothing_left()
+    assert run(resumed) == values[:1]
+    assert resumed.nothing_left()
+    assert sorted(resumed.end_order) == sorted(resumed.start_order)
 
 
 def test_after_the_deadline_no_trial_is_begun_but_one_under_way_is_there(tmp_path):

@@ -24,6 +24,7 @@ from kernorm.evaluation.thresholds import packaged_thresholds
 from kernorm.parallel.factory import open_engine
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import REVISION, read_record
+from kernorm.system.files import locked
 from kernorm.training.run import train
 from tests.builders import own_net, search_folder, search_words
 from tests.processes import Processes
@@ -99,9 +100,11 @@ def test_the_best_is_confirmed_on_fresh_seeds_and_exported(done):
     lines = [json.loads(line) for line in (folder / "studies" / "confirm" / "records.jsonl").read_text().splitlines()]
     arms = {(line["arm"], line["record"]["config"]["seed"]) for line in lines}
     expected = {(f"trial {best.number + 1}", 1000), (f"trial {best.number + 1}", 1001)}
-    assert arms == expected | {("no penalty", 1000), ("no penalty", 1001)}
+    (baseline,) = {arm for arm, _ in arms - expected}
+    assert baseline == ("no penalty" if best.settings["l1"] or best.settings["l2"] else "not searched")
+    assert arms == expected | {(baseline, 1000), (baseline, 1001)}
     (exported,) = (root / "saved_models").glob("*/*/saved_model.pb")
-    mine = [line for line in lines if line["arm"] != "no penalty"]
+    mine = [line for line in lines if line["arm"] != baseline]
     lowest = min(mine, key=lambda line: line["record"]["validation"]["cross_entropy"])
     assert exported.parent.parent.name == lowest["run_id"]
     assert (folder / "report.html").exists()
@@ -141,7 +144,7 @@ def test_the_report_shows_every_trial_and_the_command(done):
     for trial in Trials(folder).ended:
         assert f"{trial.score:.4f}" in page
     assert "--oracle random" in page
-    assert "no penalty" in page
+    assert re.search("no penalty|not searched", page)
     assert {"progress.png", "space.png", "penalties.png"} <= {path.name for path in folder.iterdir()}
 
 
@@ -209,6 +212,51 @@ def test_a_search_is_begun_once_and_goes_on_with_the_same_settings(done, boxes_c
     after = (search_folder(root) / "trials.jsonl").read_bytes()
     assert after.startswith(before)
     assert len(after.splitlines()) == 5
+
+
+@pytest.fixture
+def begun(tmp_path, boxes_cache, monkeypatch):
+    """A search that has a trial, and is neither run nor reported again; its folder and what was in it."""
+    monkeypatch.setattr(runner, "_run", lambda *_, **__: None)
+    monkeypatch.setattr(runner, "_finish", lambda *_: None)
+    assert main(search_words(tmp_path)) == 1
+    folder = search_folder(tmp_path)
+    (folder / "runs" / "one").mkdir(parents=True)
+    (folder / "trials.jsonl").write_text("a trial\n")
+    return folder
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--report-only"], "--overwrite deletes what --report-only shows. Received: both. Give one."),
+        (["--oracle=grid", "--enqueue=published"], "A grid has its own order."),
+        (["--train-size=100000"], "--train-size"),
+    ],
+)
+def test_a_refused_command_deletes_no_search(begun, tmp_path, capsys, more, message):
+    assert main(search_words(tmp_path, "--overwrite", *more)) == 2
+    assert message in capsys.readouterr().err
+    assert names_in(begun) == {"search.json", "trials.jsonl", "runs"}
+
+
+def test_a_search_that_another_process_runs_is_not_deleted(begun, tmp_path, capsys):
+    with locked(begun / "lock", "hold"):
+        assert main(search_words(tmp_path, "--overwrite")) == 2
+        assert names_in(begun) == {"search.json", "trials.jsonl", "runs", "lock"}
+    assert "Only one process at a time may run this search." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_deleted_search_leaves_nothing_also_if_that_was_cut_off(begun, tmp_path, cut):
+    if cut:
+        (begun / ".deleting").touch()
+    assert main(search_words(tmp_path, *([] if cut else ["--overwrite"]))) == 1
+    assert names_in(begun) == {"search.json"}
 
 
 @pytest.mark.slow
@@ -297,7 +345,13 @@ def test_a_dry_run_says_what_is_searched_and_its_cost(tmp_path, capsys, boxes_ca
     assert main(search_words(tmp_path, "--dry-run", "--enqueue=published")) == 0
     told = capsys.readouterr().out
     assert "l1             off, or 1e-6 to 0.001, log scale" in told
-    assert "random: up to 4 trials of " in told
+    assert "random: up to 4 trials, " in told
+    for oracle, trials in (
+        ("grid", 60),
+        ("hyperband", 23),
+    ):  # 5 · 6 values of λ, off among them, by 2 batch sizes; brackets of 9 epochs
+        assert main(search_words(tmp_path, "--dry-run", f"--oracle={oracle}", "--epochs=9", "--max-trials=99")) == 0
+        assert f"{oracle}: up to {trials} trials, " in capsys.readouterr().out
     assert not Path(tmp_path / "reports").exists()
 
 

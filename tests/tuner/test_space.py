@@ -1,5 +1,7 @@
 """The space of a search: words to ranges, KerasTuner's form of it, and a trial's config."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.limits import Range
 from tuner.config import TRIAL, SearchConfig
+from tuner.points import published_points
 from tuner.space import configured, declare, point
 
 BASE = TrainConfig(epochs=9)
@@ -116,6 +119,7 @@ def test_refuses_points_outside(given, message):
         ({"max_trials": 0}, r"^--max-trials must be at least 1\. Received: max_trials=0"),
         ({"repeats": 0}, r"^--repeats must be at least 1"),
         ({"name": "a/b"}, r"^--name is one folder's name\. Received: 'a/b'"),
+        ({"report_only": True, "overwrite": True}, r"^--overwrite deletes what --report-only shows"),
         ({"resume": True, "overwrite": True}, r"^--resume and --overwrite exclude each other"),
         ({"time_budget": "soon"}, r"^--time-budget takes a time\. Received: 'soon'\. Give for example 30m"),
         ({"top_k": -1}, r"^--top-k must be at least 0"),
@@ -147,3 +151,21 @@ def test_a_time_budget_is_read_in_its_unit():
     ]
     assert SearchConfig().budget_seconds is None
     assert TRIAL == {"epochs": 4, "train_size": 10_000}
+
+
+def test_a_point_without_a_rate_has_the_middle_of_its_range():
+    found = space(learning_rate="0.01:0.1")
+    assert point(found, {"l2": 0.0066})["learning_rate"] == pytest.approx(10**-1.5)
+    assert point(found, {"learning_rate": 0.02})["learning_rate"] == 0.02
+
+
+def test_published_points_are_counted_and_those_outside_too(caplog):
+    caplog.set_level("INFO", "kernorm")
+    assert len(published_points(SearchConfig(learning_rate="0.01:0.1", batch_sizes="64,128"))) > 5
+    assert len(published_points(SearchConfig(batch_sizes="7,9"))) == 0
+    assert "points of the published tables; 16 rows lie outside of the space" in caplog.messages[-1]
+
+
+def test_the_number_of_different_points_is_known():
+    assert space().distinct() == math.inf
+    assert space(l1="off", l2="off", norms="bn,gn", groups="2,4", batch_sizes="16,64").distinct() == 6

@@ -3,6 +3,8 @@
 import ast
 import gzip
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import tensorflow_datasets as tfds
 from kernorm import tfx
 from kernorm.errors import UsageError
 from kernorm.saved_model.inference import load_saved_model
+from tests.builders import make_history, make_record
 from tuner import tfx as tuner_tfx
 
 QUICK = {"validation_size": 100, "epochs": 1, "batch_size": 50, "report": False, "norm": "gn"}
@@ -95,6 +98,35 @@ def test_tuner_fn_searches_and_its_best_feeds_run_fn(fn_args, tmp_path):
     # The eval split stayed shut.
     records = [json.loads(path.read_text()) for path in tmp_path.glob("work/searches/*/runs/*/record.json")]
     assert all(not record["openings"] and record["test"] is None for record in records)
+
+
+def test_a_trial_of_tfx_is_the_mean_of_its_repeats_and_begins_with_the_points_given(fn_args, tmp_path, monkeypatch):
+    seeds = []
+
+    def trained(config):
+        seeds.append((config.seed, config.l2, config.batch_size))
+        history = tuple(replace(row, val_cross_entropy=0.1 * (1 + config.seed)) for row in make_history(1))
+        return make_record(config=config, history=history)
+
+    monkeypatch.setattr(tuner_tfx, "train", trained)
+    points = tmp_path / "points.json"
+    points.write_text('[{"l2": 0.001, "batch_size": 16}]')
+    search = {"max_trials": 1, "repeats": 3, "enqueue": str(points), "time_budget": "1h"}
+    fn_args.custom_config = QUICK | {"search": search}
+    tuner, _ = tuner_tfx.tuner_fn(fn_args)
+    tuner.search()
+    assert seeds == [(seed, 0.001, 16) for seed in range(3)]
+    assert tuner.oracle.get_best_trials(1)[0].score == pytest.approx(0.2)
+    assert tuner.oracle.deadline < math.inf
+
+
+@pytest.mark.parametrize("name", ["top_k", "final", "keep_checkpoints", "engine"])
+def test_what_a_search_of_tfx_does_not_do_is_refused(fn_args, name):
+    fn_args.custom_config = QUICK | {"search": {name: 1}}
+    with pytest.raises(
+        UsageError, match=rf"custom_config\['search'\] names settings of tuner.search. Received: '{name}'"
+    ):
+        tuner_tfx.tuner_fn(fn_args)
 
 
 def test_gzipped_records_are_read(fn_args, files, tmp_path):
