@@ -93,7 +93,7 @@ class StudyConfig:
 
     margin: str | None = None
     """What counts as no difference of it: 0.5pp for points, or a number; fixed by the first run. auto: 0.05 points of
-    accuracies, and at least five test images. None: the study's own, or auto."""
+    accuracies, and at least five test images, but at most one point. None: the study's own, or auto."""
 
     targets: str | None = None
     """Accuracies whose time is shown, in percent, such as 90,95. auto: from what the runs reach. None: the study's own,

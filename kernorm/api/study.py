@@ -141,7 +141,7 @@ def run_study(
         metric: the primary one, which alone has verdicts; by default the study's own, or auto: balanced accuracy where
             the largest test class has 1.5 times the images of the smallest, else accuracy.
         margin: what counts as no difference of it, such as 0.5pp; by default the study's own, or auto: 0.05 points,
-            and at least five test images.
+            and at least five test images, but at most one point.
         targets: accuracies whose time is shown, in percent, such as 90,95; or auto: from what the runs reach.
         until_resolved: add seeds round by round until every arm is better, worse or equivalent.
         time_budget: with `until_resolved`, begin no round that would end after this time, such as 30m or 2h.

@@ -5,6 +5,7 @@ Between their definition and the runner.
 
 import ast
 import contextlib
+import difflib
 import hashlib
 import os
 import runpy
@@ -17,8 +18,7 @@ from typing import Any
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
 from kernorm.nets.source import trust
-from kernorm.studies.choices import AUTO
-from kernorm.studies.definition import SEEDS, Study, study_of
+from kernorm.studies.definition import Study, study_of
 
 
 def packaged() -> dict[str, Path]:
@@ -85,17 +85,23 @@ def _neighbours_importable(folder: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
+# What a study file may define, and the argument of `study_of` that it is.
+_NAMES = {
+    "ARMS": "arms",
+    "BASELINE": "baseline",
+    "SEEDS": "seeds",
+    "PUBLISHED": "published",
+    "STATEMENTS": "statements",
+    "PRIMARY": "metric",
+    "MARGIN": "margin",
+    "TARGETS": "targets",
+}
+
+
 def _study(name: str, path: Path, values: Mapping[str, Any]) -> Study:
-    return study_of(
-        name,
-        values.get("ARMS"),
-        text=str(values.get("__doc__") or name),
-        baseline=values.get("BASELINE"),
-        seeds=values.get("SEEDS", SEEDS),
-        published=values.get("PUBLISHED", {}),
-        statements=values.get("STATEMENTS", ()),
-        metric=values.get("PRIMARY", AUTO),
-        margin=values.get("MARGIN", AUTO),
-        targets=values.get("TARGETS"),
-        source=str(path),
-    )
+    for written in values:
+        meant = difflib.get_close_matches(written, _NAMES, n=1, cutoff=0.8) if written.isupper() else []
+        if meant and written not in _NAMES and meant[0] not in values:
+            raise UsageError("A study file has names of its own.", f"{written} in {path}", f"Did you mean {meant[0]}?")
+    given = {argument: values[known] for known, argument in _NAMES.items() if known in values}
+    return study_of(name, given.pop("arms", None), text=str(values.get("__doc__") or name), source=str(path), **given)

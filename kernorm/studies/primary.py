@@ -17,8 +17,9 @@ from kernorm.studies.design import Design
 from kernorm.studies.ledger import Result
 from kernorm.studies.metrics import MARGIN, METRICS, Metric
 
-# Test images that a margin is worth, at least: 0.05 points of 10,000.
-MARGIN_IMAGES = 5
+# Test images that a margin is worth, at least: 0.05 points of 10,000. And at most one point: more would
+# call arms equivalent that differ by what matters.
+MARGIN_IMAGES, MOST_MARGIN = 5, 0.01
 # Accuracies whose time is shown of MNIST.
 MNIST_TARGETS = (0.99, 0.994)
 Sizes = tuple[int, ...]
@@ -60,7 +61,7 @@ def resolved(design: Design, sizes: Sequence[Sizes]) -> Design:
 
     The metric is the balanced accuracy where the largest test class has 1.5 times the images of the smallest, else the
     accuracy. The margin of these two is 0.05 points, and at least what 5 test images are worth, which weigh in a
-    balanced accuracy as its precision says; other metrics have none.
+    balanced accuracy as its precision says, but at most one point; other metrics have none.
     """
     metric = design.metric
     if metric == AUTO:
@@ -75,7 +76,7 @@ def margin_of_sizes(metric: Metric, sizes: Sequence[Sizes]) -> float | None:
     if metric.mean_over is None:
         return None
     worth = max((MARGIN_IMAGES / one.effective for one in strata if one), default=0.0)
-    return max(MARGIN, float(f"{worth:.2g}"))
+    return max(MARGIN, min(MOST_MARGIN, float(f"{worth:.2g}")))
 
 
 def metrics_of(design: Design, sizes: Sequence[Sizes]) -> dict[str, Metric]:

@@ -127,6 +127,8 @@ def test_narrowed_refuses(tmp_path, words, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (GOOD.replace("SEEDS", "SEED"), "names of its own. Received: SEED in"),
+        (GOOD + "MARGINS = '1pp'\n", "Did you mean MARGIN?"),
         ("ARMS = {", "line 1: '{' was never closed"),
         ("x = 1", "without ARMS. Write for example ARMS = {"),
         ("ARMS = {}", "whose ARMS is not one, or empty"),

@@ -29,11 +29,14 @@ CLASSES = np.repeat(np.arange(6), UNEVEN)
 
 def test_uneven_classes_are_judged_by_the_balanced_accuracy():
     found = resolved(ASKED, [UNEVEN])
-    # Five of 153 images that would count alike, since 36 / Σ 1/n = 153.2.
-    assert (found.metric, found.margin) == ("balanced_accuracy", 0.033)
-    assert primary_metric(found).margin == 0.033
-    even = resolved(ASKED, [(26,) * 10])
-    assert (even.metric, even.margin) == ("accuracy", 0.019)
+    # Five of 153 images that would count alike, since 36 / Σ 1/n = 153.2, are more than a point.
+    assert (found.metric, found.margin) == ("balanced_accuracy", 0.01)
+    assert primary_metric(found).margin == 0.01
+    # Five of 1,532 are less.
+    assert resolved(ASKED, [tuple(10 * size for size in UNEVEN)]).margin == 0.0033
+    even = resolved(ASKED, [(260,) * 10])
+    assert (even.metric, even.margin) == ("accuracy", 0.0019)
+    assert resolved(ASKED, [(20,) * 3]).margin == 0.01
     # One uneven set of several is enough; the margin is that of the least precise one.
     assert resolved(ASKED, [(1000,) * 10, UNEVEN]) == found
     mnist = resolved(ASKED, [(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)])
@@ -49,12 +52,12 @@ def test_uneven_classes_are_judged_by_the_balanced_accuracy():
 def test_what_a_study_began_with_stays():
     kept = resolved(ASKED, [UNEVEN])
     assert settled(kept, ASKED, begun=True, train=True) == kept
-    told = replace(ASKED, metric="balanced_accuracy", margin=0.033, targets=(0.5,))
+    told = replace(ASKED, metric="balanced_accuracy", margin=0.01, targets=(0.5,))
     assert settled(kept, told, begun=True, train=True) == replace(kept, targets=(0.5,))
     with pytest.raises(UsageError, match=r"keeps its primary metric\. Received: accuracy, and balanced_accuracy when"):
         settled(kept, replace(ASKED, metric="accuracy"), begun=True, train=True)
-    with pytest.raises(UsageError, match=r"A study keeps its margin\. Received: 0\.01, and 0\.033 when it was begun"):
-        settled(kept, replace(ASKED, margin=0.01), begun=True, train=True)
+    with pytest.raises(UsageError, match=r"A study keeps its margin\. Received: 0\.02, and 0\.01 when it was begun"):
+        settled(kept, replace(ASKED, margin=0.02), begun=True, train=True)
     with pytest.raises(UsageError, match=r"Received: 0\.01, and none when it was begun"):
         settled(Design(metric="ece"), replace(ASKED, margin=0.01), begun=True, train=False)
     assert settled(Design(), replace(ASKED, margin=0.0005), begun=True, train=True) == Design()
@@ -145,7 +148,7 @@ def test_a_rare_class_decides_by_the_balanced_accuracy():
     results = uneven_results(study, WRONG)
     summary = analyse(study, results)
     arm = summary.arms[1]
-    assert (summary.metric, summary.design.margin) == ("balanced_accuracy", 0.033)
+    assert (summary.metric, summary.design.margin) == ("balanced_accuracy", 0.01)
     assert (arm.verdict.name, arm.verdict.of) == ("better", "new images")
     # By accuracy it is a little worse: nine or ten images against eight or seven.
     assert arm.comparisons["accuracy"].difference == pytest.approx(-2 / 260)

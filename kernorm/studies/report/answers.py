@@ -3,6 +3,7 @@
 Between the analysis and the study's report.
 """
 
+from kernorm.studies.primary import primary_metric
 from kernorm.studies.summary import ArmSummary, LastEpoch, StudySummary, counted
 from kernorm.studies.wording import compared, decided_interval, failure_rate, listed, score, unit
 
@@ -29,7 +30,9 @@ def answers(summary: StudySummary) -> list[tuple[str, str, str]]:
     told = {arm.name: arm.decided.name for arm in summary.arms if arm.scores and arm.decided}
     for name, words in _ANSWERS.items():
         if arms := [arm for arm, verdict in told.items() if verdict == name]:
-            found.append((name, f"{words} {against}", listed(arms)))
+            metric = primary_metric(summary.design)
+            within = f" within {metric.show(metric.margin)}" if name == "equivalent" and metric.margin else ""
+            found.append((name, f"{words} {against}{within}", listed(arms)))
     if summary.chosen:
         found.append(("no verdict", "No verdict", "these runs were chosen when their results could be seen"))
     if summary.provisional:

@@ -128,12 +128,13 @@ def compared_groups(arms: Sequence[Arm]) -> list[list[Arm]]:
 def readable(errors: Mapping[Name, float]) -> set[Name]:
     """Returns whose error is small enough to choose an axis by, so that the others do not squash it.
 
-    It is at most four times the smallest error, or three times the median.
+    It is at most four times the smallest error above 0, or three times the median.
     """
     known = {name: error for name, error in errors.items() if np.isfinite(error)}
     if not known:
         return set()
-    limit = max(4 * min(known.values()), 3 * median_low(known.values()))
+    some = [error for error in known.values() if error > 0]
+    limit = max(4 * min(some, default=0.0), 3 * median_low(known.values()))
     return {name for name, error in known.items() if error <= limit}
 
 

@@ -189,7 +189,11 @@ def seeds(arms: Sequence[Arm], metric: str) -> Panel:
                 if min(ends) - span / 2 <= factor * end <= max(ends) + span / 2
             ]
         margin = 0.06 * (max(ends) - min(ends)) or 0.01 * max(ends) or 0.01
-        axes.set(xlim=(min(ends) - margin, max(ends) + margin), xlabel=f"{METRICS[metric].label}, {unit}".rstrip(", "))
+        most = 100 + margin / 10 if METRICS[metric].in_percent else np.inf  # room for half a mark
+        axes.set(
+            xlim=(min(ends) - margin, min(max(ends) + margin, most)),
+            xlabel=f"{METRICS[metric].label}, {unit}".rstrip(", "),
+        )
         for row, arm in enumerate(arms):
             _seeds_row(axes, row, arm, metric, values[arm])
         _rows(axes, arms)
@@ -211,18 +215,21 @@ def _seeds_row(axes: Axes, row: int, arm: Arm, metric: str, values: Sequence[flo
     unit = "%" if METRICS[metric].in_percent else unit
     mean, (low, high) = factor * found.mean, axes.get_xlim()
     offsets = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
+    look: dict[str, Any] = {"color": PALETTE[arm.look.colour], "markeredgewidth": 0, "gid": gid}
+    small: dict[str, Any] = {"markersize": 4.5, "alpha": 0.8, "label": "seeds", **look}
     if low <= mean <= high:
         if found.interval:
             ends = (factor * found.interval[0], factor * found.interval[1])
             interval(axes, ends, row, color=PALETTE["line"], linewidth=3, label="interval", gid=gid)
-        look: dict[str, Any] = {"color": PALETTE[arm.look.colour], "markeredgewidth": 0, "gid": gid}
-        axes.plot(values, row + offsets, "o", markersize=4.5, alpha=0.8, label="seeds", **look)
+        axes.plot(values, row + offsets, "o", **small)
         for value, offset in zip(values, offsets, strict=True):
             if not low <= value <= high:
                 side = "<" if value < low else ">"
                 axes.plot(np.clip(value, low, high), row + offset, side, markersize=4.5, clip_on=False, **look)
         axes.plot([mean] * 2, [row - 0.2, row + 0.2], color=PALETTE["ink"], linewidth=1.6, label="mean", gid=gid)
     else:
+        inside = [(value, row + offset) for value, offset in zip(values, offsets, strict=True) if low <= value <= high]
+        axes.plot([value for value, _ in inside], [place for _, place in inside], "o", **small)
         _beyond(axes, -1 if mean < low else 1, row, f"{mean:.4g}", arm.look.colour, gid)
     mean_told = " ".join(filter(None, (score(found.mean, metric), unit, half(found.interval, metric))))
     say(axes, [(mean, row)], [f"{arm.name}: mean {mean_told}, n = {found.n}"], arm.place)

@@ -138,8 +138,29 @@ def test_a_bad_arm_leaves_the_axes_of_the_good_ones_and_is_named():
 def test_who_sets_an_axis():
     assert readable({"a": 0.006, "b": 0.02, "c": 0.24, "d": np.nan}) == {"a", "b"}
     assert readable({"a": 0.04, "b": 0.015, "c": 0.007}) == {"a", "b", "c"}
-    assert readable({"a": 0.0, "b": 0.0, "c": 0.1}) == {"a", "b"}
+    assert readable({"a": 0.0, "b": 0.0, "c": 0.1}) == {"a", "b", "c"}
+    assert readable({"a": 0.0, "b": 0.01, "c": 0.5}) == {"a", "b"}
     assert readable({}) == set()
+
+
+@pytest.mark.parametrize("errors", [(0, 150, 0), (0, 0, 0), (450, 460, 470)])
+def test_no_axis_of_seeds_goes_beyond_a_perfect_score_or_hides_a_run_that_it_reaches(errors):
+    study = a_study(ARMS)
+    found = arms_from(study, some_results(study, ERRORS | {"bn": (0, 0, 0), "ln": (0, 0, 0), "gn": errors}))
+    axes = drawn(panels_from(found)["seeds-accuracy"]).axes[0]
+    low, high = axes.get_xlim()
+    assert high < 100 + (high - low) / 10
+    assert all(tick <= 100 for tick in axes.get_xticks() if tick <= high)
+    gn = next(row for row, arm in enumerate(found) if arm.name == "gn")
+    inside = [accuracy for accuracy in (100 - wrong / 10 for wrong in errors) if low <= accuracy <= high]
+    shown = [
+        float(value)
+        for line in axes.get_lines()
+        if line.get_label() == "seeds"
+        for value, place in line.get_xydata()
+        if abs(place - gn) < 0.3 and low <= value <= high
+    ]
+    assert shown == pytest.approx(inside)
 
 
 @pytest.mark.parametrize(("metric", "factor"), [("accuracy", 100), ("cross_entropy", 1)])

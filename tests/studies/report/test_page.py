@@ -362,6 +362,13 @@ def test_mistakes_hold_the_images_themselves(page, summary, test_images):
     assert test_images.count("mnist") >= 1
 
 
+def test_an_equivalence_is_told_with_its_margin():
+    study = a_study({"bn": TrainConfig(), "gn": TrainConfig(norm="gn")}, seeds=6, margin=0.02)
+    same = {arm: (20, 21, 20, 21, 20, 21) for arm in ("bn", "gn")}
+    (told,) = answers(analyse(study, some_results(study, same)))
+    assert told == ("equivalent", "On these test images equivalent to `bn` within 2 pp", "gn")
+
+
 def test_the_answer_is_told_first(page, summary):
     assert answers(summary) == [
         ("worse", "Worse than `none`", "l1_l2"),
