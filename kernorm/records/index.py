@@ -31,6 +31,7 @@ class Line:
         run: the name of its folder, which is its id, or its id.
         path: from the reports folder: of the run's own folder, or of a study that holds its record.
         stamp: when the record was last changed, in nanoseconds, as the file system has it.
+        status: of the record, or `paused` after the epoch at which the run was to stop.
         settings: what decides its weights.
         data: sha256 of the data's arrays.
         low: lower end of the 95 % interval of the test accuracy over the images; None where it was not tested.
@@ -152,7 +153,7 @@ def _line(record: Mapping[str, Any], name: str, place: str, stamp: int) -> Line:
         run=name,
         path=place,
         stamp=stamp,
-        status=record["status"],
+        status=_status(record),
         started=record["started"],
         settings=settings,
         data=record["data"]["sha256"],
@@ -164,6 +165,16 @@ def _line(record: Mapping[str, Any], name: str, place: str, stamp: int) -> Line:
         validation=validation.get("cross_entropy"),
         cpu_seconds=record.get("cpu_seconds", 0.0),
     )
+
+
+def _status(record: Mapping[str, Any]) -> str:
+    """Returns the status of a record; `paused` after the epoch at which a run was to stop, as a search's trials are."""
+    stop, history = record["config"].get("stop_after"), record.get("history")
+    if record["status"] == "running" and stop and isinstance(history, dict):  # columns; of one row, numbers
+        epochs = history.get("epoch")
+        if (epochs[-1] if isinstance(epochs, list) else epochs or 0) >= stop:
+            return "paused"
+    return record["status"]
 
 
 def _scores(evaluation: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from kernorm.records.index import INDEX, append_run, list_lines
 from kernorm.records.jsonl import JsonLines
 from kernorm.records.record import write_record
 from kernorm.studies.ledger import Result
-from tests.builders import a_run_of, in_study
+from tests.builders import a_run_of, in_study, make_history
 
 
 def test_a_line_holds_what_the_record_does(tmp_path):
@@ -43,6 +43,16 @@ def test_a_run_that_has_diverged_is_listed_without_scores(tmp_path):
     append_run(record, folder)
     (line,) = list_lines(tmp_path)
     assert (line.status, line.accuracy, line.low, line.validation) == ("diverged", None, None, None)
+
+
+def test_a_run_that_stopped_where_it_was_to_is_paused(tmp_path):
+    shown = []
+    for stop, epochs in ((3, 3), (3, 2), (None, 2)):
+        folder = tmp_path / str(len(shown))
+        a_run_of(folder, settings={"stop_after": stop}, status="running", history=make_history(epochs))
+        (line,) = list_lines(folder)
+        shown.append(line.status)
+    assert shown == ["paused", "running", "running"]
 
 
 def test_what_changed_since_is_read_again_and_what_is_gone_is_not_listed(tmp_path):
