@@ -4,6 +4,9 @@ import difflib
 import textwrap
 from collections.abc import Iterable
 
+# How the message of work begins whose process ended: it was killed, or crashed.
+LOST = "its worker"
+
 
 class UsageError(ValueError):
     """A user's mistake: the rule, what was received instead, and the fix. Commands print it and exit with 2.

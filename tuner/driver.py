@@ -117,7 +117,9 @@ class Driver:
                     break
 
     def _start(self, slot: str, trial: "Handed", engine: "_Engine") -> None:
-        known = next((ended for ended in self.trials.ended if ended.trial_id == trial.trial_id), None)
+        known = next(
+            (ended for ended in self.trials.ended if ended.trial_id == trial.trial_id and not ended.lost), None
+        )
         if known:  # written just before a process was killed, but not reported
             self._tell(trial, known.score, known.message)
             return

@@ -128,7 +128,8 @@ def _oracle(config: SearchConfig, points: list[dict]) -> "ResumableOracle":
 def _run(config: SearchConfig, oracle: "ResumableOracle", *, serving: bool) -> None:
     oracle.reload()
     trials = Trials(config.folder)
-    there = {trial.trial_id for trial in trials.ended}
+    # With fewer workers, say, a trial that failed for lack of memory may not.
+    there = {trial.trial_id for trial in trials.ended if not trial.lost}
     oracle.run_again([name for name in oracle.end_order if name not in there])
     if config.budget_seconds:
         oracle.deadline = time.monotonic() + config.budget_seconds - trials.seconds

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kernorm.config import TrainConfig
+from kernorm.errors import LOST
 from kernorm.records.jsonl import JsonLines
 from kernorm.records.schema import strict
 
@@ -63,6 +64,11 @@ class Trial:
     began: float = 0.0
     ended: float = 0.0
 
+    @property
+    def lost(self) -> bool:
+        """Tells whether it failed with its worker, as for lack of memory, which says nothing of its values."""
+        return self.status == "failed" and self.message.startswith(LOST)
+
 
 _LINES = JsonLines(Trial)
 _LOG = logging.getLogger("kernorm")
@@ -78,7 +84,10 @@ class Trials:
 
     def __init__(self, folder: Path, *, mend: bool = True) -> None:
         self.path = folder / TRIALS
-        self.ended, damaged = _LINES.load(self.path, mend=mend)
+        lines, damaged = _LINES.load(self.path, mend=mend)
+        self.ended: list[Trial] = []
+        for trial in lines:
+            self._enter(trial)
         if damaged:
             moved = " and are kept in trials.damaged.jsonl; their trials run again" if mend else ""
             numbers = ", ".join(map(str, damaged))
@@ -87,7 +96,11 @@ class Trials:
     def add(self, trial: Trial) -> None:
         """Appends a trial: on disk when this returns, or not there at all."""
         _LINES.append(self.path, trial)
-        self.ended.append(trial)
+        self._enter(trial)
+
+    def _enter(self, trial: Trial) -> None:
+        """Takes a trial in; of one that was lost and ran again, the last line counts."""
+        self.ended = [one for one in self.ended if one.trial_id != trial.trial_id] + [trial]
 
     @property
     def seconds(self) -> float:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from kernorm.errors import one_line
+from kernorm.errors import LOST, one_line
 from kernorm.system.backend import claim_process
 from kernorm.system.processes import SHARING, log_to_stderr, redirected
 
@@ -114,7 +114,7 @@ class Engine(ABC, Generic[JobT, ResultT]):
 
 def _outcome(task: _Task[JobT], future: "Future[Returned[ResultT]]", lost: str) -> Outcome[JobT, ResultT]:
     if lost:
-        return Outcome(task.job, None, f"its worker {lost}; {task.attempts} attempts", task.attempts)
+        return Outcome(task.job, None, f"{LOST} {lost}; {task.attempts} attempts", task.attempts)
     failed = future.exception()
     # Ray wraps what stopped it before or after the work; `answer` has caught what the work itself raised.
     result, error = (None, one_line(getattr(failed, "cause", None) or failed)) if failed else future.result()

@@ -19,14 +19,14 @@ from tensorboard.util import tensor_util
 
 from kernorm import config as config_module
 from kernorm.config import TrainConfig
-from kernorm.errors import UsageError
+from kernorm.errors import LOST, UsageError
 from kernorm.evaluation.thresholds import packaged_thresholds
 from kernorm.parallel.factory import open_engine
 from kernorm.parallel.settings import EngineConfig
 from kernorm.records.record import REVISION, read_record
 from kernorm.system.files import locked
 from kernorm.training.run import train
-from tests.builders import own_net, search_folder, search_words
+from tests.builders import a_trial, end_trial, open_oracle, own_net, search_folder, search_words
 from tests.processes import Processes
 from tuner import runner
 from tuner.config import SearchConfig
@@ -224,6 +224,31 @@ def begun(tmp_path, boxes_cache, monkeypatch):
     (folder / "runs" / "one").mkdir(parents=True)
     (folder / "trials.jsonl").write_text("a trial\n")
     return folder
+
+
+def test_a_trial_that_was_lost_with_its_worker_is_run_again(tmp_path, monkeypatch):
+    class Ran:
+        """A driver that runs no trial, and tells which are handed out."""
+
+        def __init__(self, config, oracle, *_):
+            self.oracle = oracle
+
+        def run(self):
+            handed.append(self.oracle.create_trial("slot0").trial_id)
+
+    handed = []
+    monkeypatch.setattr(runner, "Driver", Ran)
+    oracle = open_oracle(search_folder(tmp_path), batch_sizes="16,64", max_trials=3)
+    trials = Trials(search_folder(tmp_path))
+    for number in range(3):
+        trial = oracle.create_trial("slot0")
+        end_trial(oracle, trial, "FAILED" if number == 1 else "COMPLETED")
+        lost = {"status": "failed", "score": None, "message": f"{LOST} was killed by SIGKILL; 2 attempts"}
+        ended = replace(a_trial(number, 0.05, {}), trial_id=trial.trial_id)
+        trials.add(replace(ended, **lost) if number == 1 else ended)
+    resumed = open_oracle(search_folder(tmp_path), batch_sizes="16,64", max_trials=3)
+    runner._run(SearchConfig(oracle="random", reports_dir=tmp_path / "reports", max_trials=3), resumed, serving=False)
+    assert handed == [trials.ended[1].trial_id]
 
 
 def names_in(folder):

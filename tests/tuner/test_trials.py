@@ -1,5 +1,8 @@
 """The file of a search's trials: what cannot be read is kept aside, and said."""
 
+from dataclasses import replace
+
+from kernorm.errors import LOST
 from tests.builders import a_trial
 from tuner.trials import Trials
 
@@ -20,3 +23,15 @@ def test_lines_that_cannot_be_read_are_moved_aside_by_whoever_may_write(tmp_path
     assert (tmp_path / "trials.damaged.jsonl").read_text() == newer
     assert path.read_text() == "".join(others)
     assert "their trials run again" in caplog.messages[-1]
+
+
+def test_a_trial_whose_worker_was_lost_counts_once_it_ran_again(tmp_path):
+    trials = Trials(tmp_path)
+    whole = a_trial(0, 0.05, {"l2": 0.1})
+    failed = {"status": "failed", "score": None, "repeats": ()}
+    trials.add(replace(whole, **failed, message=f"{LOST} was killed by SIGKILL; 2 attempts"))
+    trials.add(replace(a_trial(1, 0.04, {}), **failed, message="diverged at step 3: the loss is nan"))
+    assert [trial.lost for trial in trials.ended] == [True, False]
+    trials.add(whole)
+    for found in (trials, Trials(tmp_path)):
+        assert [(trial.number, trial.score) for trial in found.ended] == [(1, None), (0, 0.05)]
