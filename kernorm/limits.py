@@ -74,6 +74,9 @@ class _Kind(NamedTuple):
 _WORDS = {bool: "True or False", float: "a number", str: "text", Path: "a path"}
 _NOT_OF_TYPE = object()
 _FIX = "Give a value in that range."
+_ADDRESS = re.compile(r"([A-Za-z][\w+.-]*)://")
+# A Path has one slash where its text had two.
+_ADDRESS_AS_PATH = re.compile(r"([A-Za-z][\w+.-]*):/")
 # Characters of a wrong value that a message shows.
 _SHOWN = 100
 
@@ -202,8 +205,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a user's path, ~ at its beginning replaced by the home folder, as a shell does only before a word.
 
     Raises:
-        UsageError: there is no such home.
+        UsageError: there is no such home, or it is an address, such as s3://bucket/models.
     """
+    if found := (_ADDRESS if isinstance(path, str) else _ADDRESS_AS_PATH).match(os.fspath(path)):
+        shown = f"{found[1]}://{os.fspath(path)[found.end() :]}"
+        raise UsageError("A path is one of this machine.", shown, "Give a local folder and copy it there.")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -38,10 +38,10 @@ class PushConfig:
     """Name of the published model: <saved_models_dir>/<model>/<version>/."""
 
     rollback: bool = False
-    """Serve the version before the one that is served."""
+    """Serve the version before the one that is served, which also gets its labels, in two steps as with --label."""
 
     pin: str | None = None
-    """Serve this version, or 'latest' again."""
+    """Serve this version, and no higher one, or 'latest' again."""
 
     label: str | None = None
     """Give a version a name for clients: stable=VERSION. It stays loaded as long as it has one.
@@ -50,10 +50,14 @@ class PushConfig:
     at once only if it has been served for two minutes: else give --wait, or run the command again later."""
 
     wait: str | None = None
-    """With --label: ask this server, http://HOST:PORT/v1/models/NAME or HOST:PORT, until it has loaded the version."""
+    """With --label or --rollback: ask this server, http://HOST:PORT/v1/models/NAME or HOST:PORT, until it has loaded
+    the version. If it does not, the version is not listed for it any more."""
 
     unlabel: str | None = None
-    """Take a label away."""
+    """Take a label away, also one that is not written yet."""
+
+    allow_other_data: bool = False
+    """Publish a model whose labels or image shape differ from those of the version that is served now."""
 
     list: bool = False
     """Show the published versions: blessing, test accuracy, origin, and what models.config makes a server do."""
@@ -71,8 +75,10 @@ class PushConfig:
                 ", ".join(given) or "none",
                 f"See {PROG} --help.",
             )
-        if self.wait and not self.label:
-            raise UsageError("--wait goes with --label.", ", ".join(given), "Remove it.")
+        if self.wait and not (self.label or self.rollback):
+            raise UsageError("--wait goes with --label or --rollback.", ", ".join(given), "Remove it.")
+        if self.allow_other_data and not self.path:
+            raise UsageError("--allow-other-data goes with a model to push.", ", ".join(given), "Remove it.")
 
 
 def main(config: PushConfig) -> int:
@@ -88,28 +94,29 @@ def main(config: PushConfig) -> int:
     from kernorm.serving.registry import Registry
 
     registry = Registry(config.saved_models_dir, config.model)
+    wait, done = read_endpoint(config.wait, "--wait") if config.wait else None, True
     if config.list:
         print("\n".join(format_versions(registry)) or f"nothing is published under {registry.base}")
     elif config.path:
-        print(registry.push(model_of(config.path)))
+        print(registry.push(model_of(config.path), other_data=config.allow_other_data))
     elif config.label:
-        wait = read_endpoint(config.wait, "--wait") if config.wait else None
-        if not registry.label(*_label(config.label), wait=wait):
-            print(_later(config))
-            return 1
+        done = registry.label(*_label(config.label), wait=wait)
     elif config.unlabel:
         registry.unlabel(config.unlabel)
     elif config.rollback:
-        registry.rollback()
+        done = registry.rollback(wait)
     else:
         registry.pin(_number(config))
-    return 0
+    if not done:
+        print(_later(config))
+    return 0 if done else 1
 
 
 def _later(config: PushConfig) -> str:
-    words = ["--label", str(config.label), "--saved-models-dir", str(config.saved_models_dir), "--model", config.model]
+    asked, what = (["--label", config.label], "label") if config.label else (["--rollback"], "rollback")
+    words = [*asked, "--saved-models-dir", str(config.saved_models_dir), "--model", config.model]
     return (
-        "the label is not written yet: a server refuses models.config, if it has not loaded the version. Two minutes "
+        f"the {what} is not written yet: a server refuses models.config, if it has not loaded the version. Two minutes "
         f"after this is served, or at once with --wait ENDPOINT, run: {PROG} {shlex.join(words)}"
     )
 

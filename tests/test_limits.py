@@ -56,6 +56,13 @@ def test_settings_are_brought_into_form():
         ({"folder": 3}, r"--folder must be a path\. Received: folder=3 \(int\)\."),
         ({"folder": b"a"}, r"--folder must be a path\. Received: folder=b'a' \(bytes\)\."),
         ({"folder": "~nobody-of-that-name/a"}, r"that begins with ~ needs a home folder\. Received: '~nobody-of-that"),
+        (
+            {"folder": "s3://bucket/models"},
+            r"A path is one of this machine\. Received: s3://bucket/models\. Give a local folder and copy it there\.",
+        ),
+        ({"folder": Path("s3://bucket/models")}, r"Received: s3://bucket/models\."),
+        ({"files": ["file:///models"]}, r"Received: file:///models\."),
+        ({"files": [Path("file:///models")]}, r"Received: file://models\."),
         ({"names": "ab"}, r"--names takes a list\. Received: names='ab' \(str\)\. Give a list or a tuple\."),
         ({"names": [1]}, r"--names must be text\. Received: names=1 \(int\)\."),
         ({"text": 1e-4}, r"--text must be text\. Received: text=0\.0001 \(float\)\."),
@@ -86,6 +93,11 @@ def test_a_home_folder_is_expanded_in_every_path(monkeypatch):
     assert (found.folder, found.text) == (Path("/home/me/a"), "~/c")
     assert found.files == (Path("/home/me/b"), Path("/home/me"))
     assert expanded("a~/~") == Path("a~/~")
+
+
+def test_a_colon_alone_makes_no_address():
+    for path in ("/data/s3:/models", "a:b/c", "photos:1"):
+        assert expanded(path) == expanded(Path(path)) == Path(path)
 
 
 def test_whole_numbers():

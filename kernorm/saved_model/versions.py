@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kernorm.errors import UsageError
 from kernorm.system.files import locked, sync_folder
+from kernorm.system.processes import is_other_process
 
 # Name under which models are published, unless another is given.
 PUBLISHED = "kernorm"
@@ -90,7 +91,7 @@ def remove_leftovers(base: Path) -> None:
     """Removes the temporary folders of processes that were killed; those of living ones and all else stay."""
     for folder in base.iterdir():
         match = _TEMPORARY.fullmatch(folder.name)
-        if match and not _is_other_process(int(match[2])):
+        if match and not is_other_process(int(match[2])):
             # The number may be of a living process on another machine or in another container: its lock decides.
             with contextlib.suppress(UsageError, OSError), locked(folder / "lock", "build this version"):
                 shutil.rmtree(folder)
@@ -126,19 +127,6 @@ def _sync_tree(folder: Path) -> None:
         else:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-
-
-def _is_other_process(process: int) -> bool:
-    """Says whether a process other than this one lives under that number."""
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 def _explained(base: Path, error: OSError) -> Exception:

@@ -17,9 +17,12 @@ def format_versions(registry: Registry) -> list[str]:
     served, there = registry.served() if registry.configured() else Served(), versions(registry.base)
     lines = [_line(registry.base / str(number), _marks(served, number)) for number in reversed(there)]
     if there and registry.configured():
-        lines.append(format_served(served))
+        lines.append(format_served(served, there[-1]))
     elif there:
         lines.append(f"models.config does not name {registry.model}, so no server serves it; --pin latest adds it")
+    lines += [
+        f"{number} is published and not served yet; --pin latest serves it" for number in served.overlooked(there)
+    ]
     lines += [f"{name}  {why}" for name, why in ignored_reasons(registry.base).items()]
     for name, number in sorted(served.refused.items()):
         lines.append(
@@ -32,7 +35,8 @@ def format_versions(registry: Registry) -> list[str]:
 def _marks(served: Served, number: int) -> list[str]:
     place = "served" if number == served.top else "loaded" if number in served.listed else ""
     labels = [f"{name} (refused)" if name in served.refused else name for name in served.named(number)]
-    return [*([place] if place else []), *labels]
+    pending = [f"{name} (not written yet)" for name, of in served.pending.items() if of == number]
+    return [*([place] if place else []), *labels, *pending]
 
 
 def _line(path: Path, marks: list[str]) -> str:

@@ -29,6 +29,8 @@ class Served:
         base: the version for requests without one, unless a higher one is listed for its label; None without any.
         listed: the versions that are loaded.
         labels: version by label.
+        pending: the same of labels that are not written yet, since a server has to load the version first.
+        everything: whether somebody has written by hand that all versions are loaded.
         since: when a version was listed, in unix seconds, where that is known.
     """
 
@@ -36,6 +38,8 @@ class Served:
     base: int | None = None
     listed: frozenset[int] = frozenset()
     labels: Mapping[str, int] = field(default_factory=dict)
+    pending: Mapping[str, int] = field(default_factory=dict)
+    everything: bool = False
     since: Mapping[int, float] = field(default_factory=dict)
 
     @property
@@ -52,6 +56,14 @@ class Served:
         """Returns the labels of a version."""
         return [name for name, of in self.labels.items() if of == number]
 
+    def labels_above(self, number: int) -> list[str]:
+        """Returns the labels on loaded versions above one."""
+        return [name for name, of in self.labels.items() if of > number and of in self.listed]
+
+    def overlooked(self, known: Iterable[int]) -> list[int]:
+        """Returns versions that a push published and that nothing serves, since it was killed before it said so."""
+        return [number for number in known if self.follows and self.base is not None and number > self.base]
+
     def published(self, number: int) -> "Served":
         """Serves a new version, if the newest one is followed, instead of the one before."""
         return self._based(number) if self.follows else self
@@ -59,33 +71,48 @@ class Served:
     def pinned(self, number: int, follows: bool) -> "Served":
         """Serves exactly this version to requests without one: higher ones are unloaded, and lose their labels."""
         labels = {name: of for name, of in self.labels.items() if of <= number and of in self.listed}
-        return replace(self, follows=follows, base=number, labels=labels, listed=frozenset({number, *labels.values()}))
+        listed = frozenset({number, *labels.values()})
+        return replace(self, follows=follows, base=number, labels=labels, listed=listed, pending={}, everything=False)
 
-    def loading(self, number: int) -> "Served":
-        """Loads a version too, so that it can be labelled later."""
-        return replace(self, listed=self.listed | {number})
+    def rolled_back(self, number: int) -> "Served":
+        """Serves exactly a lower version, as `pinned`; it takes the labels of higher ones, so it must be loaded."""
+        moved = dict.fromkeys(self.labels_above(number), number)
+        return replace(self, labels={**self.labels, **moved}).pinned(number, follows=False)
+
+    def loading(self, number: int, names: Collection[str]) -> "Served":
+        """Loads a version too, so that it can have labels later."""
+        wanted = self._with(self.labels, {**self.pending, **dict.fromkeys(names, number)})
+        return replace(wanted, listed=wanted.listed | {number})
 
     def labelled(self, name: str, number: int) -> "Served":
         """Moves a label to a version that is loaded."""
-        return self.unlabelled(name, keep=number)._with({**self.labels, name: number})
+        return self._with({**self.labels, name: number}, _without(self.pending, (name,)))
 
-    def unlabelled(self, name: str, keep: int | None = None) -> "Served":
-        """Takes a label away; its version is unloaded, if nothing else needs it."""
-        labels = {other: of for other, of in self.labels.items() if other != name}
-        needed = {self.base, keep, *labels.values()}
-        gone = {self.labels[name]} - needed if name in self.labels else set()
-        return replace(self, labels=labels, listed=self.listed - gone)
+    def unlabelled(self, name: str) -> "Served":
+        """Takes a label away, also one that is not written yet; its version is unloaded, if nothing else needs it."""
+        return self._with(_without(self.labels, (name,)), _without(self.pending, (name,)))
+
+    def not_loading(self, names: Collection[str]) -> "Served":
+        """Takes `loading` back."""
+        return self._with(self.labels, _without(self.pending, names))
 
     def labelled_within(self, loaded: Collection[int]) -> "Served":
         """Takes away the labels on versions that are not loaded yet: a server would refuse the file for one."""
-        return self._with({name: of for name, of in self.labels.items() if of in loaded})
+        return replace(self, labels={name: of for name, of in self.labels.items() if of in loaded})
 
     def _based(self, number: int) -> "Served":
-        gone = {self.base} - set(self.labels.values())
+        gone = {self.base} - {*self.labels.values(), *self.pending.values()}
         return replace(self, base=number, listed=frozenset(self.listed - gone) | {number})
 
-    def _with(self, labels: Mapping[str, int]) -> "Served":
-        return replace(self, labels=labels)
+    def _with(self, labels: Mapping[str, int], pending: Mapping[str, int]) -> "Served":
+        """Changes the labels; a version that was loaded for them alone is unloaded."""
+        gone = {*self.labels.values(), *self.pending.values()} - {self.base, *labels.values(), *pending.values()}
+        listed = self.listed if self.everything else self.listed - gone
+        return replace(self, labels=labels, pending=pending, listed=listed)
+
+
+def _without(labels: Mapping[str, int], names: Collection[str]) -> dict[str, int]:
+    return {name: of for name, of in labels.items() if name not in names}
 
 
 def read_served(entry: "ModelConfig | None", note: Mapping[str, Any], known: Iterable[int]) -> Served:
@@ -112,7 +139,8 @@ def read_served(entry: "ModelConfig | None", note: Mapping[str, Any], known: Ite
     elif not follows:
         base = max(listed - set(labels.values()), default=base)
     since = {number: note["since"][str(number)] for number in listed if str(number) in note.get("since", {})}
-    return Served(follows, base, listed, labels, since)
+    pending = {name: number for name, number in note.get("pending", {}).items() if number in listed}
+    return Served(follows, base, listed, labels, pending, policy.HasField("all"), since)
 
 
 def takes_new_versions(entry: "ModelConfig") -> bool:
@@ -128,12 +156,15 @@ def write_served(served: Served, entry: "ModelConfig", now: float) -> dict[str, 
     """
     entry.ClearField("model_version_policy")
     entry.ClearField("version_labels")
-    if not served.follows or served.labels or served.listed - {served.base}:
+    if served.everything:
+        entry.model_version_policy.all.SetInParent()
+    elif not served.follows or served.labels or served.listed - {served.base}:
         entry.model_version_policy.specific.versions.extend(sorted(served.listed))
     for name, number in sorted(served.labels.items()):
         entry.version_labels[name] = number
     since = {str(number): served.since.get(number, now) for number in sorted(served.listed)}
-    return {"follows": served.follows, "base": served.base, "since": since}
+    pending = {"pending": dict(served.pending)} if served.pending else {}
+    return {"follows": served.follows, "base": served.base, "since": since, **pending}
 
 
 def read_notes(text: str) -> Notes:
@@ -144,9 +175,15 @@ def read_notes(text: str) -> Notes:
     except ValueError:
         return {}
     whole = isinstance(found, dict) and all(
-        isinstance(note, dict) and isinstance(note.get("since", {}), dict) for note in found.values()
+        isinstance(note, dict) and all(isinstance(note.get(part, {}), dict) for part in ("since", "pending"))
+        for note in found.values()
     )
     return found if whole else {}
+
+
+def is_own_comment(line: str) -> bool:
+    """Tells whether a line of models.config is a comment that push wrote."""
+    return line.startswith(_NOTE) or f"{line}\n" == _HEAD
 
 
 def format_notes(notes: Notes) -> str:
@@ -154,11 +191,13 @@ def format_notes(notes: Notes) -> str:
     return f"{_HEAD}{_NOTE}{json.dumps(notes)}\n"
 
 
-def format_served(served: Served) -> str:
-    """Says in a sentence which versions requests reach."""
+def format_served(served: Served, newest: int | None = None) -> str:
+    """Says in a sentence which versions requests reach; `newest` is the highest version there is, if not the base."""
     if served.top is None:
         return "no version is served"
-    why = "the newest" if served.follows else "pinned"
+    why = "pinned"
+    if served.follows:
+        why = "the newest" if newest in (None, served.base) else "not the newest"
     if served.top != served.base:
         why = f"the highest that is loaded; {served.base} ({why}) is reached by its number"
     labels = ", ".join([f"{name} is {number}" for name, number in sorted(served.labels.items())])

@@ -64,5 +64,8 @@ def write_server_files(folder: Path) -> None:
 
 def docker_command(folder: Path) -> str:
     """Returns the command that serves what is published in a folder: REST at port 8501, gRPC at 8500."""
-    mount = shlex.quote(f"{folder.absolute()}:{MOUNTED}")
-    return " ".join(["docker run -p 8500:8500 -p 8501:8501 -v", mount, "tensorflow/serving", *FLAGS])
+    source = str(folder.absolute())
+    mount = ["-v", f"{source}:{MOUNTED}"]
+    if ":" in source:
+        mount = ["--mount", f"type=bind,source={source},target={MOUNTED}"]
+    return " ".join(["docker run -p 8500:8500 -p 8501:8501", shlex.join(mount), "tensorflow/serving", *FLAGS])

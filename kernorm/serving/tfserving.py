@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from kernorm.errors import UsageError
 from kernorm.saved_model.card import Card
+from kernorm.saved_model.integrity import copy_model
 from kernorm.saved_model.parity import require_ranked
 from kernorm.saved_model.versions import PUBLISHED, version_number
 from kernorm.serving.endpoint import NoAnswer, ask_rest, from_grpc, read_endpoint
@@ -96,7 +97,9 @@ def _named(text: str, version: int) -> Server:
 def _started(binary: str, path: Path, version: int) -> Iterator[Server]:
     """Yields the binary's server of a copy of the model, once it is loaded."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(path, Path(folder) / PUBLISHED / str(version))
+        copied = Path(folder) / PUBLISHED / str(version)
+        copied.mkdir(parents=True)
+        copy_model(path, copied)
         ports = [_free_port(), _free_port()]
         command = [
             binary,

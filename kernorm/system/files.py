@@ -4,34 +4,74 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from kernorm.errors import Busy, UsageError
+from kernorm.system.processes import is_other_process
+
+# .<name>.<process>.tmp is a file in the making.
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp", re.ASCII)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name next to it, flushes it to disk and renames it into place.
+
+    What killed processes left of this file is removed first.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file stays as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with contextlib.suppress(OSError):  # of a folder that cannot be read, but written
+            remove_stale(path.parent, (path.name,))
+        with temporary.open("wb") as file, _held(file):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
     except OSError as error:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def file_in_the_making(name: str) -> str | None:
+    """Returns the name that a temporary file of `write_atomically` is written for; None for every other name."""
+    match = _TEMPORARY.fullmatch(name)
+    return match[1] if match else None
+
+
+def remove_stale(folder: Path, names: Collection[str]) -> None:
+    """Removes what killed processes left when they wrote files of these names; the files of living ones stay."""
+    for path in list(folder.iterdir()):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and match[1] in names and not is_other_process(int(match[2])):
+            # The number may be of a living process on another machine or in another container: its lock decides.
+            with contextlib.suppress(OSError), path.open("rb") as file, _held(file) as free:
+                if free:
+                    path.unlink()
+
+
+@contextlib.contextmanager
+def _held(file: BinaryIO) -> Iterator[bool]:
+    """Holds an open file until it is closed; yields whether no other process does."""
+    import fcntl  # which Windows lacks
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a disk without locks
+        yield False
+    else:
+        yield True
 
 
 def append_whole(path: Path, content: bytes) -> None:
@@ -88,16 +128,16 @@ def locked_if_free(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, purpose: str) -> Iterator[None]:
+def locked(path: Path, purpose: str, patience: float = 0.0) -> Iterator[None]:
     """Holds the lock file `path` while the body runs, then removes it.
 
     The system frees it when the process ends, however it ends.
 
     Raises:
-        Busy: another process holds it; `purpose` says what for.
+        Busy: another process holds it, `patience` seconds long; `purpose` says what for.
     """
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=patience):
             try:
                 yield
             finally:

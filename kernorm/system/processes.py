@@ -59,6 +59,19 @@ def silenced_stderr() -> Iterator[None]:
         yield
 
 
+def is_other_process(number: int) -> bool:
+    """Tells whether a process other than this one lives under that number on this machine."""
+    if number == os.getpid():
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 def import_path() -> str:
     """Returns a PYTHONPATH with which a child process imports what this process can."""
     return os.pathsep.join(path or os.getcwd() for path in sys.path)

@@ -91,18 +91,45 @@ def test_without_a_server_to_ask_the_label_waits_and_push_says_what_to_run(root,
     assert (models.log, label(models, "stable")) == ([], V1)
 
 
-def test_a_rollback_and_a_label_within_one_poll_do_not_freeze_the_server(models, twin, pushed):
+def test_a_rollback_moves_labels_once_the_version_before_is_loaded(models, twin, pushed):
     pushed("--label", f"stable={V2}", "--wait", twin.grpc)
     models.poll()
-    told = pushed("--rollback")
-    assert f"the label stable of {V2} is gone" in told
-    assert f"requests without a version go to {V1}, pinned" in told
-    pushed("--label", f"stable={V1}", code=1)
+    told = pushed("--rollback", "--wait", twin.grpc)
+    assert f"requests without a version go to {V1} (stable), pinned; labels: stable is {V1}" in told
+    assert "is gone" not in told
     models.poll()
-    assert (models.log, list(models.versions)) == ([], [V1])
-    pushed("--label", f"stable={V1}", "--wait", twin.grpc)
+    assert (models.log, list(models.versions), label(models, "stable")) == ([], [V1], V1)
+
+
+def test_a_rollback_without_a_server_to_ask_takes_two_steps(root, models, twin, pushed, monkeypatch):
+    pushed("--label", f"stable={V2}", "--wait", twin.grpc)
     models.poll()
-    assert (models.log, label(models, "stable")) == ([], V1)
+    for _ in range(2):  # the second is too soon
+        assert f"run: python -m kernorm.push --rollback --saved-models-dir {root}" in pushed("--rollback", code=1)
+        models.poll()
+        assert (label(models, "stable"), models.resolve("kernorm"), len(models.versions)) == (V2, V2, 2)
+    monkeypatch.setattr(registry, "SETTLED_SECONDS", -1.0)
+    pushed("--rollback")
+    models.poll()
+    assert (models.log, list(models.versions), label(models, "stable")) == ([], [V1], V1)
+
+
+def test_a_rollback_to_a_version_with_a_label_is_one_write(models, twin, pushed):
+    for words in (f"stable={V2}", f"old={V1}"):
+        pushed("--label", words, "--wait", twin.grpc)
+        models.poll()
+    pushed("--rollback")
+    models.poll()
+    assert (models.log, list(models.versions), models.labels) == ([], [V1], {"stable": V1, "old": V1})
+
+
+def test_a_rollback_that_no_server_loads_is_taken_back(root, models, twin, pushed, monkeypatch):
+    pushed("--label", f"stable={V2}", "--wait", twin.rest)
+    before = Registry(root).served()
+    twin.asked = lambda: None
+    monkeypatch.setattr("kernorm.serving.status.LOAD_SECONDS", 0.0)
+    pushed("--rollback", "--wait", twin.rest, code=2)
+    assert Registry(root).served() == before
 
 
 def test_a_label_keeps_its_version_loaded_when_another_is_pushed(models, twin, pushed, root):
@@ -119,14 +146,12 @@ def test_a_label_keeps_its_version_loaded_when_another_is_pushed(models, twin, p
 
 
 def test_stable_and_canary_at_once_and_push_says_where_requests_go(models, twin, pushed, root):
-    pushed("--pin", V1)
-    models.poll()
-    pushed("--label", f"stable={V1}", "--wait", twin.grpc)
-    told = pushed("--label", f"canary={V2}", "--wait", twin.grpc)
-    assert f"requests without a version go to {V2} (canary), the highest that is loaded; {V1} (pinned)" in told
-    models.poll()
+    for words in (f"stable={V1}", f"canary={V2}"):
+        told = pushed("--label", words, "--wait", twin.grpc)
+        models.poll()
+    assert f"requests without a version go to {V2} (canary), the newest; labels: canary is {V2}, stable is" in told
     assert (label(models, "stable"), label(models, "canary"), models.resolve("kernorm")) == (V1, V2, V2)
-    assert f"the label canary of {V2} is gone" in pushed("--unlabel", "canary")
+    assert f"the label canary of {V2} is gone" in pushed("--pin", V1)
     models.poll()
     assert (models.log, sorted(models.versions)) == ([], [V1])
     told = pushed(SHOWN)
@@ -136,6 +161,27 @@ def test_stable_and_canary_at_once_and_push_says_where_requests_go(models, twin,
     pushed("--pin", "latest")
     models.poll()
     assert (models.log, label(models, "stable"), models.resolve("kernorm")) == ([], V1, newest(root))
+
+
+@pytest.mark.parametrize("words", [("--pin", V1), ("--rollback",)])
+def test_a_version_above_the_pinned_one_gets_no_label_that_would_make_it_the_default(root, pushed, settled, words):
+    pushed(*words)
+    told = pushed("--label", f"canary={V2}", code=2)
+    assert f"Received: canary={V2}, with {V1} pinned. Pin {V2} or latest, or label a version below." in told
+    assert Registry(root).served().listed == {V1}
+    pushed("--label", f"stable={V1}")
+
+
+def test_a_label_that_waits_is_shown_kept_by_a_push_and_taken_back(root, models, pushed):
+    pushed("--label", f"stable={V1}", code=1)
+    assert pushed("--list").splitlines()[1].endswith("  loaded, stable (not written yet)")
+    pushed("--label", f"canary={V2}", code=1)  # the newest, which a push unloads unless a label waits for it
+    pushed(SHOWN)
+    assert Registry(root).served().listed == {V1, V2, newest(root)}
+    pushed("--unlabel", "stable")
+    pushed("--unlabel", "canary")
+    assert Registry(root).served().listed == {newest(root)}
+    assert "Received: 'stable'. Known: ." in pushed("--unlabel", "stable", code=2)
 
 
 def test_a_pin_keeps_no_higher_version_loaded(models, twin, pushed, root):
@@ -186,6 +232,53 @@ def test_policies_written_by_hand_are_read_and_kept(root, pushed):
     assert [line.rpartition("  ")[2] for line in pushed("--list").splitlines()[:3]][:2] == ["served", "loaded"]
 
 
+def test_all_versions_stay_loaded_with_labels_where_somebody_wrote_so(root, pushed, settled):
+    (root / CONFIG).write_text(PIN.format("model_version_policy { all {} }"))
+    pushed("--label", f"stable={V1}")
+    pushed(SHOWN)
+    models = Models(config=root / CONFIG, root=root, allow=True)
+    assert (sorted(models.versions), models.labels) == ([V1, V2, newest(root)], {"stable": V1})
+    pushed("--unlabel", "stable")
+    models.poll()
+    assert (models.log, sorted(models.versions)) == ([], [V1, V2, newest(root)])
+    pushed("--pin", V1)
+    models.poll()
+    assert list(models.versions) == [V1]
+
+
+def test_comments_of_others_are_kept_in_the_file_as_it_was(root, pushed):
+    kept = root / "serving_config" / "models.config.before"
+    pushed("--pin", V1)
+    assert not kept.exists()  # push's own
+    text = PIN.format('version_labels { key: "#1" value: 1001 }') + "  # ask Ann's team\n"
+    (root / CONFIG).write_text(text)
+    told = pushed("--pin", V2)
+    assert f"the comments of {root / CONFIG} are dropped; the file as it was is {kept}\n" in told
+    assert kept.read_text() == text
+    (root / CONFIG).write_text(PIN.format('version_labels { key: "#1" value: 1001 }'))
+    assert "comments" not in pushed("--pin", V1)
+
+
+def test_a_config_of_another_kind_is_refused_and_stays(root, pushed):
+    text = "custom_model_config { type_url: 'mine' }"
+    (root / CONFIG).write_text(text)
+    assert "models.config must list models. Received: " in pushed("--pin", V1, code=2)
+    assert (root / CONFIG).read_text() == text
+
+
+def test_a_version_whose_push_was_killed_before_models_config_was_written_is_named(root, pushed, settled):
+    pushed("--label", f"stable={V2}")
+    shutil.copytree(SHOWN, root / "kernorm" / "1003")
+    left = root / "serving_config" / ".models.config.99999999.tmp"
+    left.touch()
+    told = pushed("--list").splitlines()
+    assert told[3].startswith(f"requests without a version go to {V2} (stable), not the newest")
+    assert told[4] == "1003 is published and not served yet; --pin latest serves it"
+    pushed("--pin", "latest")
+    assert not left.exists()
+    assert pushed("--list").splitlines()[3].startswith("requests without a version go to 1003, the newest")
+
+
 def test_a_model_that_models_config_does_not_name_is_not_served(root, pushed, settled):
     (root / CONFIG).write_text(PIN.format("").replace("'kernorm'", "'other'"))
     told = pushed("--list").splitlines()
@@ -206,7 +299,7 @@ def test_a_label_that_is_there_is_given_again_at_once(root, models, twin, pushed
 
 def test_a_damaged_note_counts_as_none(root, pushed):
     text = (root / CONFIG).read_text()
-    for note in ("[]", "{", '{"kernorm": 1}', '{"kernorm": {"since": 1}}'):
+    for note in ("[]", "{", '{"kernorm": 1}', '{"kernorm": {"since": 1}}', '{"kernorm": {"pending": 1}}'):
         (root / CONFIG).write_text(f"# kernorm.push: {note}\n{text}")
         assert f"requests without a version go to {V2}, the newest" in pushed("--list")
 
@@ -214,26 +307,32 @@ def test_a_damaged_note_counts_as_none(root, pushed):
 def test_a_server_that_does_not_load_the_version_gets_no_label(root, models, twin, pushed):
     (root / "kernorm" / str(V1) / "saved_model.pb").rename(root / "moved.pb")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "verify_integrity", lambda path: None)
+        patch.setattr("kernorm.serving.checks.verify_integrity", lambda path: None)
         told = pushed("--label", f"stable={V1}", "--wait", twin.grpc, code=2)
     assert f"error: A server must load version {V1} of kernorm. Received: {twin.grpc}, which does not load it: " in told
     assert "Could not find SavedModel .pb" in told
+    assert f"requests without a version go to {V2}, the newest" in told
+    assert Registry(root).served().listed == {V2}  # for the label alone it was listed
     models.poll()
     assert (models.log, models.labels, models.resolve("kernorm")) == ([], {}, V2)
 
 
-def test_a_server_that_reads_another_file_is_not_waited_for_without_end(twin, pushed, monkeypatch):
+def test_a_server_that_reads_another_file_is_not_waited_for_without_end(root, twin, pushed, monkeypatch):
     twin.asked = lambda: None
     monkeypatch.setattr("kernorm.serving.status.LOAD_SECONDS", 0.0)
     told = pushed("--label", f"stable={V1}", "--wait", twin.rest, code=2)
     assert "0 s later: no such version. Does it read this models.config? See its log." in told
+    served = Registry(root).served()
+    assert (served.listed, served.pending) == ({V2}, {})
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--unlabel", "stabel"], "--unlabel takes a label. Received: 'stabel'. Did you mean 'stable'? Known: stable."),
-        (["--list", "--wait", "a:1"], "--wait goes with --label. Received: list. Remove it."),
+        (["--list", "--wait", "a:1"], "--wait goes with --label or --rollback. Received: list. Remove"),
+        (["--list", "--allow-other-data"], "--allow-other-data goes with a model to push. Received: list. Remove it."),
+        (["--label", f"a/b={V1}"], "--label takes a name of A-Z, a-z, 0-9, '.', '_' and '-' that begins with no '.'. "),
         (["--label", f"x={V1}", "--wait", "nowhere"], "--wait takes the address of a TF Serving. Received: nowhere."),
     ],
 )

@@ -1,5 +1,7 @@
 """python -m kernorm.push: what may be published, that it is published whole, and what is served."""
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -15,11 +17,11 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from kernorm.evaluation.evaluator import evaluate_model
 from kernorm.evaluation.result import read_evaluation
 from kernorm.push import PROG, PushConfig, main
-from kernorm.saved_model.card import FOLDER
-from kernorm.saved_model.integrity import tree_sha256
+from kernorm.saved_model.card import FOLDER, read_card
+from kernorm.saved_model.integrity import copy_model, tree_sha256
 from kernorm.saved_model.versions import versions
-from kernorm.serving import registry
-from kernorm.serving.registry import CONFIG
+from kernorm.serving import checks, config_file, registry
+from kernorm.serving.registry import CONFIG, Registry
 from kernorm.serving.server_files import BATCHING_FLAGS
 from kernorm.serving.validation import validate_model
 from kernorm.system.cli import run
@@ -44,6 +46,16 @@ def blessed(tmp_path_factory, mnist):
         only_runtimes(patch, "graph", "tensorflow")
         assert validate_model(path).blessed
     return path
+
+
+def during_copy(monkeypatch, act):
+    """Has something done whenever a model has been copied, before its copy is looked at."""
+
+    def copy(source, target):
+        copy_model(source, target)
+        act(source, target)
+
+    monkeypatch.setattr(checks, "copy_model", copy)
 
 
 @pytest.fixture
@@ -127,15 +139,16 @@ def test_a_blessing_is_of_exactly_these_files(blessed, root, tmp_path, capsys):
 
 
 def test_a_copy_that_differs_is_never_published(blessed, root, monkeypatch, capsys):
-    copy = registry._copy
-
-    def damaging(source, target):
-        copy(source, target)
-        (Path(target) / "labels.txt").write_bytes(b"")
-
-    monkeypatch.setattr(registry, "_copy", damaging)
+    during_copy(monkeypatch, lambda source, target: (target / "labels.txt").write_bytes(b""))
     assert pushed(blessed, "--saved-models-dir", root) == 2
     assert "A copy must be what was blessed. Received: " in capsys.readouterr().err
+    assert not (root / "kernorm").exists()
+
+
+def test_a_blessing_that_is_taken_away_meanwhile_publishes_nothing(blessed, root, monkeypatch, capsys):
+    during_copy(monkeypatch, lambda source, target: (target / FOLDER / "BLESSED").unlink())
+    assert pushed(blessed, "--saved-models-dir", root) == 1
+    assert f"refused: {blessed}: it is not blessed" in capsys.readouterr().err
     assert not (root / "kernorm").exists()
 
 
@@ -157,6 +170,78 @@ def test_one_pushes_at_a_time(blessed, root, capsys):
     assert pushed(blessed, "--saved-models-dir", root) == 0
 
 
+def test_models_that_are_pushed_at_once_are_all_in_the_one_models_config(blessed, root, monkeypatch, capsys):
+    """The second begins and ends while the first one copies."""
+    others = iter([lambda: pushed(blessed, "--saved-models-dir", root, "--model", "other")])
+    during_copy(monkeypatch, lambda source, target: next(others, lambda: None)())
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    assert sorted(entry.name for entry in config_of(root)) == ["kernorm", "other"]
+    assert set(config_file.ConfigFile(root).notes()) == {"kernorm", "other"}
+
+
+def test_a_pin_while_a_push_copies_is_kept(blessed, root, monkeypatch, capsys):
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    (first,) = versions(root / "kernorm")
+    during_copy(monkeypatch, lambda source, target: Registry(root).pin(first))
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    assert list(config_of(root)[0].model_version_policy.specific.versions) == [first]
+    assert "is published and not served; --pin latest serves it" in capsys.readouterr().err
+
+
+def test_models_config_is_waited_for_and_not_without_end(blessed, root, monkeypatch, capsys):
+    assert pushed(blessed, "--saved-models-dir", root) == 0
+    monkeypatch.setattr(config_file, "PATIENCE_SECONDS", 0.0)
+    with locked(root / ".serving_config.lock", "hold it"):
+        assert pushed("--pin", "latest", "--saved-models-dir", root) == 2
+    assert "Only one process at a time may change models.config. Received: " in capsys.readouterr().err
+
+
+def test_a_model_of_other_data_takes_no_ones_place_unless_it_is_said(blessed, root, capsys):
+    card = Path(shutil.copytree(blessed, root / "kernorm" / "1000")) / FOLDER / "model_card.json"
+    for change in ({"image_shape": [32, 32, 3]}, {"labels": ["a", "b", "c"]}):
+        content = json.loads((blessed / FOLDER / "model_card.json").read_bytes())
+        card.write_text(json.dumps({**content, "data": {**content["data"], **change}}))
+        assert pushed(blessed, "--saved-models-dir", root) == 2
+    told = capsys.readouterr().err
+    assert "A model takes the place of one with the same labels and image shape. Received: " in told
+    assert f"{blessed}, of mnist with 10 classes of 28x28x1, for {root / 'kernorm' / '1000'}, of mnist with " in told
+    assert "mnist with 3 classes of 28x28x1. Give another --model, or --allow-other-data.\n" in told
+    assert versions(root / "kernorm") == [1000]
+    assert pushed(blessed, "--saved-models-dir", root, "--model", "other") == 0
+    assert pushed(blessed, "--saved-models-dir", root, "--allow-other-data") == 0
+    assert len(versions(root / "kernorm")) == 2
+
+
+@pytest.mark.parametrize("words", [("PATH",), ("--pin", "latest"), ("--label", "stable=VERSION")])
+def test_a_runs_own_folder_is_no_published_model(blessed, root, capsys, words):
+    card = read_card(blessed)
+    shutil.copytree(blessed, root / card.run_id / str(card.version))
+    words = [word.replace("PATH", str(blessed)).replace("VERSION", str(card.version)) for word in words]
+    assert pushed(*words, "--saved-models-dir", root, "--model", card.run_id) == 2
+    told = capsys.readouterr().err
+    assert "A model is published under a name of its own, not under that of a run. Received: --model " in told
+    assert versions(root / card.run_id) == [card.version]
+    assert not (root / CONFIG).exists()
+
+
+def test_what_a_killed_evaluation_left_is_not_published_and_removed(blessed, root, tmp_path, capsys):
+    path = Path(shutil.copytree(blessed, tmp_path / "run" / "1"))
+    left = path / FOLDER / ".evaluation.json.99999999.tmp"
+    living = path / FOLDER / f".validation.json.{os.getppid()}.tmp"
+    for file in (left, living):
+        file.write_text("half")
+    assert pushed(path, "--saved-models-dir", root) == 0
+    published = root / "kernorm" / str(versions(root / "kernorm")[0])
+    assert not [file for file in published.rglob(".*")]
+    assert (left.exists(), living.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("words", [("--pin", "5"), ("--rollback",), ("--label", "stable=5"), ("--unlabel", "stable")])
+def test_what_cannot_be_done_makes_no_folders(tmp_path, capsys, words):
+    assert pushed(*words, "--saved-models-dir", tmp_path / "a" / "b") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_rollback_pin_and_labels_are_what_tf_serving_reads(blessed, root, capsys):
     for _ in range(3):
         assert pushed(blessed, "--saved-models-dir", root) == 0
@@ -174,10 +259,10 @@ def test_rollback_pin_and_labels_are_what_tf_serving_reads(blessed, root, capsys
     capsys.readouterr()
     assert pushed("--rollback", *where) == 2
     assert "A rollback needs a version before the one that is served. Received: " in capsys.readouterr().err
-    assert pushed("--label", f"stable={two}", *where) == 1  # tests/serving/test_labels.py
-    assert specific() == [one, two]
     assert pushed("--pin", three, *where) == 0
     assert specific() == [three]
+    assert pushed("--label", f"stable={two}", *where) == 1  # tests/serving/test_labels.py
+    assert specific() == [two, three]
     assert pushed("--pin", "latest", *where) == 0
     assert specific() == []
     (root / "kernorm" / str(one) / "saved_model.pb").write_bytes(b"edited")
@@ -224,7 +309,10 @@ def test_versions_by_date_are_listed_and_odd_numbers_are_ignored_and_named(bless
         (["--pin", "newest"], "--pin takes a version, or latest. Received: 'newest'."),
         (["--pin", "7"], "A version must be a published one. Received: 7. Known: none."),
         (["--label", "stable"], "--label takes LABEL=VERSION. Received: 'stable'."),
-        (["--list", "--model", "a/b"], "--model is one folder's name. Received: 'a/b'."),
+        (["--list", "--model", "a/b"], "--model takes a name of A-Z, a-z, 0-9, '.', '_' and '-' that begin"),
+        (["--list", "--model", "photos@1"], "that begins with no '.'. Received: 'photos@1'. Give for example kernorm."),
+        (["--list", "--model", "..x"], "that begins with no '.'. Received: '..x'."),
+        (["--list", "--model", "serving_config"], "--model is not the folder of a server's files. Received: serving_c"),
         (["nowhere"], "An exported model is a folder with a saved_model.pb. Received: nowhere"),
     ],
 )

@@ -75,6 +75,7 @@ def test_the_readme_shows_the_command_that_push_prints():
     assert docker_command(Path("/a b")).startswith(
         "docker run -p 8500:8500 -p 8501:8501 -v '/a b:/models' tensorflow/s"
     )
+    assert " --mount 'type=bind,source=/a :b,target=/models' tensorflow/s" in docker_command(Path("/a :b"))
 
 
 def test_the_readmes_curl_line_is_answered(tmp_path, digits):

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -53,6 +54,19 @@ def test_a_folder_in_the_place_of_a_file_is_told_by_its_name(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written(tmp_path):
+    stays = [tmp_path / name for name in (f".file.{os.getppid()}.tmp", ".other.99999999.tmp", ".file.x.tmp")]
+    held = tmp_path / ".file.99999998.tmp"  # of a process of another container
+    for path in (*stays, held, tmp_path / ".file.99999999.tmp"):
+        path.touch()
+    with held.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_atomically(tmp_path / "file", b"new")
+    assert set(tmp_path.iterdir()) == {*stays, held, tmp_path / "file"}
+    write_atomically(tmp_path / "file", b"new")
+    assert set(tmp_path.iterdir()) == {*stays, tmp_path / "file"}
+
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -75,6 +89,8 @@ def test_one_process_at_a_time_and_the_lock_goes_with_its_process(tmp_path):
             pytest.fail("two hold it")
         assert path.exists()
         other.kill()
+        with locked(path, "do it", patience=60):  # until it has ended
+            pass
     with locked(path, "do it"):
         pass
     assert os.listdir(tmp_path) == []
