@@ -148,6 +148,6 @@ def test_a_plan_counts_the_time_of_these_images(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert_own(told)
     assert "4 of 4 runs to do, about 0 minutes with 2 workers" in told
-    # 5 of 60 images that would count alike, 9 / (1/60 + 1/30 + 1/10).
-    assert "Verdicts are by balanced accuracy, equivalent within 8.3 pp." in told
+    # 5 of 60 images that would count alike, 9 / (1/60 + 1/30 + 1/10), are more than a point.
+    assert "Verdicts are by balanced accuracy, equivalent within 1 pp." in told
     assert "Which difference these seeds can see is known once two runs of an arm have finished." in told
