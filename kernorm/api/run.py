@@ -199,9 +199,13 @@ def train_model(config: TrainConfig | None = None, *, model: "keras.Model | None
     Args:
         config: all settings at once; else those of the recipe that is named, or the default one.
         model: a Keras model of your own in the place of a net, of the functional or the sequential API, from pixels (0
-            to 255) to logits, of layers of Keras alone. It stays as it is: what is trained begins with its weights, its
-            norms swapped to `norm` (none: it has none). The run is known by its get_config() and its weights.
+            to 255) to logits, of layers of Keras alone. It stays as it is: what is trained begins with its weights.
+            Without `norm` and a config its norms are kept, if all are one that kernorm knows; with either they are
+            swapped to that norm where they are another one, and "none" removes them. The run is known by its
+            get_config() and its weights; names of layers that Keras gave, such as dense_7, are numbered anew.
         settings: fields of TrainConfig, which override the config's or the recipe's.
+
+    Every epoch is logged: `logging.basicConfig(level=logging.INFO)` in a script shows them as they end.
 
     Returns:
         The run.
@@ -217,7 +221,7 @@ def train_model(config: TrainConfig | None = None, *, model: "keras.Model | None
         choose_backend()
         from kernorm.nets.brought import with_model  # Keras, after its backend is chosen
 
-        given = with_model(given, model)
+        given = with_model(given, model, keep_norms=config is None and "norm" not in settings)
     record = train(given)
     return Run(given.reports_dir / "runs" / record.run_id, record)
 

@@ -20,6 +20,15 @@ MOMENTUM = 0.9
 RENORM_CLIPPING = {"rmax": 3.0, "rmin": 1 / 3, "dmax": 5.0}
 AUTO_GROUPS = 4
 
+# What is swapped: norms of maps (N, H, W, C), as Keras and kernorm have them.
+SWAPPED = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    layers.FilterResponseNormalization,
+)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -194,3 +203,55 @@ def norm_of(layer: keras.layers.Layer, config: TrainConfig) -> str:
         case keras.layers.RMSNormalization():
             return "rms"
     return ""
+
+
+def norms_of(model: keras.Model) -> list[Any]:
+    """Returns the norms of a model, those of nested models included."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, SWAPPED)]
+
+
+def own_norm(model: keras.Model) -> dict[str, Any]:
+    """Returns the settings by which a model's norms are all as configured, so that they stay: `none` if it has none.
+
+    Raises:
+        UsageError: they are of several kinds, or of one that is not among NORMS.
+    """
+    found = norms_of(model)
+    if not found:
+        return {"norm": "none"}
+    # A group a channel, in every layer, is `in`.
+    for name in sorted(NORMS, key=lambda name: name == "gn"):
+        settings: dict[str, Any] = {"norm": name}
+        if name == "gbn" and _is_ghost(found[0]):
+            settings["ghost_batch_size"] = found[0].ghost_batch_size
+        if are_as_configured(found, TrainConfig(**settings)):
+            return settings
+    kinds = dict.fromkeys(type(layer).__name__ for layer in found)
+    raise UsageError(
+        "The norms of a model are kept if all of them are one that kernorm knows.",
+        f"{model.name} with {' and '.join(kinds)}{'' if len(kinds) > 1 else ' of other axes or sizes'}",
+        'Give the norm that they are swapped to, such as norm="bn".',
+    )
+
+
+def are_as_configured(found: list[Any], config: TrainConfig) -> bool:
+    """Tells whether norms all are the configured one, with its groups and sizes; `auto` stands for any groups."""
+    return all(
+        norm_of(layer, config) == config.norm
+        and _is_over_channels(layer)
+        and (config.norm != "gn" or config.groups in ("auto", layer.groups))
+        and (not _is_ghost(layer) or layer.ghost_batch_size == config.ghost_batch_size)
+        for layer in found
+    )
+
+
+def _is_ghost(layer: Any) -> bool:
+    return isinstance(layer, layers.GhostBatchNormalization)
+
+
+def _is_over_channels(layer: Any) -> bool:
+    """Tells whether the axis of a norm is the last one."""
+    axis = getattr(layer, "axis", -1)  # which filter response normalization does not have
+    axes = list(axis) if isinstance(axis, list | tuple) else [axis]
+    last = len(layer._inbound_nodes[0].input_tensors[0].shape) - 1 if layer._inbound_nodes else -1
+    return axes in ([-1], [last])

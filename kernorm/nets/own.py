@@ -21,8 +21,9 @@ from kernorm.nets.brought import rebuilt
 from kernorm.nets.contents import is_graph
 from kernorm.nets.convolution import Convolutions
 from kernorm.nets.layers import Fusible
+from kernorm.nets.norms import are_as_configured, norms_of
 from kernorm.nets.source import failed, load_function
-from kernorm.nets.swap import SWAPPED, swap_norm
+from kernorm.nets.swap import swap_norm
 
 # Name of the user's model in the model that scales pixels for it.
 INNER = "net"
@@ -180,8 +181,14 @@ def _refuse_settings_of_conv(config: TrainConfig) -> None:
 
 
 def _swapped(config: TrainConfig, model: keras.Model) -> keras.Model:
-    """Returns the model with the configured norm in place of its own; as it is if it has none and is to have none."""
-    if any(isinstance(layer, SWAPPED) for layer in model._flatten_layers()):
+    """Returns the model with the configured norm in place of its own; as it is if it has none and is to have none.
+
+    One that was brought from Python stays as it is, too, if all its norms are the configured one.
+    """
+    found = norms_of(model)
+    if found and config.net_weights is not None and are_as_configured(found, config):
+        return model
+    if found:
         return swap_norm(
             model,
             config.norm,
@@ -193,7 +200,7 @@ def _swapped(config: TrainConfig, model: keras.Model) -> keras.Model:
         raise UsageError(
             "A net without the argument conv has norms to be swapped.",
             f"{config.net} without one, norm={config.norm!r}",
-            f"Give --norm none, or write {_FORM}.",
+            "Leave out norm, or give norm='none'." if config.net_weights else f"Give --norm none, or write {_FORM}.",
         )
     return model
 

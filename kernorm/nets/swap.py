@@ -12,16 +12,17 @@ import keras
 from kernorm.errors import UsageError, nearest, one_line
 from kernorm.nets import layers
 from kernorm.nets.contents import is_graph, set_regularizer
-from kernorm.nets.norms import EPSILON, MOMENTUM, NORMS, RENORM_CLIPPING, Place, require_values, resolve_groups
-
-# What is swapped: norms of maps (N, H, W, C), as Keras and kernorm have them.
-SWAPPED = (
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.RMSNormalization,
-    layers.FilterResponseNormalization,
+from kernorm.nets.norms import (
+    EPSILON,
+    MOMENTUM,
+    NORMS,
+    RENORM_CLIPPING,
+    SWAPPED,
+    Place,
+    require_values,
+    resolve_groups,
 )
+
 _CARRIED = ("center", "scale") + tuple(
     f"{part}_{what}" for part in ("gamma", "beta") for what in ("initializer", "regularizer", "constraint")
 )

@@ -18,7 +18,7 @@ def command(config: TrainConfig, backend: str = "tensorflow", run_id: str | None
     if config.net_weights is not None:
         given = {"recipe": config.recipe} if config.recipe != TrainConfig.recipe else {}
         differing = _differing(dataclasses.replace(config, net="eva4", net_source=None, net_weights=None))
-        differing.pop("net", None)
+        differing = {name: value for name, value in differing.items() if name != "net"} | {"norm": config.norm}
         shown = {name: str(value) if isinstance(value, Path) else value for name, value in differing.items()}
         values = "".join(f", {name}={value!r}" for name, value in (given | shown).items())
         return f"kernorm.train_model(model={config.net}{values})"

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,8 @@ from kernorm.system.processes import silenced_stderr
 # for scikit-learn, data frames as input, LiteRT's converter of JAX functions, plots of images, notebooks. It takes a
 # third of the time that a process needs to start.
 _UNUSED = ("sklearn", "pandas", "jax", "matplotlib", "IPython")
+# Held while the backend is chosen and imported: TensorFlow must not be used while another thread imports it.
+_importing = threading.RLock()
 # Whether claim_process was called.
 _claimed = False
 # malloc.h of glibc.
@@ -48,30 +51,33 @@ def choose_backend() -> str:
             the system is Windows.
     """
     require_posix()
-    imported = sys.modules["keras"].config.backend() if "keras" in sys.modules else None
-    backend = _checked(os.environ.get("KERAS_BACKEND", imported or "tensorflow"))
-    os.environ["KERAS_BACKEND"] = backend
-    if imported not in (None, backend):
-        raise UsageError(
-            "Keras keeps the backend that it was imported with.",
-            f"KERAS_BACKEND={backend} with Keras on {imported}",
-            "Start a new process, or set KERAS_BACKEND before Keras is imported.",
-        )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if backend == "tensorflow":
-        import_tensorflow()
-    elif imported is None:
-        with _quick_import(backend):
-            importlib.import_module("keras")
+    with _importing:
+        # An import that another thread has begun is waited for.
+        imported = importlib.import_module("keras").config.backend() if "keras" in sys.modules else None
+        backend = _checked(os.environ.get("KERAS_BACKEND", imported or "tensorflow"))
+        os.environ["KERAS_BACKEND"] = backend
+        if imported not in (None, backend):
+            raise UsageError(
+                "Keras keeps the backend that it was imported with.",
+                f"KERAS_BACKEND={backend} with Keras on {imported}",
+                "Start a new process, or set KERAS_BACKEND before Keras is imported.",
+            )
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if backend == "tensorflow":
+            import_tensorflow()
+        elif imported is None:
+            with _quick_import(backend):
+                importlib.import_module("keras")
     return backend
 
 
 def import_tensorflow() -> None:
     """Imports TensorFlow without what its native code prints before it reads any log level."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "tensorflow" not in sys.modules:
-        with silenced_stderr(), _quick_import("tensorflow"):
-            importlib.import_module("tensorflow")
+    with _importing:
+        if "tensorflow" not in sys.modules:
+            with silenced_stderr(), _quick_import("tensorflow"):
+                importlib.import_module("tensorflow")
 
 
 def claim_process() -> None:

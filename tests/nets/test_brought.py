@@ -11,14 +11,15 @@ from keras import layers as L  # noqa: N812
 import kernorm
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.nets import source
+from kernorm.nets import layers, source
 from kernorm.nets.brought import with_model
 from kernorm.nets.contents import is_kernel
 from kernorm.nets.model import build_model
+from kernorm.nets.norms import SWAPPED, norms_of
 from kernorm.nets.proof import prove_penalty
 from kernorm.nets.regularize import add_penalties
 from kernorm.nets.source import allow_code, with_net
-from kernorm.nets.swap import SWAPPED, swap_norm
+from kernorm.nets.swap import swap_norm
 from kernorm.saved_model.inference import load_in_batches
 from kernorm.training.diagnostics import layer_table
 
@@ -226,6 +227,128 @@ def test_a_run_is_known_by_the_configuration_and_the_weights(given):
     assert with_model(TrainConfig(), model).run_id != compiled.run_id
 
 
+def normed(*norms):
+    """A model whose convolutions have these norms, with values of their own, or none."""
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((8, 8, 3))
+    for norm in norms:
+        x = L.Conv2D(8, 3, padding="same")(x)
+        x = L.ReLU()(norm(x) if norm else x)
+    model = head(image, x)
+    model.set_weights(
+        [values + np.float32(0.1) * np.arange(values.size).reshape(values.shape) for values in model.get_weights()]
+    )
+    return model
+
+
+@pytest.mark.parametrize(
+    ("norms", "settings"),
+    [
+        ([None], {"norm": "none"}),
+        ([L.BatchNormalization(momentum=0.97, epsilon=1e-2, axis=3)] * 2, {"norm": "bn"}),
+        ([L.BatchNormalization(renorm=True)], {"norm": "brn"}),
+        ([L.GroupNormalization(8, epsilon=0.5), L.GroupNormalization(2)], {"norm": "gn"}),
+        ([L.GroupNormalization(8), L.GroupNormalization(-1)], {"norm": "in"}),
+        ([L.LayerNormalization(center=False)], {"norm": "cln"}),
+        ([layers.LayerNormalization()], {"norm": "ln"}),
+        ([layers.GhostBatchNormalization(ghost_batch_size=2)], {"norm": "gbn", "ghost_batch_size": 2}),
+        ([L.RMSNormalization(), None], {"norm": "rms"}),
+        ([layers.FilterResponseNormalization()], {"norm": "frn"}),
+    ],
+    ids=lambda value: value.get("norm") if isinstance(value, dict) else "",
+)
+def test_norms_are_kept_where_none_is_asked_for(norms, settings, given, rng):
+    model = normed(*norms)
+    kept = with_model(TrainConfig(batch_size=4), model, keep_norms=True)
+    assert {name: getattr(kept, name) for name in settings} == settings
+    assert with_model(TrainConfig(batch_size=4, **settings), model).run_id == kept.run_id
+    built = build_model(kept, image_shape=(8, 8, 3), num_classes=CLASSES)
+    mine, its = ([layer for layer in one._flatten_layers() if layer.weights] for one in (model, built.get_layer("net")))
+    for old, new in zip(mine[1:], its[1:], strict=True):  # behind the models themselves
+        assert {**old.get_config(), "name": ""} == {**new.get_config(), "name": ""}
+        for variable, twin in zip(old.weights, new.weights, strict=True):
+            np.testing.assert_array_equal(variable, twin)
+    pixels = rng.integers(0, 256, (4, 8, 8, 3), np.uint8)
+    np.testing.assert_array_equal(built(pixels), model(pixels.astype(np.float32)))
+    assert {row.norm for row in layer_table(built, kept)} - {""} == {settings["norm"]} - {"none"}
+
+
+@pytest.mark.parametrize(
+    ("norms", "received"),
+    [
+        ([L.BatchNormalization(), L.LayerNormalization()], "with BatchNormalization and LayerNormalization"),
+        ([L.LayerNormalization(axis=(1, 2, 3))], "with LayerNormalization of other axes or sizes"),
+        ([L.BatchNormalization(axis=1)], "with BatchNormalization of other axes or sizes"),
+        ([layers.GhostBatchNormalization(ghost_batch_size=size) for size in (2, 4)], "with GhostBatchNormalization of"),
+    ],
+)
+def test_norms_of_several_or_unknown_kinds_are_not_kept(norms, received, given):
+    message = rf'^The norms of a model are kept if .* Received: functional.* {received}.* such as norm="bn"\.$'
+    with pytest.raises(UsageError, match=message):
+        with_model(TrainConfig(), normed(*norms), keep_norms=True)
+
+
+def test_a_norm_that_is_asked_for_is_swapped_in_unless_it_is_there(given):
+    model = normed(L.GroupNormalization(8), L.GroupNormalization(2))
+    for settings, groups in (
+        ({"norm": "gn"}, [2, 8]),
+        ({"norm": "gn", "groups": 4}, [4, 4]),
+        ({"norm": "none"}, []),
+    ):
+        norms = norms_of(build(model, **settings)[0])
+        assert sorted(layer.groups for layer in norms) == groups
+    with pytest.raises(UsageError, match=r"norm='bn'\. Leave out norm, or give norm='none'\.$"):
+        build(normed(None))
+
+
+def test_the_same_model_is_the_same_run_whatever_was_built_before(given):
+    def make():
+        keras.utils.set_random_seed(0)
+        image = keras.Input((8, 8, 3))
+        x = L.Add()([image, image]) + image
+        body = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3), L.Conv2D(4, 3, name="mine")])
+        x = L.Dense(5, activation="softmax")(L.Softmax()(L.Flatten()(body(x))))
+        return keras.Model(image, L.Dense(CLASSES)(x))
+
+    keras.backend.clear_session()
+    first = make()
+    [keras.layers.Dense(1) for _ in range(3)]
+    again = make()
+    assert first.layers[-1].name != again.layers[-1].name
+    configs = [
+        with_model(TrainConfig(), one, keep_norms=True) for one in (first, again, keras.models.clone_model(again))
+    ]
+    assert configs[0].identity == configs[1].identity
+    assert configs[2].net_source == configs[0].net_source
+    assert configs[0].net == "functional"
+    built = build_model(configs[1], image_shape=(8, 8, 3), num_classes=CLASSES)
+    assert [row.name for row in layer_table(built, configs[1])] == ["conv2d", "mine", "dense", "dense_1"]
+
+
+def test_a_model_whose_names_would_clash_keeps_them(given):
+    keras.backend.clear_session()
+    keras.layers.Dense(1)
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, L.Dense(CLASSES)(L.Flatten(name="dense")(L.Conv2D(1, 1)(image))), name="mine")
+    assert '"dense_1"' in with_model(TrainConfig(norm="none"), model).net_source
+
+
+def test_a_penalty_of_a_layer_is_by_its_name_in_the_model_or_in_the_run(given):
+    keras.backend.clear_session()
+    keras.layers.Dense(1)
+    image = keras.Input((8, 8, 3))
+    x = L.Dense(5)(L.Flatten()(image))
+    x = L.Dense(5)(x)
+    model = keras.Model(image, L.Dense(CLASSES, name="top")(x))  # behind dense_1 and dense_2, then dense and dense_1
+    for name, row in (("dense_2", 1), ("dense", 0), ("top", 2)):
+        built, config = build(model, norm="none", penalty_at=(f"{name}=0,0.5",))
+        assert [layer.l2 for layer in layer_table(built, config)] == [0.5 * (place == row) for place in range(3)]
+    with pytest.raises(UsageError, match=r"'dense_1', which is dense in the run, where .* name='top'\)\.$"):
+        build(model, norm="none", penalty_at=("dense_1=0,0.5",))
+    with pytest.raises(UsageError, match=r"'dense_3'\. Did you mean .* Known: dense, dense_1, top\.$"):
+        build(model, norm="none", penalty_at=("dense_3=0,0.5",))
+
+
 def test_its_weights_are_given_once_more_to_be_trained_but_not_to_be_loaded(given, rng):
     built, config = build(brought())
     given.clear()
@@ -313,6 +436,8 @@ def test_a_run_on_a_model_leaves_what_any_run_leaves_and_needs_no_python(given, 
     assert json.loads((run.folder / "net.json").read_text())["class_name"] == "Functional"
     assert "kernorm.train_model(model=mine, norm=&#39;gn&#39;, l2=0.001" in (run.folder / "report.html").read_text()
     assert kernorm.train_model(model=model, **settings, **places).record == run.record
+    del settings["norm"]
+    assert kernorm.train_model(model=model, **settings, **places).config.norm == "bn"
     given.clear()
     images, _ = run.load_validation()
     wanted = kernorm.load_run(run.folder).load_model().predict(images, verbose=0)

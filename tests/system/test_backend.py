@@ -68,6 +68,42 @@ def test_a_users_own_process_is_left_as_it_is():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"True True 0\n"
 
 
+AT_ONCE = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+
+from kernorm.system.backend import choose_backend
+
+begun = threading.Event()
+
+
+class Begun:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "tensorflow.python":
+            begun.set()
+
+
+def first_call(second):
+    if second:
+        begun.wait()
+    choose_backend()
+    import keras
+
+    return float(keras.ops.sum([1.0, 2.0]))
+
+
+sys.meta_path.insert(0, Begun)
+with ThreadPoolExecutor(2) as pool:
+    print(list(pool.map(first_call, range(2))))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_thread_waits_until_the_first_has_imported_the_backend():
+    assert subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, check=True).stdout == b"[3.0, 3.0]\n"
+
+
 @pytest.mark.parametrize(
     "words",
     [
