@@ -7,10 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kernorm.api.compared import Compared, compare
     from kernorm.api.exported import Exported, load_exported
     from kernorm.api.model import PenaltyProof, add_penalties, build_model, prove_penalty, swap_norm
     from kernorm.api.run import Run, list_runs, load_run, train_model
-    from kernorm.api.study import Compared, StudyResult, compare, run_study
+    from kernorm.api.study import StudyResult, run_study
     from kernorm.config import TrainConfig
     from kernorm.errors import Refused, UsageError
     from kernorm.parallel.settings import EngineConfig
@@ -43,10 +44,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "kernorm.api.compared": ("Compared", "compare"),
     "kernorm.api.exported": ("Exported", "load_exported"),
     "kernorm.api.model": ("PenaltyProof", "add_penalties", "build_model", "prove_penalty", "swap_norm"),
     "kernorm.api.run": ("Run", "list_runs", "load_run", "train_model"),
-    "kernorm.api.study": ("Compared", "StudyResult", "compare", "run_study"),
+    "kernorm.api.study": ("StudyResult", "run_study"),
     "kernorm.config": ("TrainConfig",),
     "kernorm.errors": ("Refused", "UsageError"),
     "kernorm.parallel.settings": ("EngineConfig",),

@@ -7,7 +7,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -16,7 +17,8 @@ import tyro
 
 from kernorm.by_layer import LAMBDA, check_layer_settings
 from kernorm.contradictions import check_contradictions, check_data, check_net
-from kernorm.limits import Limit, check_settings, is_path
+from kernorm.errors import UsageError
+from kernorm.limits import Limit, check_settings, is_path, whole_number
 from kernorm.options import TRAIN_OPTIONS
 
 NetName = Literal["eva6", "eva4", "resnet8", "resnet20"]
@@ -49,6 +51,9 @@ NOT_IDENTITY = (
     "retrain",
     "stop_after",
 )
+
+# Filled where a command or call begins, and named to nobody.
+INTERNAL = ("net_source", "net_weights")
 
 # Settings that came after the first run ids, each with the value that means "as before". A run with that value keeps
 # the id that it had before the setting existed; the value stays here even if the default changes.
@@ -353,6 +358,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuses values outside their limits with a UsageError that names the rule, the value and the fix."""
+        _form_data(self)
         check_settings(self)
         if self.patience is not None and self.select == "last":
             object.__setattr__(self, "select", "validation")
@@ -393,6 +399,26 @@ class TrainConfig:
         decisive = {name: value for name, value in self.identity.items() if name not in ADDED or value != ADDED[name]}
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         return "-".join([*parts, f"bs{self.batch_size}", f"s{self.seed}", digest[:8]])
+
+
+def _form_data(config: TrainConfig) -> None:
+    """Brings a path that is given for `dataset`, and a whole number for `image_size`, to text.
+
+    Raises:
+        UsageError: the data set is given by arrays.
+    """
+    dataset: Any = config.dataset
+    if isinstance(dataset, os.PathLike):
+        text = os.fsdecode(dataset)
+        object.__setattr__(config, "dataset", text if is_path(text) else f"./{text}")
+    elif isinstance(dataset, Sized) and not isinstance(dataset, str):
+        raise UsageError(
+            "A data set is given by its name, or by the path of own images.",
+            f"dataset of the type {type(dataset).__name__}",
+            'Save arrays by numpy.savez("FILE.npz", x_train=…, y_train=…, x_test=…, y_test=…), and give its path.',
+        )
+    if (size := whole_number(config.image_size)) is not None:
+        object.__setattr__(config, "image_size", str(size))
 
 
 def with_added(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,11 +41,16 @@ class Refused(Exception):  # noqa: N818
     """A model that may not be published; the message is the reason. Commands print it and exit with 1."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """Returns the sentence that helps after an unknown name: the nearest known one, then all of them."""
     names = list(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     return (f"Did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(names)}."
+
+
+def with_type(value: object) -> str:
+    """Returns a value as a message shows it: in one line, short, with its type."""
+    return f"{textwrap.shorten(repr(value), width=100, placeholder=' …')} ({type(value).__name__})"
 
 
 def one_line(error: BaseException | None) -> str:

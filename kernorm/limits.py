@@ -102,6 +102,13 @@ def is_word(settings: type, name: str) -> bool:
     return not {int, float, bool} & set(_kinds(settings)[name].types)
 
 
+def names_of(settings: type, name: str) -> tuple[str, ...]:
+    """Returns the names that a setting may have; nothing for one that may be anything else, too."""
+    kind = _kinds(settings)[name]
+    others = {int, float, bool, str, Path} & set(kind.types)
+    return () if others else (*kind.choices, *(("none",) if kind.choices and types.NoneType in kind.types else ()))
+
+
 @functools.cache
 def _kind(flag: str, hint: Any) -> _Kind:
     marks = getattr(hint, "__metadata__", ())

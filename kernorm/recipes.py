@@ -1,9 +1,10 @@
 """Recipes by name: sets of values for TrainConfig, and nothing else. Its own defaults are the recipe `default`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
-from kernorm.config import TrainConfig
+from kernorm.config import INTERNAL, TrainConfig
 from kernorm.errors import UsageError, nearest
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -124,9 +125,22 @@ def recipe(name: str, **values: Any) -> TrainConfig:
     """Returns the config of a recipe, with single values overridden.
 
     Raises:
-        UsageError: there is no such recipe, or a value is refused.
+        UsageError: there is no such recipe or setting, or a value is refused.
     """
+    require_settings(values)
     return TrainConfig(**{**recipe_values(name), "recipe": name, **values})
+
+
+def require_settings(names: Iterable[str]) -> None:
+    """Refuses a name that is no setting of a run.
+
+    Raises:
+        UsageError: there is one.
+    """
+    known = [field.name for field in fields(TrainConfig)]
+    if unknown := next((name for name in names if name not in known), None):
+        shown = [name for name in known if name not in INTERNAL]
+        raise UsageError("A setting is a field of TrainConfig.", f"{unknown!r}", nearest(unknown, shown))
 
 
 def recipe_values(name: str) -> dict[str, Any]:
@@ -135,7 +149,7 @@ def recipe_values(name: str) -> dict[str, Any]:
     Raises:
         UsageError: there is no such recipe.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise UsageError("--recipe takes a known name.", f"{name!r}", nearest(name, RECIPES))
     return RECIPES[name]
 

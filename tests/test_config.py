@@ -208,6 +208,46 @@ def test_unknown_recipes_are_refused(words):
         recipe_of_words(words)
 
 
+@pytest.mark.parametrize("name", [3, {}, None])
+def test_a_recipe_is_named_by_a_text(name):
+    with pytest.raises(UsageError, match=r"^--recipe takes a known name\. Received: .*\. Known: default, best"):
+        recipe(name)
+
+
+def test_a_recipe_takes_settings_alone():
+    with pytest.raises(UsageError, match=r"^A setting is a field .* Received: 'nrom'\. Did you mean 'norm'\?") as told:
+        recipe("best", nrom=3)
+    assert not re.search("GROUPS|net_source|net_weights", str(told.value))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (Path("photos"), "./photos"),
+        (Path("./photos"), "./photos"),
+        (Path("../photos"), "../photos"),
+        (Path("/data/photos"), "/data/photos"),
+        (Path("~/photos"), "~/photos"),
+        (Path("set.npz"), "set.npz"),
+        (Path("."), "."),
+    ],
+)
+def test_own_images_may_be_given_by_a_path(given, text):
+    config = TrainConfig(dataset=given, image_size=32)
+    assert config == TrainConfig(dataset=text, image_size="32")
+    assert json.loads(json.dumps(config.identity)) == TrainConfig(dataset=text, image_size="32").identity
+    assert TrainConfig(dataset=text, image_size=np.int64(32)).run_id == config.run_id
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, 4, 4)), (np.zeros(2), [1, 2]), {"x_train": []}])
+def test_arrays_are_no_data_set(given):
+    message = (
+        rf"^A data set is given by its name, or .* Received: dataset of the type {type(given).__name__}\. Save arrays"
+    )
+    with pytest.raises(UsageError, match=message + r" by numpy\.savez\(.*x_train=…, y_train=…, x_test=…, y_test=…\)"):
+        TrainConfig(dataset=given)
+
+
 def test_the_last_recipe_on_a_command_line_counts():
     assert recipe_of_words(["--recipe", "eva4", "--recipe=eva6"]) == recipe("eva6")
 

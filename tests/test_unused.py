@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import kernorm
-from kernorm.api.run import config_of
+from kernorm.api.settings import config_of
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.recipes import RECIPES, recipe

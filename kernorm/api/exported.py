@@ -1,6 +1,7 @@
 """Exported models for Python users: ask, evaluate, validate, convert, publish."""
 
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from kernorm.api.display import page
 from kernorm.config import FormatName
-from kernorm.errors import UsageError
+from kernorm.errors import UsageError, nearest
 from kernorm.evaluation.evaluator import evaluate_model
 from kernorm.evaluation.result import ModelEvaluation, read_evaluation
 from kernorm.limits import expanded
@@ -46,7 +47,15 @@ class Exported:
         Raises:
             UsageError: they have another shape or type.
         """
-        images, shape = np.asarray(images), self.card.data.image_shape
+        shape = self.card.data.image_shape
+        try:
+            images = np.asarray(images)
+        except ValueError:  # a list that makes no array
+            raise UsageError(
+                f"Images are uint8 of shape (N, {', '.join(map(str, shape))}).",
+                "images of different sizes",
+                "Bring them to that size.",
+            ) from None
         if images.ndim == 3 and shape[2] == 1:
             images = images[..., np.newaxis]
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
@@ -89,9 +98,11 @@ class Exported:
         """Writes the model as onnx, openvino or litert next to its folder; returns the new file.
 
         Raises:
-            UsageError: a package is missing.
+            UsageError: the name is unknown, or a package is missing.
             RuntimeError: the converted model does not answer as the SavedModel.
         """
+        if name not in get_args(FormatName):
+            raise UsageError("A format is a known one.", f"{name!r}", nearest(name, get_args(FormatName)))
         return convert(self.path, name)
 
     def push(self, saved_models_dir: str | Path = "saved_models") -> Path:
@@ -105,6 +116,10 @@ class Exported:
             UsageError: see `kernorm.serving.publish.publish`.
         """
         return publish(self.path, saved_models_dir=expanded(saved_models_dir))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what answers, which is loaded where it is asked."""
+        return self.__dict__ | {"_predict": None}
 
     def __repr__(self) -> str:
         return f"Exported({self._headline()})"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from kernorm.api.display import page
-from kernorm.api.run import config_of
+from kernorm.api.settings import config_of
 from kernorm.config import TrainConfig
+from kernorm.errors import UsageError, with_type
 from kernorm.nets.source import with_net
 from kernorm.system.backend import choose_backend
 
@@ -24,8 +25,8 @@ def build_model(
     *,
     image_shape: tuple[int, int, int] = (28, 28, 1),
     num_classes: int = 10,
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (255.0,),
+    mean: float | Sequence[float] = (0.0,),
+    std: float | Sequence[float] = (255.0,),
     **settings: Any,
 ) -> "keras.Model":
     """Builds a net with its norms and penalties, untrained: a plain functional `keras.Model`.
@@ -70,11 +71,12 @@ def swap_norm(
         ghost_batch_size: of gbn.
 
     Raises:
-        UsageError: the norm is unknown, its groups do not divide the channels, a statistic would have one value, the
-            scale has a regularizer or constraint that the norm does not take, the model is subclassed, has no norm, one
-            inside a layer where it cannot be reached, or a layer that its get_config() does not describe.
+        UsageError: it is no Keras model, the norm is unknown, its groups do not divide the channels, a statistic would
+            have one value, the scale has a regularizer or constraint that the norm does not take, the model is
+            subclassed, has no norm, one inside a layer where it cannot be reached, or a layer that its get_config()
+            does not describe.
     """
-    choose_backend()
+    _require_model(model)
     from kernorm.nets import swap  # Keras
 
     return swap.swap_norm(model, norm, groups=groups, ghost_batch_size=ghost_batch_size)
@@ -100,10 +102,10 @@ def add_penalties(
         replace: set it where a variable has a regularizer of its own; else that is refused.
 
     Raises:
-        UsageError: λ is negative or not finite, `penalize` is neither, or the model is not built, has no trainable
-            kernel, or one with a regularizer.
+        UsageError: it is no Keras model, λ is negative or not finite, `penalize` is neither, or the model is not built,
+            has no trainable kernel, or one with a regularizer.
     """
-    choose_backend()
+    _require_model(model)
     from kernorm.nets import regularize  # Keras
 
     return regularize.add_penalties(model, l1, l2, penalize=penalize, replace=replace)
@@ -156,9 +158,18 @@ def prove_penalty(
         l2: the λ2, of Keras' convention: PyTorch's weight_decay=λ is l2=λ/2.
 
     Raises:
-        UsageError: the model is not compiled, or does not take the batch.
+        UsageError: it is no Keras model, is not compiled, or does not take the batch.
     """
-    choose_backend()
+    _require_model(model)
     from kernorm.nets import proof  # Keras
 
     return PenaltyProof(proof.prove_penalty(model, x, y, l1=l1, l2=l2))
+
+
+def _require_model(model: Any) -> None:
+    """Chooses the backend, and refuses what is no Keras model."""
+    choose_backend()
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise UsageError("This takes a Keras model.", with_type(model), "Give a keras.Model of Keras 3.")

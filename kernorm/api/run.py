@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from kernorm.api.display import Chart, page
 from kernorm.api.exported import Exported
+from kernorm.api.settings import config_of
 from kernorm.config import TrainConfig
 from kernorm.datasets.dataset import load, load_test_split
 from kernorm.errors import UsageError, nearest
 from kernorm.limits import expanded
 from kernorm.nets.source import allow_code
-from kernorm.recipes import recipe_of_settings
 from kernorm.records.history import flat_rows
 from kernorm.records.index import list_lines
 from kernorm.records.record import RECORD, WEIGHTS, Evaluation, Record, read_record, write_record
@@ -24,8 +24,8 @@ from kernorm.reporting.mistakes import drawn_mistakes
 from kernorm.saved_model.export import export_run
 from kernorm.stats.scores import BY_CLASS
 from kernorm.system.backend import choose_backend
-from kernorm.training.run import train
-from kernorm.unused import require_recipe, require_used
+from kernorm.system.files import locked
+from kernorm.training.run import complete_if_trained, train
 
 if TYPE_CHECKING:
     import keras
@@ -87,8 +87,24 @@ class Run:
 
     @property
     def report_path(self) -> Path:
-        """The run's page, report.html."""
+        """Where the run's page is; a run of a study or a search has none before `write_report`."""
         return self.folder / "report.html"
+
+    def write_report(self) -> Path:
+        """Writes the run's page, if it has none; returns its path.
+
+        Its pictures of mistakes are one more look at the test split, which the record logs.
+
+        Raises:
+            UsageError: the run has not ended, another process trains it, or the data set cannot be had.
+        """
+        if not self.report_path.exists():
+            with locked(self.folder / "lock", "train this run"):
+                record = complete_if_trained(replace(self.config, report=True, export=False), self.folder)
+            if record is None:
+                raise UsageError("A run that has ended has a report.", f"{self.run_id}, which has not", "Train it on.")
+            self.record = record
+        return self.report_path
 
     def load_model(self, *, net: str | None = None, trust_code: bool = False) -> "keras.Model":
         """Builds the net with the selected epoch's weights, on the backend that Keras runs on.
@@ -224,30 +240,6 @@ def train_model(config: TrainConfig | None = None, *, model: "keras.Model | None
         given = with_model(given, model, keep_norms=config is None and "norm" not in settings)
     record = train(given)
     return Run(given.reports_dir / "runs" / record.run_id, record)
-
-
-def config_of(config: TrainConfig | None, settings: dict[str, Any]) -> TrainConfig:
-    """Returns a config with single fields replaced, or the named recipe's.
-
-    Raises:
-        UsageError: a name or a value is wrong.
-    """
-    known = list(TrainConfig.__dataclass_fields__)
-    if unknown := next((name for name in settings if name not in known), None):
-        raise UsageError("A setting is a field of TrainConfig.", f"{unknown!r}", nearest(unknown, known))
-    if config is None:
-        given = recipe_of_settings(settings)
-    elif "recipe" in settings:
-        raise UsageError(
-            "A recipe is a set of values, which a config has already.",
-            f"recipe={settings['recipe']!r} and a config",
-            "Give kernorm.recipe(…) as the config.",
-        )
-    else:
-        given = replace(config, **settings)
-    require_recipe(given)
-    require_used([given])
-    return given
 
 
 def load_run(path: str | Path) -> Run:

@@ -1,23 +1,18 @@
-"""Studies for Python users: arms compared over seeds, and anybody's numbers compared."""
+"""Studies for Python users: arms compared over seeds."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kernorm.api.display import Chart, page
 from kernorm.config import TrainConfig
-from kernorm.errors import UsageError, nearest
+from kernorm.errors import UsageError, nearest, with_type
 from kernorm.limits import expanded
 from kernorm.parallel.settings import EngineConfig
-from kernorm.stats.comparison import Comparison
-from kernorm.stats.comparison import compare as compare_values
-from kernorm.stats.intervals import Interval
-from kernorm.stats.new_images import chance_variance, two_level_difference
-from kernorm.stats.verdict import percentage_points, verdict
 from kernorm.studies.definition import SEEDS, Study, study_of, until_resolved_or_none, with_overrides
 from kernorm.studies.ledger import RECORDS, Ledger
 from kernorm.studies.loading import load_study
@@ -114,14 +109,14 @@ def run_study(
     question: str = "",
     name: str | None = None,
     epochs: int | None = None,
-    only: Collection[str] = (),
+    only: str | Collection[str] = (),
     metric: str | None = None,
     margin: str | float | None = None,
     targets: str | None = None,
     until_resolved: bool = False,
     time_budget: str | None = None,
     max_seeds: int | None = None,
-    tune_rate: str | None = None,
+    tune_rate: str | tuple[float, float] | None = None,
     engine: EngineConfig | None = None,
     reports_dir: str | Path = "reports",
 ) -> StudyResult:
@@ -146,14 +141,17 @@ def run_study(
         until_resolved: add seeds round by round until every arm is better, worse or equivalent.
         time_budget: with `until_resolved`, begin no round that would end after this time, such as 30m or 2h.
         max_seeds: with `until_resolved`, the most seeds of an arm; by default 50.
-        tune_rate: first find each arm's learning rate on validation, within LOW:HIGH such as 0.01:0.1.
+        tune_rate: first find each arm's learning rate on validation, within LOW:HIGH such as 0.01:0.1, or two numbers.
         engine: where runs are computed; by default on this machine, one a core.
         reports_dir: where studies/<name>/ and runs/<run id>/ are written.
 
     Raises:
         UsageError: an arm, a name, a number, the data or the engine is wrong.
     """
+    if not isinstance(engine, EngineConfig | None):
+        raise UsageError("An engine is an EngineConfig.", with_type(engine), 'Give kernorm.EngineConfig(name="local").')
     reports_dir, engine = expanded(reports_dir), engine or EngineConfig()
+    asked = range_as_text(tune_rate)
     until = until_resolved_or_none(until_resolved, seeds, time_budget, max_seeds)
     if isinstance(study, Mapping):
         planned = study_of(
@@ -172,7 +170,7 @@ def run_study(
         planned,
         seeds=seeds,
         epochs=epochs,
-        only=only,
+        only=(only,) if isinstance(only, str) else only,
         metric=metric,
         margin=margin,
         targets=targets,
@@ -183,89 +181,24 @@ def run_study(
     )
     folder = reports_dir / "studies" / (name or planned.name + (f"-e{epochs}" if epochs else ""))
     with unless_refused(folder, RECORDS):
-        planned = with_rates(planned, folder, tune_rate, engine)
+        planned = with_rates(planned, folder, asked, engine)
         summary = run_in_folder(planned, folder, engine, command="kernorm.run_study(…)", until=until)
     return StudyResult(planned, summary, folder)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Compared:
-    """Two sets of runs, compared; by accuracy, unless told otherwise.
-
-    Attributes:
-        verdict: in words; a difference is one `on these images` unless the mistakes by image were given.
-        comparison: difference, intervals and tests over the seeds in common.
-        new_images: interval of the difference on images that were never seen; None without mistakes by image.
-    """
-
-    verdict: str
-    comparison: Comparison
-    new_images: Interval | None = None
-
-    def __str__(self) -> str:
-        return self.verdict
-
-    def _repr_html_(self) -> str:
-        rows = {
-            name: {"value": getattr(self.comparison, name)}
-            for name in ("pairs", "difference", "interval", "p", "probability_better")
-        }
-        return page(self.verdict, pd.DataFrame.from_dict(rows, orient="index"))
-
-
-def compare(
-    arm: Mapping[int, float],
-    baseline: Mapping[int, float],
-    *,
-    higher_is_better: bool = True,
-    margin: float | None = None,
-    wrong: tuple[Mapping[int, Collection[int]], Mapping[int, Collection[int]]] | None = None,
-    count: int | None = None,
-) -> Compared:
-    """Compares two sets of runs that anybody made, each a value by seed, paired by the seeds in common.
-
-    Args:
-        arm: value by seed, accuracies as shares unless `higher_is_better` is False.
-        baseline: value by seed.
-        higher_is_better: which direction is better.
-        margin: what counts as no difference, for a verdict of equivalence.
-        wrong: of arm and baseline, the test images that each seed got wrong, by their index from 0; with it the verdict
-            speaks of new images as well. The values are then accuracies, or error rates if lower is better.
-        count: how many images the test split has; needed with `wrong`.
+def range_as_text(rates: Any) -> str | None:
+    """Returns LOW:HIGH, also of two numbers; None as it is.
 
     Raises:
-        ValueError: a value is not finite, or the margin is not positive.
-        UsageError: `wrong` without `count`, without the seeds that are compared, or not of these values.
+        UsageError: it is neither.
     """
-    new_images, floor = None, 0.0
-    if wrong is not None:
-        common = sorted(arm.keys() & baseline.keys())
-        if count is None or any(seed not in one for one in wrong for seed in common):
-            raise UsageError(
-                "Mistakes by image need every seed in common and the number of images.",
-                f"count={count}, seeds {[sorted(one) for one in wrong]} for {common}",
-                "Give wrong=({seed: images, …}, {seed: images, …}) and count=10000.",
-            )
-        mine, base = ([one[seed] for seed in common] for one in wrong)
-        for values, mistakes in zip((arm, baseline), (mine, base), strict=True):
-            rates = [len(set(one)) / count for one in mistakes]
-            expected = [1 - rate for rate in rates] if higher_is_better else rates
-            if not np.allclose([values[seed] for seed in common], expected, rtol=0, atol=0.5 / count):
-                raise UsageError(
-                    "With mistakes by image, the values are the accuracies that follow from them, or the error rates "
-                    "if lower is better.",
-                    f"{[values[seed] for seed in common]} where {[round(one, 6) for one in expected]} follow",
-                    "Leave out wrong for another metric.",
-                )
-        new_images = two_level_difference(mine, base, count, paired=True)
-        if new_images and not higher_is_better:  # of errors, where that is of accuracies
-            new_images = -new_images[1], -new_images[0]
-        floor = chance_variance(mine, count, base)
-    comparison = compare_values(arm, baseline, higher_is_better=higher_is_better, margin=margin, floor=floor)
-    # Another metric has its own unit.
-    show = percentage_points if higher_is_better or wrong is not None else "{:.3g}".format
-    found = verdict(comparison, comparison.p, comparison.tost_p, new_images=new_images, show=show)
-    return Compared(verdict=found.sentence, comparison=comparison, new_images=new_images)
+    if isinstance(rates, str | None):
+        return rates
+    if not (isinstance(rates, list | tuple) and len(rates) == 2 and all(isinstance(rate, Real) for rate in rates)):
+        raise UsageError(
+            "A range of rates is LOW:HIGH, or two numbers.", with_type(rates), "Give for example 0.01:0.1."
+        )
+    return ":".join(f"{float(rate):.12g}" for rate in rates)
 
 
 def _row(arm: ArmSummary, metric: str) -> dict[str, Any]:

@@ -179,4 +179,4 @@ def _common_size(kinds: dict[Path, tuple[int, int, bool]], root: Path) -> tuple[
 def short_reason(error: Exception) -> str:
     """Returns the first line of an error, short and without paths."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"'?/[^ ]*'?", "", line)[:60].strip()
+    return re.sub(r"""(['"])[^'"]*/.*?\1|/\S*""", "", line)[:60].strip(" :")

@@ -1,5 +1,6 @@
 """Own images in an .npz file, with the keys of keras.datasets or of MedMNIST."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,12 @@ def read_npz(path: Path, name: str) -> Arrays:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             held = {key: archive[key] for key in archive.files}
     except Exception as error:  # zipfile and NumPy raise a dozen types on damaged bytes
+        # Of bytes that are no archive NumPy says that they are pickled objects.
+        whole = zipfile.is_zipfile(path)
         raise UsageError(
-            "An .npz file holds arrays.", f"{path}: {short_reason(error)}", "Write it by numpy.savez without objects."
+            "An .npz file holds arrays.",
+            f"{path}: {short_reason(error)}" if whole else f"{path}, which is no .npz file, or a damaged one",
+            "Write it by numpy.savez without objects.",
         ) from None
     keys = next((keys for keys in _KEYS if set(keys[:4]) <= held.keys()), None)
     if keys is None:

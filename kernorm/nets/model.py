@@ -1,8 +1,10 @@
 """Builds a net by the functional API, kernorm's or a user's own, with norms and penalties as configured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
@@ -21,8 +23,8 @@ def build_model(
     *,
     image_shape: tuple[int, int, int],
     num_classes: int,
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (255.0,),
+    mean: float | Sequence[float] = (0.0,),
+    std: float | Sequence[float] = (255.0,),
     fused: bool = False,
 ) -> keras.Model:
     """Builds a net, in float32 and with channels last whatever Keras' global settings say.
@@ -43,14 +45,14 @@ def build_model(
             net is none (see `build_own`), or shape, classes, mean and std are not such numbers.
     """
     image_shape, num_classes = _checked_shape(image_shape, num_classes)
-    _check_scaling(image_shape, mean, std)
+    scaling = _checked_scaling(image_shape, mean, std)
     image = keras.Input(image_shape, dtype="uint8", name="image")
     if config.net_weights is not None:  # which scales by itself
         net = build_own(config, image_shape, num_classes, fused=fused)
         takes_bytes = net.inputs[0].dtype == "uint8"
         logits = net(image if takes_bytes else keras.layers.Rescaling(1.0, name="scale")(image))
     else:
-        scale, offset = _scaling(mean, std)
+        scale, offset = _scaling(*scaling)
         scaled = keras.layers.Rescaling(scale, offset, name="scale")(image)
         logits = _logits(config, scaled, num_classes, fused)
     model = keras.Model(image, logits, name=f"{config.net}_{config.norm}")
@@ -82,24 +84,37 @@ def build_model_for(config: TrainConfig, data: Data, *, fused: bool = False) -> 
 
 def _checked_shape(image_shape: Sequence[int], num_classes: int) -> tuple[tuple[int, int, int], int]:
     """Returns both in Python's whole numbers."""
-    sizes = [size for size in map(whole_number, image_shape) if size and size > 0]
-    if len(image_shape) != 3 or len(sizes) != 3:
+    given = list(image_shape) if isinstance(image_shape, Iterable) else []
+    sizes = [size for size in map(whole_number, given) if size and size > 0]
+    if len(given) != 3 or len(sizes) != 3:
         raise UsageError("An image shape is (height, width, channels).", image_shape, "Give for example (28, 28, 1).")
     count = whole_number(num_classes)
     if count is None or count < 2:
         raise UsageError(
-            "A classifier has at least two classes, a whole number.", f"num_classes={num_classes}", "Give more."
+            "A classifier has at least two classes, a whole number.", f"num_classes={num_classes!r}", "Give more."
         )
     return (sizes[0], sizes[1], sizes[2]), count
 
 
-def _check_scaling(image_shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]) -> None:
-    if not (len(mean) == len(std) in (1, image_shape[2]) and min(std) > 0):
+def _checked_scaling(image_shape: tuple[int, int, int], mean: Any, std: Any) -> tuple[list[float], list[float]]:
+    """Returns both as lists, of one number or one a channel."""
+    means, stds = _numbers(mean), _numbers(std)
+    if not (len(means) == len(stds) in (1, image_shape[2]) and min(stds) > 0):
         raise UsageError(
             "mean and std are one number, or one a channel, with std above 0.",
-            f"mean={tuple(mean)}, std={tuple(std)} for {image_shape[2]} channels",
+            f"mean={mean}, std={std} for {image_shape[2]} channels",
             "Give those of the training pixels, from 0 to 255.",
         )
+    return means, stds
+
+
+def _numbers(value: Any) -> list[float]:
+    """Returns one number or several as a list; an empty one for anything else."""
+    try:
+        found = np.asarray(value)
+    except ValueError:  # of lists of different lengths
+        return []
+    return found.ravel().tolist() if found.dtype.kind in "iuf" else []
 
 
 def _scaling(means: Sequence[float], stds: Sequence[float]) -> tuple[list[float] | float, list[float] | float]:

@@ -9,11 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from kernorm.config import INTERNAL, TrainConfig
 from kernorm.errors import UsageError, nearest
+from kernorm.limits import names_of
 from kernorm.records.index import Line
 from kernorm.records.tags import Tags
 
-_FORM = re.compile(r"(\w+)(!=|<=|>=|=|<|>)(.+)")
+_FORM = re.compile(r"(\w+)(!=|<=|>=|==?|<|>)(.+)")
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -98,15 +100,26 @@ def require_name(name: str, lines: Sequence[Line], flag: str) -> str:
     """
     known = [*COLUMNS, "tag", "note", *dict.fromkeys(name for line in lines for name in line.settings)]
     if lines and name not in known:
-        raise UsageError(f"{flag} takes a setting or a column.", f"{name!r}", nearest(name, known))
+        shown = [one for one in known if one not in INTERNAL]
+        raise UsageError(f"{flag} takes a setting or a column.", f"{name!r}", nearest(name, shown))
     return name
+
+
+def _require_value(name: str, wanted: str, lines: Sequence[Line]) -> None:
+    """Refuses a value that a setting of known names cannot have, and that no line has."""
+    known = names_of(TrainConfig, name) if name in TrainConfig.__annotations__ else ()
+    values = [*known, *(line.settings.get(name) for line in lines)]
+    if known and not any(_is(value, wanted) for value in values):
+        raise UsageError(f"--where {name} takes a known name.", f"{wanted!r}", nearest(wanted, known))
 
 
 def _condition(text: str, lines: Sequence[Line], tags: Mapping[str, Tags]) -> Callable[[Line], bool]:
     match = _FORM.fullmatch(text)
     if match is None:
         raise UsageError("--where takes NAME=VALUE.", f"{text!r}", "Give for example 'norm=gn accuracy>99.4'.")
-    name, sign, wanted = require_name(match[1], lines, "--where"), match[2], match[3]
+    name, sign, wanted = require_name(match[1], lines, "--where"), match[2].replace("==", "="), match[3]
+    if sign not in _ORDERS:
+        _require_value(name, wanted, lines)
     if name == "started" and sign in _ORDERS:
         # Times have one form and zone, so they are compared as text, up to the length of what was asked for.
         return lambda line: _ORDERS[sign](line.started[: len(wanted)], wanted)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernorm.config import INTERNAL
 from kernorm.records.record import THRESHOLDS, Evaluation, Record
 from kernorm.reporting.charts import FEW, TINY, charts
 from kernorm.reporting.command import command
@@ -63,7 +64,7 @@ def _context(record: Record, mistakes: NDArray[np.uint8]) -> dict[str, Any]:
     settings = [
         (field.name, getattr(record.config, field.name), field.default)
         for field in dataclasses.fields(record.config)
-        if field.name not in ("net_source", "net_weights")
+        if field.name not in INTERNAL
     ]
     return {
         "record": record,

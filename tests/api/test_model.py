@@ -23,6 +23,25 @@ def test_pixels_are_scaled_by_mean_and_deviation():
     np.testing.assert_allclose(scaled[0, 0, 0], [30, 10, 2.5], rtol=1e-6)
 
 
+def test_one_number_scales_all_channels():
+    model = kernorm.build_model(net="eva6", image_shape=(16, 16, 3), mean=3.0, std=np.array(2))
+    scaled = keras.Model(model.input, model.get_layer("scale").output)(np.full((1, 16, 16, 3), 5, np.uint8))
+    np.testing.assert_allclose(scaled, np.ones((1, 16, 16, 3)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: kernorm.swap_norm(3, "gn"),
+        lambda: kernorm.add_penalties(3, l2=1e-3),
+        lambda: kernorm.prove_penalty(3, None, None),
+    ],
+)
+def test_refuses_what_is_no_model(call):
+    with pytest.raises(UsageError, match=r"^This takes a Keras model\. Received: 3 \(int\)\. Give a keras\.Model"):
+        call()
+
+
 def test_sizes_of_numpy_are_sizes():
     shape = np.array([16, 20, 3])
     model = kernorm.build_model(net="eva6", image_shape=shape, num_classes=np.int64(5), mean=np.ones(3), std=np.ones(3))
@@ -38,6 +57,14 @@ def test_sizes_of_numpy_are_sizes():
         ({"num_classes": 5.0}, r"A classifier has at least two classes, a whole number\. Received: num_classes=5\.0\."),
         ({"mean": (1, 2), "std": (1, 1)}, r"one a channel.* Received: mean=\(1, 2\), std=\(1, 1\) for 1 channels\."),
         ({"mean": (1,), "std": (0,)}, r"with std above 0\. Received: mean=\(1,\), std=\(0,\)"),
+        ({"num_classes": "10"}, r"at least two classes, a whole number\. Received: num_classes='10'\."),
+        ({"image_shape": 28}, r"An image shape is \(height, width, channels\)\. Received: 28\."),
+        ({"mean": "dark"}, r"^mean and std are one number, or one a channel, .* Received: mean=dark, std=\(255\.0,\)"),
+        ({"mean": [[1], [1, 2]]}, r"^mean and std are one number, or one a channel"),
+        (
+            {"config": "ln"},
+            r"^All settings at once are a TrainConfig\. Received: 'ln' \(str\)\. Give single ones by name",
+        ),
         ({"nrom": "ln"}, r"A setting is a field of TrainConfig\. Received: 'nrom'\. Did you mean 'norm'\?"),
         ({"norm": "lnn"}, r"--norm takes a known name\. Received: 'lnn'\."),
     ],

@@ -1,4 +1,7 @@
+import pickle
+import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 import kernorm
 from kernorm import UsageError
-from kernorm.records.record import read_record
+from kernorm.records.record import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("small_net")
 
@@ -67,6 +70,55 @@ def test_the_model_is_the_one_that_was_measured(run, boxes_cache):
 def test_refuses_images_that_the_model_does_not_take(run, images):
     with pytest.raises(UsageError, match=r"^Images are uint8 of shape \(N, .*\)\. Received: (uint8|float64) of shape"):
         run.export().predict(images)
+
+
+def test_refuses_images_of_different_sizes(run):
+    with pytest.raises(
+        UsageError, match=r"^Images are uint8 of shape .* Received: images of different sizes\. Bring them"
+    ):
+        run.export().predict([np.zeros((28, 28, 1), np.uint8), np.zeros((20, 28, 1), np.uint8)])
+
+
+def test_refuses_a_format_that_is_none(run):
+    with pytest.raises(
+        UsageError, match=r"^A format is a known one\. Received: 'onxn'\. Did you mean 'onnx'\? Known: "
+    ):
+        run.export().convert("onxn")
+
+
+def test_a_model_that_was_asked_is_pickled(run):
+    exported = run.export()
+    images = np.zeros((2, *run.record.data.image_shape), np.uint8)
+    wanted = exported.predict(images)
+    assert pickle.loads(pickle.dumps(exported)).predict(images).equals(wanted)
+
+
+@pytest.mark.parametrize("config", ["ln", {"norm": "ln"}, 3])
+def test_refuses_settings_that_are_no_config(config):
+    message = (
+        rf"^All settings at once are a TrainConfig\. Received: .* \({type(config).__name__}\)\. Give single ones by"
+    )
+    with pytest.raises(UsageError, match=message):
+        kernorm.train_model(config)
+
+
+def test_a_run_without_a_page_gets_one(run, boxes_cache, tmp_path):
+    folder = tmp_path / run.run_id
+    shutil.copytree(run.folder, folder)
+    (folder / "report.html").unlink()
+    again = kernorm.load_run(folder)
+    assert not again.report_path.exists()
+    assert again.write_report() == folder / "report.html" == again.report_path
+    assert again.report_path.exists()
+    assert len(again.record.openings) == len(run.record.openings) + 1
+    written = again.report_path.read_bytes()
+    again.write_report()
+    assert again.report_path.read_bytes() == written
+    assert again.record == kernorm.load_run(folder).record
+    write_record(replace(again.record, status="running"), folder / "record.json")
+    again.report_path.unlink()
+    with pytest.raises(UsageError, match=r"^A run that has ended has a report\. Received: .*, which has not\."):
+        kernorm.load_run(folder).write_report()
 
 
 def test_charts_show_themselves(run, boxes_cache, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 import kernorm
 from kernorm import TrainConfig, UsageError
-from kernorm.api.study import StudyResult
+from kernorm.api.study import StudyResult, range_as_text
 from kernorm.studies.analysis import analyse
 from tests.builders import a_study, some_results
 
@@ -59,39 +59,32 @@ def test_refuses_arms_that_are_none(tmp_path):
         kernorm.run_study({"bn": TrainConfig()}, baseline="gn", reports_dir=tmp_path)
 
 
-def test_anybodys_numbers_are_compared_on_these_images_at_most():
-    found = kernorm.compare({0: 0.994, 1: 0.995, 2: 0.9945}, {0: 0.993, 1: 0.994, 2: 0.9931})
-    assert str(found) == "better on these images; not resolved for new ones"
-    assert found.new_images is None
-    assert found.comparison.difference == pytest.approx(0.0034 / 3)
-    alike = kernorm.compare({0: 0.994, 1: 0.995}, {0: 0.994, 1: 0.994})
-    assert alike.verdict == "not resolved"
-    assert kernorm.compare({0: 0.9}, {0: 0.8}).verdict.startswith("no verdict: fewer than 2 seeds")
-    nats = [{seed: mean + 1e-5 * seed**2 for seed in range(5)} for mean in (0.02, 0.021)]
-    small = kernorm.compare(*nats, higher_is_better=False, margin=0.01)
-    assert str(small) == "equivalent within 0.01 on these images"
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            {"engine": "local"},
+            r"^An engine is an EngineConfig\. Received: 'local' \(str\)\. Give kernorm\.EngineConfig\(",
+        ),
+        ({"tune_rate": 0.1}, r"^A range of rates is LOW:HIGH, or two numbers\. Received: 0\.1 \(float\)\."),
+        (
+            {"tune_rate": (0.1, "1")},
+            r"^A range of rates is LOW:HIGH, or two numbers\. Received: \(0\.1, '1'\) \(tuple\)",
+        ),
+        ({"tune_rate": (0.1, 0.01)}, r"Received: '0\.1:0\.01'"),
+        ({"only": "gn"}, r"^--only takes names of arms\. Received: 'gn'\."),
+    ],
+)
+def test_refuses_a_study_by_words_of_another_type(tmp_path, boxes_cache, words, message):
+    arms = {name: TrainConfig(dataset="boxes", norm=name, validation_size=32) for name in ("bn", "ln")}
+    with pytest.raises(UsageError, match=message):
+        kernorm.run_study(arms, reports_dir=tmp_path, **words)
 
 
-def test_with_mistakes_by_image_the_verdict_speaks_of_new_images():
-    arm = {seed: set(range(20 + seed)) for seed in range(3)}
-    baseline = {seed: set(range(60 + 2 * seed)) for seed in range(3)}
-    accuracies = [{seed: 1 - len(wrong) / 1000 for seed, wrong in runs.items()} for runs in (arm, baseline)]
-    found = kernorm.compare(*accuracies, wrong=(arm, baseline), count=1000)
-    low, high = found.new_images
-    assert 0 < low < 0.04 < high
-    assert found.verdict == "better"
-    # The same by error rates, with the signs turned.
-    rates = [{seed: len(wrong) / 1000 for seed, wrong in runs.items()} for runs in (arm, baseline)]
-    turned = kernorm.compare(*rates, wrong=(arm, baseline), count=1000, higher_is_better=False)
-    assert (turned.verdict, turned.new_images) == ("better", (-high, -low))
-    told = r"^With mistakes by image, the values are the accuracies that follow from them, or the error rates"
-    for values, higher in ((rates, True), (accuracies, False), ([{0: 0.2, 1: 0.3, 2: 0.2}] * 2, False)):
-        with pytest.raises(UsageError, match=told):
-            kernorm.compare(*values, wrong=(arm, baseline), count=1000, higher_is_better=higher)
-    # Both arms have the same images wrong, but one more: on new images nothing is sure.
-    alike = {seed: {*wrong, 900} for seed, wrong in baseline.items()}
-    accuracies = [{seed: 1 - len(wrong) / 1000 for seed, wrong in runs.items()} for runs in (alike, baseline)]
-    found = kernorm.compare(*accuracies, wrong=(alike, baseline), count=1000)
-    assert found.verdict == "not resolved"  # three equal signs prove nothing
-    with pytest.raises(UsageError, match=r"^Mistakes by image need every seed in common and the number of images\."):
-        kernorm.compare(*accuracies, wrong=(arm, {0: set()}), count=1000)
+def test_two_numbers_are_a_range_of_rates():
+    assert [range_as_text(rates) for rates in (None, "1e-2:0.1", (0.01, 0.1), [1e-5, 1])] == [
+        None,
+        "1e-2:0.1",
+        "0.01:0.1",
+        "1e-05:1",
+    ]

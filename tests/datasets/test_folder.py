@@ -181,6 +181,13 @@ def spoil_bytes(root):
     (root / "bee" / "nothing.png").touch()
 
 
+def test_a_broken_file_is_told_of_without_its_path(tmp_path):
+    root = fill(tmp_path / "my photos")
+    (root / "ant" / "not a photo.png").write_bytes(b"text")
+    with pytest.raises(UsageError, match=r"ant/not a photo\.png: broken \(cannot identify image file\)"):
+        read_folder(root, "photos", Reading())
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [

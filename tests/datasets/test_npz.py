@@ -64,7 +64,18 @@ def test_refuses_arrays_that_are_no_images(tmp_path, changes, message):
         read_npz(tmp_path / "a.npz", "a")
 
 
-def test_refuses_a_damaged_npz(tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(UsageError, match=r"^An \.npz file holds arrays\. Received: .*a\.npz: "):
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"garbage", b""])
+def test_refuses_a_file_that_is_no_npz(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(
+        UsageError, match=r"^An \.npz file holds arrays\. Received: .*a\.npz, which is no \.npz file, or"
+    ):
+        read_npz(tmp_path / "a.npz", "a")
+
+
+def test_refuses_objects(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.array([{}]))
+    with pytest.raises(
+        UsageError, match=r"a\.npz: Object arrays cannot be loaded when allow_pickle=False\. Write it by"
+    ):
         read_npz(tmp_path / "a.npz", "a")

@@ -55,6 +55,9 @@ TAGS = {"r1": Tags(tags=("good", "paper-1"), note="the one"), "r4": Tags(tags=("
         ("started=2026-03-0[12]*", "12"),
         ("started<=2026-03-02", "12"),
         ("started>2026-03-02", "34"),
+        ("norm==gn", "13"),
+        ("norm=g*", "13"),
+        ("norm=frn", ""),
         ("norm>2", ""),
         ("", "1234"),
     ],
@@ -79,6 +82,8 @@ def test_several_conditions_must_all_hold():
     [
         ("norm", r"--where takes NAME=VALUE\. Received: 'norm'\. Give for example 'norm=gn accuracy>99\.4'\."),
         ("norm=", r"--where takes NAME=VALUE\. Received: 'norm='"),
+        ("norm=xn", r"--where norm takes a known name\. Received: 'xn'\. Did you mean 'ln'\? Known: none, bn"),
+        ("optimizer!=adam", r"--where optimizer takes a known name\. Received: 'adam'\. Did you mean 'adamw'\?"),
         ("nrom=gn", r"--where takes a setting or a column\. Received: 'nrom'\. Did you mean 'norm'\?"),
         (
             "accuracy>high",
