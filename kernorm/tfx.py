@@ -53,12 +53,24 @@ def run_fn(fn_args: Any) -> None:
         places = {"dataset": DATASET, "reports_dir": run_dir, "saved_models_dir": run_dir / "saved_models"}
         config = recipe_of_settings(settings | places)
         if fn_args.train_steps:
-            steps = math.ceil((count - (images_of(config.validation_size, count) or 0)) / config.batch_size)
+            steps = math.ceil(_training_images(config, count) / config.batch_size)
             config = replace(config, epochs=math.ceil(fn_args.train_steps / steps))
         record = train(config)
     if record.status != "finished" or not (record.export and record.export.path):
         raise RuntimeError(f"The run ended as {record.status}: {record.message}. See {run_dir}.")
     shutil.copytree(record.export.path, fn_args.serving_model_dir, dirs_exist_ok=True)
+
+
+def _training_images(config: TrainConfig, count: int) -> int:
+    """Returns how many of `count` examples train."""
+    validation = images_of(config.validation_size, count) or 0
+    if validation >= count:
+        raise UsageError(
+            "validation_size must leave images to train on.",
+            f"validation_size={config.validation_size} of {count} examples",
+            f"Give less than {count}, or a share, in custom_config.",
+        )
+    return images_of(config.train_size, count - validation) or count - validation
 
 
 def settings_of(fn_args: Any) -> dict[str, Any]:

@@ -29,6 +29,8 @@ BY_IMAGE = {
 WHOLE = {"BalancedAccuracy": "balanced_accuracy", "MacroF1": "macro_f1", "WorstRecall": "worst_recall"}
 METRICS = BY_IMAGE | WHOLE
 HIGHER_IS_BETTER = {name: name in ("accuracy", *WHOLE.values()) for name in METRICS.values()}
+# Shares, which lie from 0 to 1, and their changes from -1 to 1.
+_SHARES = {"ece", *(name for name, higher in HIGHER_IS_BETTER.items() if higher)}
 _TOP = ("model_specs", "slicing_specs", "metrics_specs", "options")
 
 
@@ -65,7 +67,7 @@ def read_thresholds(name: str | Path, labels: tuple[str, ...], dataset: str | No
 
     Raises:
         UsageError: the thresholds are of another set; the file cannot be read, is no such JSON, or names metrics,
-            slices or fields that kernorm does not know.
+            slices or fields that kernorm does not know; a bound is no number, or one that the metric cannot have.
     """
     packaged = packaged_thresholds().get(str(name))
     if packaged and dataset not in (None, str(name)):
@@ -117,7 +119,22 @@ def _bound(text: str) -> Threshold:
         rule = "A bound of --thresholds is a number of at least 0."
         raise UsageError(rule, f"{text!r}", "Give for example balanced_accuracy=0.9.")
     side: Literal["least", "most"] = "least" if HIGHER_IS_BETTER[metric] else "most"
-    return Threshold(metric=metric, slice=OVERALL, kind="value", side=side, bound=number)
+    return Threshold(metric=metric, slice=OVERALL, kind="value", side=side, bound=_number(metric, number))
+
+
+def _number(metric: str, bound: Any, *, least: float = 0.0) -> float:
+    """Reads a bound; one of a share goes from `least` to 1."""
+    try:
+        number = float(bound)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError("A bound is a finite number.", f"{bound!r} for {metric}", "Give for example 0.9.")
+    if metric in _SHARES and not least <= number <= 1:
+        what = "a share" if least == 0 else "a difference of shares"
+        meant = f"{number / 100:g}" if least <= number / 100 <= 1 else "one"
+        raise UsageError(f"{metric} is {what} from {least:g} to 1.", f"{number:g}", f"Give {meant}.")
+    return number
 
 
 def _thresholds(config: dict[str, Any], labels: tuple[str, ...]) -> Iterator[Threshold]:
@@ -173,9 +190,13 @@ def _bounds(metric: str, slice_: str, threshold: Mapping[str, Any]) -> Iterator[
             "Give BalancedAccuracy one.",
         )
     if "lower_bound" in value:
-        yield Threshold(metric=metric, slice=slice_, kind="value", side="least", bound=float(value["lower_bound"]))
+        yield Threshold(
+            metric=metric, slice=slice_, kind="value", side="least", bound=_number(metric, value["lower_bound"])
+        )
     if "upper_bound" in value:
-        yield Threshold(metric=metric, slice=slice_, kind="value", side="most", bound=float(value["upper_bound"]))
+        yield Threshold(
+            metric=metric, slice=slice_, kind="value", side="most", bound=_number(metric, value["upper_bound"])
+        )
     if change:
         higher = {"HIGHER_IS_BETTER": True, "LOWER_IS_BETTER": False}[change["direction"]]
         if higher != HIGHER_IS_BETTER[metric]:
@@ -192,7 +213,7 @@ def _bounds(metric: str, slice_: str, threshold: Mapping[str, Any]) -> Iterator[
                     slice=slice_,
                     kind="change",
                     side=side,
-                    bound=float(change[name]),
+                    bound=_number(metric, change[name], least=-math.inf if name == "relative" else -1.0),
                     relative=name == "relative",
                 )
 

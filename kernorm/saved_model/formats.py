@@ -16,6 +16,7 @@ from kernorm.saved_model.inference import SIGNATURE, load_saved_model
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Images, PredictLogits, largest_difference, largest_tolerated
 from kernorm.saved_model.paths import literal_path
+from kernorm.saved_model.versions import named
 from kernorm.system.files import sync_folder
 
 
@@ -41,7 +42,7 @@ def convert(path: Path, name: FormatName) -> Path:
     """
     from kernorm.saved_model.warmup import recorded_images  # TensorFlow
 
-    kind = require_format(name)
+    kind, path = require_format(name), named(path)
     verify_integrity(path)
     images = recorded_images(path, max(BATCHES))
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:

@@ -53,8 +53,14 @@ def versions(base: Path) -> list[int]:
 
 def model_of(path: Path) -> Path:
     """Returns the model that a path means: of a model's folder the newest version, else the path itself."""
+    path = named(path)
     numbers = [] if (path / "saved_model.pb").exists() else versions(path)
     return path / str(numbers[-1]) if numbers else path
+
+
+def named(path: Path) -> Path:
+    """Returns a path whose last part is a name: the path itself, or what `.` or `..` stands for."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def ignored_versions(base: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Thresholds in the form of TFMA's EvalConfig: what is read, and what is refused."""
 
 import json
+import math
 from importlib import resources
 
 import pytest
@@ -125,6 +126,31 @@ def test_scores_over_classes_have_thresholds_of_the_whole_split(tmp_path):
             ),
             r"The worst recall has thresholds of its value alone\. Received: a changeThreshold of WorstRecall\.",
         ),
+        *(
+            (config({"className": name, "threshold": threshold}), message)
+            for name, threshold, message in (
+                (
+                    "BrierScore",
+                    {"valueThreshold": {"upperBound": "low"}},
+                    "A bound is a finite number. Received: 'low'",
+                ),
+                ("BrierScore", {"valueThreshold": {"upperBound": math.nan}}, "finite number. Received: nan for brier"),
+                ("BrierScore", {"valueThreshold": {"upperBound": "Infinity"}}, "A bound is a finite number"),
+                ("BrierScore", {"valueThreshold": {"upperBound": 10**400}}, "A bound is a finite number"),
+                ("BrierScore", {"valueThreshold": {"upperBound": []}}, "A bound is a finite number"),
+                (
+                    "SparseCategoricalAccuracy",
+                    {"valueThreshold": {"lowerBound": 90}},
+                    r"accuracy is a share from 0 to 1\. Received: 90\. Give 0\.9\.",
+                ),
+                ("MacroF1", {"valueThreshold": {"lowerBound": -0.1}}, "macro_f1 is a share from 0 to 1"),
+                (
+                    "BalancedAccuracy",
+                    {"changeThreshold": {"direction": "HIGHER_IS_BETTER", "absolute": -5}},
+                    r"balanced_accuracy is a difference of shares from -1 to 1\. Received: -5\. Give -0\.05\.",
+                ),
+            )
+        ),
     ],
 )
 def test_refuses_what_it_cannot_judge(tmp_path, content, message):
@@ -164,6 +190,7 @@ def test_bounds_of_the_whole_split_are_read_from_a_text():
         ("accuracy=high", r"A bound of --thresholds is a number of at least 0\. Received: 'accuracy=high'"),
         ("accuracy=-1", "number of at least 0"),
         ("accuracy=nan", "number of at least 0"),
+        ("worst_recall=90", r"worst_recall is a share from 0 to 1\. Received: 90\. Give 0\.9\."),
         ("accuracy=0.9,", "known metric"),
     ],
 )

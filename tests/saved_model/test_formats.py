@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,17 @@ def test_openvino_keeps_float32(model, digits):
     path = convert(model, "openvino")
     constants = [op for op in openvino.Core().read_model(str(path)).get_ops() if op.get_type_name() == "Constant"]
     assert "f16" not in {op.get_element_type().get_type_name() for op in constants}
+
+
+@pytest.mark.parametrize("inside", ["", "variables"])
+def test_the_model_may_be_the_current_folder_or_the_one_above(model, monkeypatch, inside):
+    ask = load_saved_model(model)
+    monkeypatch.setitem(FORMATS, "onnx", Format((".onnx",), (), lambda _, target: target.touch(), lambda _: ask))
+    monkeypatch.chdir(model / inside)
+    path = ".." if inside else "."
+    assert convert(Path(path), "onnx") == model.with_name("1000.onnx")
+    assert run(ConvertConfig, main, prog=PROG, argv=[path, "--format", "onnx"]) == 0
+    assert names(model) == ["1000", "1000.onnx"]
 
 
 def test_other_answers_leave_nothing(model, monkeypatch):

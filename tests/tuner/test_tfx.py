@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kernorm import tfx
+from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
 from kernorm.saved_model.inference import load_saved_model
 from tests.builders import make_history, make_record
@@ -151,12 +152,24 @@ def test_a_file_in_any_folder_stands_for_itself(files, tmp_path):
         ({"train_files": ["/nowhere/*"]}, r"^train examples are tf\.Example .* Received: /nowhere/\*, 0 files: "),
         ({"eval_files": [__file__]}, r"^test examples are tf\.Example records .* Received: .*test_tfx\.py, 1 files: "),
         ({"custom_config": {"nrom": "ln"}}, r"^custom_config names settings of kernorm\.train\. Received: 'nrom'\."),
+        *(
+            (
+                {"custom_config": {"validation_size": size}, "train_steps": 10},
+                rf"^validation_size must leave images to train on\. Received: validation_size={size} of 300 examples\.",
+            )
+            for size in (300, 400)
+        ),
         ({"custom_config": {"labels": ["a", "b"]}}, r"^TFX's examples must be images .* Received: train labels go"),
     ],
 )
 def test_refuses_what_is_wrong(fn_args, changes, message):
     with pytest.raises(UsageError, match=message):
         tfx.run_fn(SimpleNamespace(**(vars(fn_args) | changes)))
+
+
+def test_steps_are_counted_of_the_images_that_train():
+    found = [tfx._training_images(TrainConfig(validation_size=100, train_size=size), 300) for size in (None, 50, 0.5)]
+    assert found == [200, 50, 100]
 
 
 def test_refuses_an_unknown_setting_of_the_search(fn_args):
