@@ -32,7 +32,8 @@ class EvaluateConfig:
     """The model: saved_models/<run id>/<version>, or saved_models/<run id> for its newest version."""
 
     baseline: str | None = None
-    """A model to compare with, on the same images: a path, or 'latest', the newest published one that was blessed."""
+    """A model to compare with, on the same images: saved_models/<name>/<version>, saved_models/<name> for its newest
+    version, or 'latest', the newest published one that was blessed, is of the same data and is not this very model."""
 
     thresholds: str | None = None
     """What must hold: 'mnist', for models of that set; bounds of the whole split, such as balanced_accuracy=0.9; or a

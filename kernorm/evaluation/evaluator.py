@@ -27,6 +27,7 @@ from kernorm.evaluation.result import (
     blessing_problem,
     latest_blessed,
     read_evaluation,
+    same_data,
     write_evaluation,
 )
 from kernorm.evaluation.robustness import corrupted
@@ -35,7 +36,7 @@ from kernorm.limits import expanded
 from kernorm.saved_model.card import FOLDER, Card, read_card
 from kernorm.saved_model.inference import load_in_batches
 from kernorm.saved_model.integrity import verify_integrity
-from kernorm.saved_model.versions import PUBLISHED, version_number
+from kernorm.saved_model.versions import PUBLISHED, model_of, version_number
 from kernorm.stats.comparison import mcnemar
 from kernorm.stats.intervals import wilson
 from kernorm.system.files import write_atomically
@@ -60,7 +61,8 @@ def evaluate_model(
 
     Args:
         path: the model's folder.
-        baseline: a model to compare with on the same images; `latest` is the newest blessed one in `published`.
+        baseline: a model to compare with on the same images, or its folder of versions; `latest` is the newest blessed
+            one in `published` that is of the same data and not this very model.
         published: folder of a published model's versions.
         thresholds: what must hold; see `read_thresholds`. None: no blessing.
         others: further models whose robustness is measured too.
@@ -80,8 +82,9 @@ def evaluate_model(
             f"{path} without --thresholds",
             "Give those that it was blessed by, or evaluate a copy.",
         )
-    before = _baseline_path(baseline, published)
-    compared = {other: verify_integrity(other)[0] for other in (*others, *([before] if before else []))}
+    before = _baseline_path(baseline, published, path)
+    beside = [model_of(expanded(other)) for other in others]
+    compared = {other: verify_integrity(other)[0] for other in (*beside, *([before] if before else []))}
     for other, its_card in compared.items():
         _require_comparable(card, its_card, other)
     sealed = load_test_split(card.data, manual_dir=manual_dir, data_dir=data_dir)
@@ -116,23 +119,22 @@ def evaluate_model(
     return found
 
 
-def _baseline_path(baseline: str | Path | None, published: Path) -> Path | None:
+def _baseline_path(baseline: str | Path | None, published: Path, candidate: Path) -> Path | None:
     if baseline is None:
         return None
     if str(baseline) != "latest":
-        return expanded(baseline)
-    found = latest_blessed(published)
-    if found is None:
-        _LOG.info("baseline: none; no version under %s is blessed", published)
+        return model_of(expanded(baseline))
+    found, left_out = latest_blessed(published, candidate)
+    _LOG.info(
+        "baseline: %s%s",
+        found or f"none; no {'other ' if left_out else ''}version under {published} is blessed and of the same data",
+        f"; left out: {'; '.join(left_out)}" if left_out else "",
+    )
     return found
 
 
 def _require_comparable(card: Card, other: Card, path: Path) -> None:
-    if (card.data.name, card.data.labels, card.data.image_shape) != (
-        other.data.name,
-        other.data.labels,
-        other.data.image_shape,
-    ):
+    if not same_data(card, other):
         raise UsageError(
             "Models are compared on the same data.",
             f"{path}, of {other.data.name}, for a model of {card.data.name}",

@@ -8,7 +8,7 @@ from kernorm.evaluation.gate import Change, Decision, Measure
 from kernorm.evaluation.thresholds import METRICS
 from kernorm.records.data import OVERALL
 from kernorm.records.schema import Schema, strict
-from kernorm.saved_model.card import FOLDER
+from kernorm.saved_model.card import FOLDER, Card
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.versions import versions
 from kernorm.stats.comparison import McNemar
@@ -79,6 +79,15 @@ class ModelEvaluation:
         measured = {found.slice for found in self.measures}
         return tuple(dict.fromkeys(decision.slice for decision in self.decisions if decision.slice not in measured))
 
+    @property
+    def not_compared(self) -> str:
+        """Says how many thresholds of changes passed without a baseline; empty if there are none."""
+        measured = {found.slice for found in self.measures}
+        changes = [one for one in self.decisions if one.kind == "change" and one.slice in measured]
+        if self.baseline or not changes:
+            return ""
+        return f"not compared: no baseline ({len(changes)} threshold{'s' if len(changes) > 1 else ''})"
+
 
 _SCHEMA = Schema("An evaluation", ModelEvaluation, version=SCHEMA, fix="Evaluate the model again.")
 
@@ -124,19 +133,46 @@ def format_evaluation(found: ModelEvaluation, path: Path) -> list[str]:
         ),
         *(f"not passed: {decision.sentence}" for decision in found.decisions if not decision.passed),
         *([f"not judged, for lack of test images: {', '.join(found.not_judged)}"] if found.not_judged else []),
+        *([found.not_compared] if found.not_compared else []),
         blessing,
         f"report   {path / FOLDER / REPORT}",
     ]
 
 
-def latest_blessed(base: Path) -> Path | None:
-    """Returns the newest version in a published model's folder that is whole and was blessed; None if there is none."""
+def latest_blessed(base: Path, candidate: Path) -> tuple[Path | None, list[str]]:
+    """Returns the newest version in a published model's folder that a candidate can be compared with.
+
+    That is one that is whole, was blessed and is of the same data, but not the candidate itself, nor a copy of it.
+
+    Args:
+        base: the published model's folder.
+        candidate: the folder of the other model.
+
+    Returns:
+        The version, None if there is none, and in words which newer blessed ones were left out.
+
+    Raises:
+        UsageError: the candidate is no model of kernorm's or was changed after its export.
+    """
+    its_card, its_digest = verify_integrity(candidate)
+    left_out = []
     for number in reversed(versions(base)):
         path = base / str(number)
         try:
-            _, digest = verify_integrity(path)
-            if not blessing_problem(path, digest):
-                return path
+            card, digest = verify_integrity(path)
+            if blessing_problem(path, digest):
+                continue
         except UsageError:
             continue
-    return None
+        if digest == its_digest or path.resolve() == candidate.resolve():
+            left_out.append(f"{number}, which is this model")
+        elif not same_data(card, its_card):
+            left_out.append(f"{number}, which is of other data")
+        else:
+            return path, left_out
+    return None, left_out
+
+
+def same_data(card: Card, other: Card) -> bool:
+    """Tells whether two models are of the same data set, classes and shape of images."""
+    return all(getattr(card.data, name) == getattr(other.data, name) for name in ("name", "labels", "image_shape"))

@@ -7,6 +7,7 @@ import pytest
 
 from kernorm.datasets.dataset import load_arrays
 from kernorm.evaluate import PROG, EvaluateConfig, main
+from kernorm.evaluation import result
 from kernorm.evaluation.latency import Latency, Timed, write_latency
 from kernorm.evaluation.report import render
 from kernorm.evaluation.result import blessing_problem, format_evaluation, latest_blessed, read_evaluation
@@ -18,6 +19,12 @@ from kernorm.stats.scores import evaluate
 from kernorm.system.cli import run
 from tests.builders import candidate, easy_thresholds, rehash
 
+OTHERS = (
+    (4000, "of other data"),
+    (3000, "of other data"),
+    (2000, "this model"),
+    (1000, "this model"),
+)
 LATENCY = Latency(
     command="by hand",
     created="2026-01-01T00:00:00+00:00",
@@ -29,6 +36,18 @@ LATENCY = Latency(
 
 def evaluated(*words):
     return run(EvaluateConfig, main, prog=PROG, argv=[str(word) for word in words])
+
+
+def changed(path, before, after):
+    """Writes something else into the card of the model in `path`, as if it had been exported so."""
+    card = path / FOLDER / "model_card.json"
+    assert before in card.read_text()
+    card.write_text(card.read_text().replace(before, after))
+    return rehash(path)
+
+
+def of_another_run(path):
+    return changed(candidate(path), '"run_id": "eva4-bn', '"run_id": "eva4-bn-x')
 
 
 @pytest.fixture
@@ -118,16 +137,51 @@ def test_what_is_not_reached_is_not_blessed_and_takes_a_blessing_away(mnist_cach
 def test_the_latest_blessed_version_is_the_baseline(mnist_cache, model, easy, capsys):
     base = model.parent
     root = ["--saved-models-dir", base.parent, "--no-robustness"]
-    assert latest_blessed(base) is None
+    assert latest_blessed(base, model) == (None, [])
     assert evaluated(model, "--baseline", "latest", "--thresholds", easy, *root) == 0
-    assert "baseline: none; no version under" in capsys.readouterr().err
-    assert latest_blessed(base) == model
-    candidate(base / "2000")
-    assert evaluated(base / "2000", "--baseline", "latest", "--thresholds", easy, *root) == 0
+    told = capsys.readouterr()
+    assert f"baseline: none; no version under {base} is blessed and of the same data" in told.err
+    # Eleven of MNIST's thresholds are of changes: they pass, and that nothing was compared is said.
+    assert "not compared: no baseline (11 thresholds)" in told.out.splitlines()
+    page = (model / FOLDER / "report.html").read_text()
+    assert "Not compared: no baseline (11 thresholds)." in page
+    assert "<h3>Not compared</h3><p>accuracy overall: no baseline to compare with</p>" in page
+    other = of_another_run(base / "2000")
+    assert latest_blessed(base, other) == (model, [])
+    assert evaluated(other, "--baseline", "latest", "--thresholds", easy, *root) == 0
+    told = capsys.readouterr()
+    assert f"baseline: {model}\n" in told.err
+    assert "not compared" not in told.out + (other / FOLDER / "report.html").read_text()
     found = read_evaluation(base / "2000")
     assert (found.baseline.version, found.baseline.mcnemar.p) == (1000, 1.0)
     assert {change.value for change in found.changes} == {0.0}
     assert "Baseline: eva4-bn" in (base / "2000" / FOLDER / "report.html").read_text()
+
+
+def test_a_model_and_models_of_other_data_are_no_latest_baseline(model, monkeypatch):
+    """Blessings are of evaluations that others made: here every version counts as blessed."""
+    monkeypatch.setattr(result, "blessing_problem", lambda path, digest: None)
+    base = model.parent
+    copy = candidate(base / "2000")
+    assert latest_blessed(base, model) == (None, ["2000, which is this model", "1000, which is this model"])
+    older = of_another_run(base / "900")
+    assert latest_blessed(base, copy)[0] == older
+    for number, before, after in ((3000, '"name": "mnist"', '"name": "digits"'), (4000, '"7"', '"seven"')):
+        changed(candidate(base / str(number)), before, after)
+    left_out = [f"{number}, which is {what}" for number, what in OTHERS]
+    assert latest_blessed(base, model) == (older, left_out)
+    (older / "saved_model.pb").unlink()
+    assert latest_blessed(base, model) == (None, left_out)
+
+
+def test_a_baseline_may_be_a_models_folder(mnist_cache, model, easy, monkeypatch):
+    before = of_another_run(model.parent.parent / "other" / "7")
+    words = ["--thresholds", easy, "--no-robustness"]
+    assert evaluated(model, "--baseline", before.parent, *words) == 0
+    assert read_evaluation(model).baseline.version == 7
+    monkeypatch.chdir(before)
+    assert evaluated(model, "--baseline", ".", *words) == 0
+    assert read_evaluation(model).baseline.version == 7
 
 
 @pytest.mark.slow
