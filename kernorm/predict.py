@@ -51,10 +51,11 @@ class PredictConfig:
     """Images a request."""
 
     retries: Annotated[int, Limit(0, math.inf, "at least 0")] = 3
-    """Times a request is sent again when the server is not reached, is starting or is full."""
+    """Times a request is sent again when the server is not reached, is starting or is full, after 0.5, 1, 2, … and at
+    most 30 seconds."""
 
     timeout: Annotated[float, Limit(1e-3, 1e9, "a time above 0")] = 10.0
-    """Seconds that a request may take."""
+    """Seconds that a request may take, from its first byte to the last one of the answer."""
 
     def __post_init__(self) -> None:
         """Refuses values outside their limits, and more or less than one place to ask."""
@@ -86,7 +87,7 @@ def main(config: PredictConfig) -> None:
         timeout=config.timeout,
     )
     for image, found in zip(config.images, predictions, strict=True):
-        name = found.class_name or (labels[found.class_id] if labels else str(found.class_id))
+        name = found.class_name or (labels[found.class_id] if found.class_id < len(labels) else str(found.class_id))
         print(f"{image}  {name}  {found.probability:.4f}")
 
 

@@ -380,6 +380,19 @@ def candidate(path):
     return path
 
 
+def change_card(path, before, after):
+    """Writes something else into the card of the model in `path`, as if it had been exported so."""
+    card = path / FOLDER / "model_card.json"
+    assert before in card.read_text()
+    card.write_text(card.read_text().replace(before, after))
+    return rehash(path)
+
+
+def of_another_run(path):
+    """Copies the repository's model as one of another run."""
+    return change_card(candidate(path), '"run_id": "eva4-bn', '"run_id": "eva4-bn-x')
+
+
 def rehash(path):
     """Takes what lies in a model's folder for what was exported."""
     (path / FOLDER / "tree.sha256").write_text(tree_sha256(path) + "\n")

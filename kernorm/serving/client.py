@@ -21,7 +21,9 @@ PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 # How `serving_png` begins to refuse a PNG of another size or kind.
 _OTHER_PNG = "An image must be an 8-bit"
 # A server that is starting or full says so; waiting once, twice, four times as long helps it.
-_FIRST_WAIT = 0.5
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+# Numbers of float32 may lie this far beyond the limits of a probability.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Prediction:
     class_id: int
     probability: float
     class_name: str | None = None
+
+
+class _NoSignature(UsageError):
+    """The model answers, but not by this signature."""
 
 
 # Asks about a batch of files by a signature.
@@ -60,8 +66,8 @@ def predict(
         timeout: seconds that a request may take.
 
     Raises:
-        UsageError: neither or both of endpoint and model_path are given, the server cannot be reached or refuses the
-            request, or the model is none.
+        UsageError: neither or both of endpoint and model_path are given, the server cannot be reached, refuses the
+            request or answers with no class or no probability, or the model is none.
     """
     if (endpoint is None) == (model_path is None):
         raise UsageError(
@@ -73,44 +79,68 @@ def predict(
         server = read_endpoint(str(endpoint))
         ask = _rest(server.full, timeout) if server.rest else _grpc(server.address, model, timeout)
     signature = "serving_png" if all(file.startswith(PNG) for file in files) else "serving_image"
+    where = str(endpoint or model_path)
     for start in range(0, len(files), batch_size):
         batch = list(files[start : start + batch_size])
         try:
-            yield from _patiently(ask, batch, signature, retries, endpoint)
+            yield from _patiently(ask, batch, signature, retries, where)
         except UsageError as error:
             if signature == "serving_image" or _OTHER_PNG not in str(error):
                 raise
             try:
-                found = _patiently(ask, batch, "serving_image", retries, endpoint)
-            except UsageError:  # a model without that signature: the first answer says more
+                found = _patiently(ask, batch, "serving_image", retries, where)
+            except _NoSignature:  # the first answer says more
                 raise error from None
             signature = "serving_image"
             yield from found
 
 
-def _patiently(ask: Ask, batch: list[bytes], signature: str, retries: int, endpoint: str | None) -> list[Prediction]:
+def _patiently(ask: Ask, batch: list[bytes], signature: str, retries: int, where: str) -> list[Prediction]:
     for attempt in range(retries + 1):
         try:
             return ask(batch, signature)
         except NoAnswer as error:
+            if error.code and f'"{signature}" not found' in str(error):
+                raise _lacking(signature, f"{where} says {error.code}: {error}") from None
             if error.code and not error.passing:
-                raise _refused(str(endpoint), f"{error.code}: {error}") from None
+                raise UsageError(
+                    "A server must take the request.",
+                    f"{where} says {error.code}: {error}",
+                    "Check the model's name and the images.",
+                ) from None
             if not error.passing:
                 raise UsageError(
-                    "An endpoint is one of TF Serving's.", f"{endpoint}: {error}", "Check the address."
+                    "An endpoint is one of TF Serving's.", f"{where}: {error}", "Check the address."
                 ) from None
             if attempt == retries:
                 raise UsageError(
                     "A server must answer.",
-                    f"{endpoint}, asked {attempt + 1} times: {f'{error.code}: ' if error.code else ''}{error}",
+                    f"{where}, asked {attempt + 1} times: {f'{error.code}: ' if error.code else ''}{error}",
                     "Is it running, and has it loaded the model?",
                 ) from None
-            time.sleep(_FIRST_WAIT * 2**attempt)
+            time.sleep(_wait(attempt))
         except (ValueError, KeyError, TypeError, IndexError) as error:
             if isinstance(error, UsageError):
                 raise
-            raise _refused(str(endpoint), f"an answer that is none of kernorm's models: {error!r}") from None
+            raise UsageError(
+                "An answer has a class and a probability of each class.",
+                f"{where} with an answer that is none of kernorm's models: {error!r}",
+                "Check the address and the model.",
+            ) from None
     raise ValueError(f"Retries are at least 0. Received: {retries}.")
+
+
+def _wait(attempt: int) -> float:
+    """Returns the seconds to wait after an attempt, counted from 0."""
+    return min(_FIRST_WAIT * 2.0 ** min(attempt, 20), _LONGEST_WAIT)
+
+
+def _lacking(signature: str, told: str) -> _NoSignature:
+    if signature == "serving_image":
+        return _NoSignature(
+            "A model that was not trained on own images takes PNG files.", f"others; {told}", "Convert them."
+        )
+    return _NoSignature(f"A model answers {signature}.", told, "Give one that kernorm exported.")
 
 
 def _rest(address: str, timeout: float) -> Ask:
@@ -161,15 +191,11 @@ def _local(path: Path) -> Ask:
     with literal_path(path) as literal:
         loaded = tf.saved_model.load(str(literal))
     if "serving_png" not in loaded.signatures:
-        raise UsageError(
-            "A model answers serving_png.",
-            f"{path} with {', '.join(loaded.signatures) or 'no signature'}",
-            "Give one that kernorm exported.",
-        )
+        raise _lacking("serving_png", f"{path} with {', '.join(loaded.signatures) or 'no signature'}")
 
     def ask(batch: list[bytes], signature: str) -> list[Prediction]:
         if signature not in loaded.signatures:
-            raise UsageError("A model that was not trained on own images takes PNG files.", "others", "Convert them.")
+            raise _lacking(signature, f"{path} with {', '.join(loaded.signatures)}")
         try:
             answer = loaded.signatures[signature](image_bytes=tf.constant(np.array(batch, object), tf.string))
         except tf.errors.OpError as error:
@@ -186,13 +212,16 @@ def _predictions(outputs: Mapping[str, Any], count: int) -> list[Prediction]:
     names = outputs.get("class_name", [None] * count)
     if not len(classes) == len(probabilities) == len(names) == count:
         raise ValueError(f"{len(classes)} answers to {count} images")
-    return [
-        Prediction(int(number), float(row[int(number)]), name.decode() if isinstance(name, bytes) else name)
-        for number, row, name in zip(classes, probabilities, names, strict=True)
-    ]
+    return [_prediction(*answer) for answer in zip(classes, probabilities, names, strict=True)]
 
 
-def _refused(endpoint: str, told: str) -> UsageError:
-    return UsageError(
-        "A server must take the request.", f"{endpoint} says {told}", "Check the model's name and the images."
-    )
+def _prediction(number: Any, row: Sequence[Any], name: Any) -> Prediction:
+    class_id = int(number)
+    if class_id != number or not 0 <= class_id < len(row):
+        raise ValueError(f"class {number!r} of {len(row)}")
+    if wrong := [value for value in row if not -_ROUNDING <= value <= 1 + _ROUNDING]:
+        raise ValueError(f"a probability of {wrong[0]!r}")
+    name = name.decode() if isinstance(name, bytes) else name
+    if not isinstance(name, str | None):
+        raise ValueError(f"a class named {name!r}")
+    return Prediction(class_id, float(row[class_id]), name)

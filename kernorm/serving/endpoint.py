@@ -4,12 +4,16 @@ Used by predict, validate and push.
 """
 
 import http.client
+import io
 import json
 import os
 import re
+import socket
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +24,8 @@ if TYPE_CHECKING:
 
 _FORMS = "Give http://HOST:PORT/v1/models/NAME for REST, or HOST:PORT for gRPC."
 _PATH = re.compile(r"(.*/v1/models/([^/:]+))(?:/versions/(\d+)|/labels/([^/:]+))?(?::predict)?/?", re.ASCII)
-# What a server that is starting or full says.
-_PASSING = {"HTTP 429", "HTTP 503", "HTTP 504", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+# What a server that is starting or full says, or a proxy before it.
+_PASSING = {"HTTP 429", "HTTP 502", "HTTP 503", "HTTP 504", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 # The start of HTTP/2: the length and the type of its first frame, SETTINGS.
 _HTTP2 = re.compile("\0.{2}\4", re.DOTALL)
 _SHOWN = 300
@@ -99,17 +103,26 @@ def read_endpoint(text: str, flag: str = "--endpoint") -> Endpoint:
 def ask_rest(address: str, body: Any = None, timeout: float = 30.0) -> Any:
     """Returns what a server answers to a GET, or to a POST of `body`, as JSON.
 
+    Args:
+        address: of a model, with what is asked about it.
+        body: of the POST.
+        timeout: seconds until the whole answer must be there.
+
     Raises:
-        NoAnswer: it does not, or it refuses.
+        NoAnswer: it does not, or it refuses, or it names another address to POST to.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
     way = _by_proxy(_rest_proxy(address))
     try:
         # An opener of its own: the shared one keeps the proxies of its first use.
-        with urllib.request.build_opener().open(request, timeout=timeout) as response:
+        opener = urllib.request.build_opener(_NoPostElsewhere, *_handlers(time.monotonic() + timeout))
+        with opener.open(request, timeout=timeout) as response:
             content = response.read()
     except urllib.error.HTTPError as error:
+        if 300 <= error.code < 400:
+            elsewhere = error.headers.get("Location") or "nowhere"
+            raise NoAnswer(f"HTTP {error.code}, a redirect to {elsewhere}{way}") from None
         raise NoAnswer(_said(error) + way, code=f"HTTP {error.code}") from None
     except http.client.BadStatusLine as error:
         line = str(error)
@@ -118,6 +131,8 @@ def ask_rest(address: str, body: Any = None, timeout: float = 30.0) -> Any:
         if _HTTP2.match(line):
             raise NoAnswer(f"this is a gRPC port: give HOST:PORT without http://, or the port of REST{way}") from None
         raise NoAnswer(f"no HTTP, but {line[:40]!r}{way}") from None
+    except TimeoutError:
+        raise NoAnswer(f"no whole answer within {timeout:g} s{way}", passing=True) from None
     except (OSError, http.client.HTTPException) as error:
         cut = isinstance(error, http.client.IncompleteRead)
         reason = "an answer that was cut" if cut else getattr(error, "reason", error) or type(error).__name__
@@ -126,6 +141,67 @@ def ask_rest(address: str, body: Any = None, timeout: float = 30.0) -> Any:
         return json.loads(content)
     except ValueError:
         raise NoAnswer(f"an answer that is no JSON: {content[:40]!r}{way}") from None
+
+
+class _NoPostElsewhere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect of a POST: urllib would ask there by a GET without the images."""
+
+    def redirect_request(self, req: urllib.request.Request, *args: Any) -> urllib.request.Request | None:
+        """Returns the request to go on with; None: the redirect is an error."""
+        return None if req.get_method() == "POST" else super().redirect_request(req, *args)
+
+
+class _Until(io.RawIOBase):
+    """Reads what a socket receives until a moment of the monotonic clock; a socket's own timeout is of one read."""
+
+    def __init__(self, connected: socket.socket, end: float) -> None:
+        self._socket, self._end = connected, end
+        self._raw = connected.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        """Tells that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads what is there, at most until the end."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        return self._raw.readinto(buffer) or 0
+
+    def close(self) -> None:
+        """Lets the socket go."""
+        self._raw.close()
+        super().close()
+
+
+def _handlers(end: float) -> list[urllib.request.BaseHandler]:
+    """Returns handlers of HTTP and HTTPS whose answers must be there at a moment of the monotonic clock."""
+
+    class Answer(http.client.HTTPResponse):
+        def __init__(self, connected: socket.socket, *args: Any, **settings: Any) -> None:
+            super().__init__(connected, *args, **settings)
+            self.fp.close()
+            self.fp = io.BufferedReader(_Until(connected, end))
+
+    def connecting(kind: Callable[..., Any]) -> Callable[..., Any]:
+        def connect(*args: Any, **settings: Any) -> Any:
+            connection = kind(*args, **settings)
+            connection.response_class = Answer
+            return connection
+
+        return connect
+
+    class Http(urllib.request.HTTPHandler):
+        def do_open(self, http_class: Any, *args: Any, **settings: Any) -> Any:
+            return super().do_open(connecting(http_class), *args, **settings)
+
+    class Https(urllib.request.HTTPSHandler):
+        def do_open(self, http_class: Any, *args: Any, **settings: Any) -> Any:
+            return super().do_open(connecting(http_class), *args, **settings)
+
+    return [Http(), Https()]
 
 
 def from_grpc(error: "grpc.RpcError", address: str) -> NoAnswer:

@@ -17,7 +17,7 @@ from kernorm.saved_model.inference import load_in_batches
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.stats.scores import evaluate
 from kernorm.system.cli import run
-from tests.builders import candidate, easy_thresholds, rehash
+from tests.builders import candidate, change_card, easy_thresholds, of_another_run, rehash
 
 OTHERS = (
     (4000, "of other data"),
@@ -36,18 +36,6 @@ LATENCY = Latency(
 
 def evaluated(*words):
     return run(EvaluateConfig, main, prog=PROG, argv=[str(word) for word in words])
-
-
-def changed(path, before, after):
-    """Writes something else into the card of the model in `path`, as if it had been exported so."""
-    card = path / FOLDER / "model_card.json"
-    assert before in card.read_text()
-    card.write_text(card.read_text().replace(before, after))
-    return rehash(path)
-
-
-def of_another_run(path):
-    return changed(candidate(path), '"run_id": "eva4-bn', '"run_id": "eva4-bn-x')
 
 
 @pytest.fixture
@@ -167,7 +155,7 @@ def test_a_model_and_models_of_other_data_are_no_latest_baseline(model, monkeypa
     older = of_another_run(base / "900")
     assert latest_blessed(base, copy)[0] == older
     for number, before, after in ((3000, '"name": "mnist"', '"name": "digits"'), (4000, '"7"', '"seven"')):
-        changed(candidate(base / str(number)), before, after)
+        change_card(candidate(base / str(number)), before, after)
     left_out = [f"{number}, which is {what}" for number, what in OTHERS]
     assert latest_blessed(base, model) == (older, left_out)
     (older / "saved_model.pb").unlink()

@@ -6,6 +6,7 @@ The servers are of the test: they speak TF Serving's protocol and answer with th
 import base64
 import io
 import json
+import math
 import threading
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -63,8 +64,11 @@ def serving(loaded):
             got.append((request.model_spec.name, request.model_spec.signature_name, len(images)))
             if trouble:
                 context.abort(*trouble.pop())
+            name = request.model_spec.signature_name
+            if name not in loaded.signatures:
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
             try:
-                answer = loaded.signatures[request.model_spec.signature_name](image_bytes=tf.constant(images))
+                answer = loaded.signatures[name](image_bytes=tf.constant(images))
             except tf.errors.OpError as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
             response = PredictResponse()
@@ -152,8 +156,9 @@ def test_what_may_pass_is_asked_again(files, serving, resting, capsys):
     resting[2].append((503, {"error": "still loading"}))
     assert asked("--endpoint", resting[0], path) == 0
     assert classes(capsys.readouterr().out) == [label, label]
-    for trouble in ((grpc.StatusCode.DEADLINE_EXCEEDED, "too slow"), (504, {"error": "too slow"})):
-        where = serving if trouble[0] != 504 else resting
+    slow = (grpc.StatusCode.DEADLINE_EXCEEDED, "too slow"), (504, {"error": "too slow"}), (502, {"error": "a proxy"})
+    for trouble in slow:
+        where = resting if isinstance(trouble[0], int) else serving
         where[2].append(trouble)
         assert asked("--endpoint", where[0], path) == 0
     capsys.readouterr()
@@ -177,6 +182,32 @@ def test_what_the_server_refuses_is_told_in_its_words(files, serving, resting, c
     resting[2].append((200, {"outputs": {"class_id": []}}))
     assert asked("--endpoint", resting[0], path) == 2
     assert "an answer that is none of kernorm's models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("class_id", "probabilities", "message"),
+    [
+        (-1, [0.25, 0.75], "class -1 of 2"),
+        (2, [0.25, 0.75], "class 2 of 2"),
+        (0.5, [0.25, 0.75], "class 0.5 of 2"),
+        (1, [0.25, math.nan], "a probability of nan"),
+        (1, [0.25, 75], "a probability of 75"),
+        (1, [-0.25, 0.75], "a probability of -0.25"),
+        (1, [None, 0.75], "TypeError"),
+    ],
+)
+def test_an_answer_that_can_be_none_is_not_printed(files, resting, capsys, class_id, probabilities, message):
+    resting[2].append((200, {"outputs": {"class_id": [class_id], "probabilities": [probabilities]}}))
+    assert asked("--endpoint", resting[0], files[0][0]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: An answer has a class and a probability of each class. Received: ")
+    assert message in told.err
+
+
+def test_waits_double_up_to_half_a_minute(monkeypatch):
+    monkeypatch.setattr(client, "_FIRST_WAIT", 0.5)
+    assert [client._wait(attempt) for attempt in (0, 1, 5, 6, 5000)] == [0.5, 1, 16, 30, 30]
 
 
 def test_nobody_there_is_one_line(files, capsys):
@@ -267,6 +298,30 @@ def test_a_model_of_own_images_takes_jpeg_and_png_of_any_size(own, tmp_path, cap
         assert said == ["blue" if name == "exact.png" else "green" for name in names]
 
 
+@pytest.mark.parametrize("interface", ["rest", "grpc", "here"])
+def test_the_reason_is_that_of_the_signature_that_takes_the_file(own, tmp_path, capsys, interface):
+    """serving_image takes any size, so a damaged file is told as one, not as one of another size."""
+    (tmp_path / "damaged.png").write_bytes(png(np.zeros((20, 60, 3), np.uint8))[:60])
+    with Twin(own, 1) as twin:
+        place = ["--model-path", own] if interface == "here" else ["--endpoint", getattr(twin, interface)]
+        assert asked(tmp_path / "damaged.png", *place) == 2
+    told = capsys.readouterr().err
+    assert "An image must be an 8-bit" not in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("interface", ["rest", "grpc"])
+def test_a_server_that_lacks_the_signature_is_told_as_such(tmp_path, capsys, interface):
+    Image.new("L", (28, 28)).save(tmp_path / "digit.jpg")
+    (tmp_path / "small.png").write_bytes(png(np.zeros((3, 3), np.uint8)))
+    with Twin(SHOWN, int(SHOWN.name)) as twin:
+        place = ["--endpoint", getattr(twin, interface)]
+        assert asked(tmp_path / "digit.jpg", *place) == 2
+        assert "A model that was not trained on own images takes PNG files. Received: " in capsys.readouterr().err
+        assert asked(tmp_path / "small.png", *place) == 2
+        assert "An image must be an 8-bit greyscale PNG of 28x28" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("interface", ["rest", "grpc"])
 def test_a_server_of_own_images_is_asked_by_the_signature_that_takes_the_files(own, tmp_path, capsys, interface):
     """PNG files of the model's size go to serving_png; one of another size, and a JPEG, make it serving_image."""
@@ -297,6 +352,5 @@ def test_a_server_of_own_images_is_asked_by_the_signature_that_takes_the_files(o
 def test_another_model_refuses_jpeg(tmp_path, capsys):
     Image.new("L", (28, 28)).save(tmp_path / "digit.jpg")
     assert asked(tmp_path / "digit.jpg", "--model-path", SHOWN) == 2
-    assert capsys.readouterr().err == (
-        "error: A model that was not trained on own images takes PNG files. Received: others. Convert them.\n"
-    )
+    told = "error: A model that was not trained on own images takes PNG files. Received: others; "
+    assert capsys.readouterr().err.startswith(f"{told}{SHOWN} with ")

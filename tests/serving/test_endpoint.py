@@ -1,6 +1,8 @@
 """What predict and validate say about an endpoint that is none, and the names of classes through a real export."""
 
+import contextlib
 import io
+import itertools
 import re
 import socket
 import threading
@@ -17,6 +19,7 @@ from kernorm.predict import PROG, PredictConfig, main
 from kernorm.saved_model.card import read_card
 from kernorm.saved_model.signatures import write_saved_model
 from kernorm.serving import client, tfserving
+from kernorm.serving.endpoint import ask_rest
 from kernorm.system.cli import run
 from tests.builders import SHOWN
 from tests.saved_model.test_signatures import net
@@ -155,6 +158,40 @@ def test_a_port_of_the_other_interface_is_named(twin, seven, monkeypatch, capsys
 def test_an_answer_that_is_none_is_told(answering, seven, monkeypatch, capsys, content, message):
     endpoint = f"http://127.0.0.1:{answering(content)}/v1/models/kernorm"
     refused_everywhere(endpoint, seven, monkeypatch, capsys, message)
+
+
+@pytest.mark.parametrize("part", [b" ", b"X: " + 60000 * b"a" + b"\r\n"], ids=["body", "head"])
+def test_a_server_that_never_ends_its_answer_is_left(seven, capsys, part):
+    """Each byte comes by itself, so that no single read takes long."""
+    server, asked_for = socket.create_server(("127.0.0.1", 0)), []
+
+    def drip():
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            asked_for.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\n" + (b"\r\n[" if part == b" " else b""))
+            for byte in itertools.cycle(part):
+                connection.sendall(bytes([byte]))
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.getsockname()[1]}/v1/models/kernorm"
+    try:
+        assert asked("--endpoint", endpoint, "--timeout", 0.2, "--retries", 0, seven) == 2
+    finally:
+        server.close()
+        thread.join()
+    assert f"{endpoint}, asked 1 times: no whole answer within 0.2 s. Is it running" in capsys.readouterr().err
+    assert asked_for
+
+
+def test_a_redirect_of_a_post_is_told_and_one_of_a_get_is_followed(answering, twin, seven, capsys):
+    moved = f"HTTP/1.1 302 Found\r\nLocation: {twin.rest}\r\nContent-Length: 0\r\n\r\n"
+    endpoint = f"http://127.0.0.1:{answering(moved.encode())}/v1/models/kernorm"
+    assert asked("--endpoint", endpoint, seven) == 2
+    told = f"{endpoint}: HTTP 302, a redirect to {twin.rest}. Check the address."
+    assert told in capsys.readouterr().err
+    assert ask_rest(endpoint)["model_version_status"]
 
 
 def test_json_that_is_none_of_tf_servings_is_told(answering, seven, monkeypatch, capsys):

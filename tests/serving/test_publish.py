@@ -18,7 +18,7 @@ from kernorm.study import StudyConfig, plan
 from kernorm.study import main as study_main
 from kernorm.system.cli import run
 from kernorm.train import main
-from tests.builders import asked_here, candidate, easy_thresholds, make_record, only_runtimes
+from tests.builders import asked_here, candidate, easy_thresholds, make_record, of_another_run, only_runtimes
 from tuner.config import SearchConfig
 from tuner.search import search
 
@@ -41,9 +41,8 @@ def quick(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_a_good_model_is_published_and_is_the_next_ones_baseline(tmp_path, mnist_cache, capsys):
-    published = [
-        publish(candidate(tmp_path / "run" / name), saved_models_dir=tmp_path / "saved_models") for name in ("1", "2")
-    ]
+    models = candidate(tmp_path / "run" / "1"), of_another_run(tmp_path / "run" / "2")
+    published = [publish(model, saved_models_dir=tmp_path / "saved_models") for model in models]
     assert [int(path.name) for path in published] == versions(tmp_path / "saved_models" / "kernorm")
     assert read_evaluation(tmp_path / "run" / "1").baseline is None
     (first, _) = versions(tmp_path / "saved_models" / "kernorm")
