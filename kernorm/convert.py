@@ -50,4 +50,6 @@ def main(config: ConvertConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(ConvertConfig, main, prog=PROG))
+    sys.exit(
+        cli.run(ConvertConfig, main, prog=PROG, interrupted="Nothing is left half written; run the same command again.")
+    )

@@ -85,4 +85,8 @@ def main(config: EvaluateConfig) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(EvaluateConfig, main, prog=PROG))
+    sys.exit(
+        cli.run(
+            EvaluateConfig, main, prog=PROG, interrupted="The model has no new verdict; run the same command again."
+        )
+    )

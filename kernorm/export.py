@@ -70,4 +70,6 @@ def main(config: ExportConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(ExportConfig, main, prog=PROG))
+    sys.exit(
+        cli.run(ExportConfig, main, prog=PROG, interrupted="Nothing is left half written; run the same command again.")
+    )

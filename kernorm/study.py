@@ -291,4 +291,4 @@ def default(words: list[str]) -> tuple[StudyConfig | None, list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(StudyConfig, main, prog=PROG, default=default))
+    sys.exit(cli.run(StudyConfig, main, prog=PROG, default=default, interrupted=cli.EPOCHS_KEPT))

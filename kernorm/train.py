@@ -99,4 +99,4 @@ def main(config: TrainConfig) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(TrainConfig, main, prog=PROG, default=default))
+    sys.exit(cli.run(TrainConfig, main, prog=PROG, default=default, interrupted=cli.EPOCHS_KEPT))

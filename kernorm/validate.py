@@ -52,4 +52,8 @@ def main(config: ValidateConfig) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(ValidateConfig, main, prog=PROG))
+    sys.exit(
+        cli.run(
+            ValidateConfig, main, prog=PROG, interrupted="The model has no new verdict; run the same command again."
+        )
+    )

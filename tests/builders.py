@@ -421,10 +421,10 @@ def asked_here(monkeypatch):
     """Lets validation ask its runtimes in this process."""
     from kernorm.serving import runtimes, validation
 
-    def run(command, **_):
+    def run(command):
         return SimpleNamespace(returncode=runtimes.main([*command[-3:]]), stderr="")
 
-    monkeypatch.setattr(validation, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(validation, "run_child", run)
 
 
 def open_oracle(folder, oracle="random", points=(), **words):

@@ -32,6 +32,7 @@ from kernorm.saved_model.paths import literal_path
 from kernorm.serving import tfserving
 from kernorm.serving.tfserving import NotServed
 from kernorm.system.backend import import_tensorflow
+from kernorm.system.children import exit_when_ended
 
 Found: TypeAlias = dict[str, Logits]
 
@@ -245,4 +246,5 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    exit_when_ended()
     sys.exit(main(sys.argv[1:]))

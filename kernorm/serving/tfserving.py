@@ -28,6 +28,7 @@ from kernorm.saved_model.parity import require_ranked
 from kernorm.saved_model.versions import PUBLISHED, version_number
 from kernorm.serving.endpoint import NoAnswer, ask_rest, from_grpc, read_endpoint
 from kernorm.serving.status import LOAD_SECONDS, REQUEST_SECONDS, Server, set_spec, version_state
+from kernorm.system.interrupts import deferred
 
 BINARY, ENDPOINT = "tensorflow_model_server", "KERNORM_SERVING_ENDPOINT"
 # Not the empty batch: JSON gives it no shape, and a server that batches never answers it.
@@ -111,8 +112,10 @@ def _started(binary: str, path: Path, version: int) -> Iterator[Server]:
             "--max_num_load_retries=0",
         ]
         with (Path(folder) / "log").open("w+b") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            process = None
             try:
+                with deferred():  # an interrupt waits until there is a process to end
+                    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
                 server = Server(
                     PUBLISHED,
                     version,
@@ -122,8 +125,9 @@ def _started(binary: str, path: Path, version: int) -> Iterator[Server]:
                 _wait(server, process, Path(folder) / "log")
                 yield server
             finally:
-                process.kill()
-                process.wait()
+                if process:
+                    process.kill()
+                    process.wait()
 
 
 def _wait(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None:

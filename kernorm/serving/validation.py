@@ -7,7 +7,6 @@ those of the warm-up file, and those of a record file of tensorflow-datasets whe
 import datetime
 import importlib.util
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from kernorm.saved_model.card import FOLDER, Card
 from kernorm.saved_model.integrity import verify_integrity
 from kernorm.saved_model.parity import BATCHES, Logits, largest_difference, largest_tolerated
 from kernorm.serving.runtimes import NEEDS, RECORDS, REFUSED, TOGETHER
+from kernorm.system.children import run_child
 from kernorm.system.files import write_atomically
 
 SCHEMA = 1
@@ -177,7 +177,7 @@ def _asked(names: Sequence[str], path: Path, folder: Path) -> dict[str, _Answers
     found: dict[str, _Answers] = {}
     while left := [name for name in names if name not in found]:
         command = [sys.executable, "-m", "kernorm.serving.runtimes", ",".join(left), str(path), str(folder)]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        finished = run_child(command)
         if (refused := folder / REFUSED).exists():
             raise UsageError(*json.loads(refused.read_text(encoding="utf-8")))
         for name in left:

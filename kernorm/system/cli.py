@@ -27,6 +27,8 @@ Config = TypeVar("Config")
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG}
 _DISK |= {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# What a command that trains says after Ctrl-C.
+EPOCHS_KEPT = "Finished epochs are kept; run the same command to resume."
 _SHOWN = 100
 # Lines of help that are longer are hard to read.
 _WIDTH = 120
@@ -120,7 +122,7 @@ def run(
     prog: str,
     argv: list[str] | None = None,
     default: Callable[[list[str]], tuple[Config | None, list[str]]] | None = None,
-    interrupted: str = "Finished epochs are kept; run the same command to resume.",
+    interrupted: str = "Run the same command again.",
 ) -> int:
     """Runs a command and returns its exit code: 0, what `main` returns, or 2 on a user's mistake.
 

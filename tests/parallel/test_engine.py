@@ -311,7 +311,7 @@ def test_no_process_outlives_its_driver(name, number, fifo, tmp_path, start):
         assert driver.returncode == -signal.SIGKILL
     else:
         assert driver.returncode == 128 + number
-        assert said == "\nInterrupted. Finished epochs are kept; run the same command to resume.\n"
+        assert said == "\nInterrupted. Run the same command again.\n"
 
 
 @pytest.mark.slow

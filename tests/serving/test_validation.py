@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 
@@ -125,6 +127,47 @@ def test_one_that_ends_the_process_of_those_that_share_it_costs_its_own_answer_o
     found = validation._asked(["graph", "tensorflow"], model, tmp_path)
     assert found["graph"] == validation.Tried(runtime="graph", status="failed", message="exit code -9")
     assert found["tensorflow"]["serving_default:3"].shape == (3, 10)
+
+
+# The server that is started says so through a pipe, and then loads for ever; nobody else is asked.
+WAITING_SERVER = """#!/bin/sh
+[ "$1" = --version ] && exit
+echo $$ > {fifo}
+exec sleep infinity
+"""
+SERVER_ALONE = f"""
+import runpy, sys
+from kernorm.serving import validation
+validation.NEEDS = {{"{SERVING}": ()}}
+sys.argv[:] = ["kernorm.validate", *sys.argv[1:]]
+runpy.run_module("kernorm.validate", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_server_that_was_started_and_its_copy(model, tmp_path, start, number):
+    folder, temporary, fifo = tmp_path / "bin", tmp_path / "tmp", tmp_path / "fifo"
+    folder.mkdir()
+    temporary.mkdir()
+    os.mkfifo(fifo)
+    (folder / "tensorflow_model_server").write_text(WAITING_SERVER.format(fifo=fifo))
+    (folder / "tensorflow_model_server").chmod(0o755)
+    before = {path.name for path in (model / FOLDER).iterdir()}
+    places = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "TMPDIR": str(temporary)}
+    command = start([sys.executable, "-c", SERVER_ALONE, model], **places)
+    server = os.pidfd_open(int(fifo.read_text()))  # waits for it
+    assert list(temporary.rglob("saved_model.pb"))
+    # A terminal sends Ctrl-C to all of them, kill sends SIGTERM to one.
+    (os.killpg if number == signal.SIGINT else os.kill)(command.pid, number)
+    _, told = command.communicate()
+    ended = select.select([server], [], [], 0)[0]
+    os.close(server)
+    assert ended
+    assert told == "\nInterrupted. The model has no new verdict; run the same command again.\n"
+    assert command.returncode == 128 + number
+    assert list(temporary.iterdir()) == []
+    assert {path.name for path in (model / FOLDER).iterdir()} == before
 
 
 def test_another_net_than_the_cards_is_refused(model, here, monkeypatch, capsys):
