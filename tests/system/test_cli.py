@@ -67,7 +67,7 @@ def test_return_codes(capsys):
         raise KeyboardInterrupt
 
     assert run("", interrupt) == 130
-    assert "run the same command to resume" in capsys.readouterr().err
+    assert "Interrupted. Run the same command again." in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line(capsys):
