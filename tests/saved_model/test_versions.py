@@ -3,6 +3,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -165,11 +166,14 @@ def test_a_base_that_is_not_writable(tmp_path):
     assert list((tmp_path / "m").iterdir()) == []
 
 
-def test_a_models_folder_means_its_newest_version(tmp_path):
+def test_a_models_folder_means_its_newest_version(tmp_path, monkeypatch):
     for version in ("9", "10", "011"):
         (tmp_path / "kernorm" / version).mkdir(parents=True)
     assert model_of(tmp_path / "kernorm") == tmp_path / "kernorm" / "10"
     assert model_of(tmp_path / "kernorm" / "9") == tmp_path / "kernorm" / "9"
+    monkeypatch.chdir(tmp_path / "kernorm" / "9")
+    assert model_of(Path(".")) == tmp_path / "kernorm" / "9"
+    assert model_of(Path("..")) == tmp_path / "kernorm" / "10"
     # A model elsewhere, whatever lies in it, and what is not there, are themselves; whoever reads them says so.
     (tmp_path / "kernorm" / "saved_model.pb").touch()
     assert model_of(tmp_path / "kernorm") == tmp_path / "kernorm"
