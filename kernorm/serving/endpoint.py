@@ -116,8 +116,8 @@ def ask_rest(address: str, body: Any = None, timeout: float = 30.0) -> Any:
     way = _by_proxy(_rest_proxy(address))
     try:
         # An opener of its own: the shared one keeps the proxies of its first use.
-        opener = urllib.request.build_opener(_NoPostElsewhere, *_handlers(time.monotonic() + timeout))
-        with opener.open(request, timeout=timeout) as response:
+        handlers = [_NoPostElsewhere(), *_handlers(time.monotonic() + timeout)]
+        with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
             content = response.read()
     except urllib.error.HTTPError as error:
         if 300 <= error.code < 400:
