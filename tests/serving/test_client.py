@@ -300,7 +300,7 @@ def test_a_model_of_own_images_takes_jpeg_and_png_of_any_size(own, tmp_path, cap
 
 @pytest.mark.parametrize("interface", ["rest", "grpc", "here"])
 def test_the_reason_is_that_of_the_signature_that_takes_the_file(own, tmp_path, capsys, interface):
-    """serving_image takes any size, so a damaged file is told as one, not as one of another size."""
+    """serving_image takes any size, so the message says that a file is damaged, and nothing of its size."""
     (tmp_path / "damaged.png").write_bytes(png(np.zeros((20, 60, 3), np.uint8))[:60])
     with Twin(own, 1) as twin:
         place = ["--model-path", own] if interface == "here" else ["--endpoint", getattr(twin, interface)]
