@@ -1,10 +1,14 @@
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from kernorm.system import cli
 from tests.readme_tables import figures, rendered
+from tuner.config import SearchConfig
+from tuner.search import default
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +46,14 @@ def test_a_fresh_clone_has_no_run_that_would_count_as_already_trained():
     if listed.returncode:
         pytest.skip("not a git checkout")
     assert listed.stdout == ""
+
+
+def test_what_the_readme_searches_for_is_not_there_yet():
+    """In a checkout, that is, which holds a search that has ended."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (words,) = re.findall(r"^pip install .* && python -m tuner\.search *(.*)$", text, re.MULTILINE)
+    config, own = default(shlex.split(words))
+    assert not (ROOT / cli.parse(SearchConfig, prog="search", argv=own, default=config).folder).exists()
 
 
 def test_every_result_in_the_readme_is_what_committed_records_say():
