@@ -214,7 +214,8 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: there is no such home, or it is an address, such as s3://bucket/models.
     """
-    if found := (_ADDRESS if isinstance(path, str) else _ADDRESS_AS_PATH).match(os.fspath(path)):
+    found = (_ADDRESS if isinstance(path, str) else _ADDRESS_AS_PATH).match(os.fspath(path))
+    if found and (isinstance(path, str) or not Path(f"{found[1]}:").is_dir()):
         shown = f"{found[1]}://{os.fspath(path)[found.end() :]}"
         raise UsageError("A path is one of this machine.", shown, "Give a local folder and copy it there.")
     try:

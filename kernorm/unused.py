@@ -4,7 +4,7 @@ They change a run's id, not its result. Whoever gives one expects something of i
 what an arm of a study does not use does not make it another arm.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,19 +52,33 @@ def without_unused(config: TrainConfig) -> TrainConfig:
     return replace(config, **changes)
 
 
-def require_used(configs: Sequence[TrainConfig]) -> None:
+def of_recipe(config: TrainConfig, names: Iterable[str]) -> TrainConfig:
+    """Returns the config with its recipe's values of these settings."""
+    changes: dict[str, Any] = {name: _recipes(config, name) for name in names}
+    return replace(config, **changes)
+
+
+def require_used(configs: Sequence[TrainConfig], names: Collection[str] | None = None) -> None:
     """Refuses a setting that none of these configs uses, unless it has its recipe's value.
+
+    Args:
+        configs: of which one is enough.
+        names: of the settings that were given; None: any may have been.
 
     Raises:
         UsageError: there is one.
     """
     for name in dict.fromkeys(name for config in configs for name in unused_settings(config)):
-        if any(_USED[name][1](config) for config in configs):
+        if any(_USED[name][1](config) for config in configs) or (names is not None and name not in names):
             continue
         for config in configs:
             given = getattr(config, name)
-            if given != RECIPES.get(config.recipe, {}).get(name, getattr(TrainConfig, name)):
+            if given != _recipes(config, name):
                 raise UsageError(f"{flag_of(name)} belongs to {_USED[name][0]}.", f"{name}={given!r}", "Remove it.")
+
+
+def _recipes(config: TrainConfig, name: str) -> Any:
+    return RECIPES.get(config.recipe, {}).get(name, getattr(TrainConfig, name))
 
 
 def require_recipe(config: TrainConfig) -> None:

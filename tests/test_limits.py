@@ -100,6 +100,16 @@ def test_a_colon_alone_makes_no_address():
         assert expanded(path) == expanded(Path(path)) == Path(path)
 
 
+def test_a_path_in_a_folder_that_is_named_like_an_address_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="A path is one of this machine"):
+        expanded(Path("s3:/models"))
+    (tmp_path / "s3:").mkdir()
+    assert expanded(Path("s3:/models")) == Path("s3:/models")
+    with pytest.raises(UsageError, match="A path is one of this machine"):
+        expanded("s3://models")
+
+
 def test_whole_numbers():
     values = (3, np.int16(3), 3.0, True, "3", None)
     assert [whole_number(value) for value in values] == [3, 3, None, None, None, None]

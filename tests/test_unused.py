@@ -1,5 +1,6 @@
 """Settings that a config does not use, and recipes that are only a name: refused where a user gives them."""
 
+import shlex
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,9 +10,11 @@ import kernorm
 from kernorm.api.settings import config_of
 from kernorm.config import TrainConfig
 from kernorm.errors import UsageError
-from kernorm.recipes import RECIPES, recipe
+from kernorm.recipes import RECIPES, recipe, recipe_of_words
+from kernorm.reporting.command import command
 from kernorm.studies.definition import study_of
 from kernorm.studies.vary import varied_study
+from kernorm.system import cli
 from kernorm.unused import require_recipe, require_used, unused_settings, without_unused
 from tuner import tfx
 from tuner.config import SearchConfig
@@ -108,7 +111,32 @@ def test_a_varied_setting_makes_arms_only_where_it_is_used():
         varied_study(["step-gamma=0.1,0.5"], [])
     with pytest.raises(UsageError, match=r"^--groups belongs to --norm gn\. Received: groups=8\."):
         varied_study(["norm=bn,ln"], ["--groups", "8"])
-    assert varied_study(["norm=bn,gn"], ["--groups", "8"]).arms["bn"].groups == 8
+    arms = varied_study(["norm=bn,gn"], ["--groups", "8"]).arms
+    assert (arms["bn"], arms["gn"].groups) == (TrainConfig(), 8)
+    # What is not used has the recipe's value, so that a page's command trains the same run.
+    grid = varied_study(["optimizer=sgd,adamw", "nesterov=true,false"], ["--recipe", "cifar"])
+    assert list(grid.arms) == ["sgd-nesterov_true", "sgd-nesterov_false", "adamw"]
+    for config in grid.arms.values():
+        words = shlex.split(command(config))[3:]
+        again = cli.parse(TrainConfig, prog="train", argv=words, default=recipe_of_words(words))
+        assert again == config
+        require_used([again])
+
+
+def test_the_command_of_a_run_leaves_out_what_it_does_not_use():
+    assert command(TrainConfig(norm="bn", groups=2)) == "python -m kernorm.train"
+
+
+def test_a_field_that_a_config_had_before_is_not_refused_with_another_one():
+    before = recipe("default", norm="gn", groups=2)
+    assert config_of(before, {"norm": "bn"}) == replace(before, norm="bn")
+    assert config_of(TrainConfig(groups=2), {}) == TrainConfig(groups=2)
+    with pytest.raises(UsageError, match="--groups belongs to --norm gn"):
+        config_of(before, {"norm": "bn", "groups": 4})
+
+
+def test_settings_of_the_norms_that_a_model_has_are_used():
+    assert config_of(None, {"groups": 4}, own_norms=True).groups == 4
 
 
 def test_a_search_may_name_what_one_of_its_norms_uses():

@@ -65,14 +65,7 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
     if role == "worker":
         distributed.ask_chief(lambda client: _work(config, client))
         return Trials(config.folder, mend=False), None
-    begun = (config.folder / SETTINGS).exists() and not (config.folder / _DELETING).exists()
-    known = begun and not config.overwrite
-    if known and not (config.resume or config.report_only):
-        raise UsageError(
-            "A search of this name exists.",
-            config.folder,
-            "Give --resume to continue it, --overwrite to delete it, or another --name.",
-        )
+    known = _known(config)
     if config.report_only and not known:
         raise UsageError("--report-only needs a search.", f"{config.folder}, which has none", "Run it first.")
     # A wrong size is refused at once, and workers find the cache.
@@ -92,7 +85,7 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
             shown = _show(config, trials, Live(len(trials.ended), config.max_trials, "trials"))
             # Where the other process has ended meanwhile, its last page is not to be hidden by an older one.
             return (trials, shown) if lock.exists() else find(config)
-        if known:
+        if _known(config):  # also one that another process has begun meanwhile
             _check_same(config, data)
         else:
             if config.overwrite or (config.folder / _DELETING).exists():
@@ -102,6 +95,22 @@ def find(config: SearchConfig) -> tuple[Trials, Confirmed | None]:
             _run(config, oracle, serving=role == "chief")
         trials = Trials(config.folder, mend=False)
         return trials, _finish(config, trials)
+
+
+def _known(config: SearchConfig) -> bool:
+    """Tells whether there is a search to go on with.
+
+    Raises:
+        UsageError: there is one, and nothing says what to do with it.
+    """
+    begun = (config.folder / SETTINGS).exists() and not (config.folder / _DELETING).exists()
+    if begun and not (config.resume or config.report_only or config.overwrite):
+        raise UsageError(
+            "A search of this name exists.",
+            config.folder,
+            "Give --resume to continue it, --overwrite to delete it, or another --name.",
+        )
+    return begun and not config.overwrite
 
 
 def _empty(folder: Path) -> None:
@@ -128,8 +137,10 @@ def _oracle(config: SearchConfig, points: list[dict]) -> "ResumableOracle":
 def _run(config: SearchConfig, oracle: "ResumableOracle", *, serving: bool) -> None:
     oracle.reload()
     trials = Trials(config.folder)
-    # With fewer workers, say, a trial that failed for lack of memory may not.
-    there = {trial.trial_id for trial in trials.ended if not trial.lost}
+    # With fewer workers, say, a trial that failed for lack of memory may not fail. Once the best are confirmed, none is
+    # tried any more.
+    over = (config.folder / "studies").exists()
+    there = {trial.trial_id for trial in trials.ended if over or not trial.lost}
     oracle.run_again([name for name in oracle.end_order if name not in there])
     if config.budget_seconds:
         oracle.deadline = time.monotonic() + config.budget_seconds - trials.seconds

@@ -26,6 +26,7 @@ from kernorm.stats.scores import BY_CLASS
 from kernorm.system.backend import choose_backend
 from kernorm.system.files import locked
 from kernorm.training.run import complete_if_trained, train
+from kernorm.unused import require_used
 
 if TYPE_CHECKING:
     import keras
@@ -230,14 +231,16 @@ def train_model(config: TrainConfig | None = None, *, model: "keras.Model | None
         UsageError: a setting, the model, or what lies in the run's folder, is wrong.
         RuntimeError: a penalty is not in the loss as configured.
     """
-    given = config_of(config, settings)
+    own_norms = model is not None and config is None and "norm" not in settings
+    given = config_of(config, settings, own_norms=own_norms)
     if model is not None:
         if "net" in settings:
             raise UsageError("A run is on a net or on a model.", f"net={given.net!r} and model", "Give one of them.")
         choose_backend()
         from kernorm.nets.brought import with_model  # Keras, after its backend is chosen
 
-        given = with_model(given, model, keep_norms=config is None and "norm" not in settings)
+        given = with_model(given, model, keep_norms=own_norms)
+        require_used([given], settings)
     record = train(given)
     return Run(given.reports_dir / "runs" / record.run_id, record)
 

@@ -9,8 +9,13 @@ from kernorm.recipes import recipe_of_settings, require_settings
 from kernorm.unused import require_recipe, require_used
 
 
-def config_of(config: TrainConfig | None, settings: dict[str, Any]) -> TrainConfig:
+def config_of(config: TrainConfig | None, settings: dict[str, Any], *, own_norms: bool = False) -> TrainConfig:
     """Returns a config with single fields replaced, or the named recipe's.
+
+    Args:
+        config: all settings at once.
+        settings: single ones.
+        own_norms: a model's own norms are not known yet, so that whether a setting is used is left to the caller.
 
     Raises:
         UsageError: a name or a value is wrong.
@@ -33,5 +38,6 @@ def config_of(config: TrainConfig | None, settings: dict[str, Any]) -> TrainConf
     else:
         given = replace(config, **settings)
     require_recipe(given)
-    require_used([given])
+    # What a config has besides may belong to what it was before.
+    require_used([given], () if own_norms else settings)
     return given

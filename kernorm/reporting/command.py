@@ -8,6 +8,7 @@ from typing import Any
 from kernorm.config import TrainConfig
 from kernorm.nets.source import net_file
 from kernorm.recipes import recipe
+from kernorm.unused import of_recipe, unused_settings
 
 
 def command(config: TrainConfig, backend: str = "tensorflow", run_id: str | None = None) -> str:
@@ -43,8 +44,9 @@ def recipe_words(config: TrainConfig) -> list[str]:
 
 
 def _differing(config: TrainConfig) -> dict[str, Any]:
-    """Returns the settings that differ from those of the config's recipe."""
+    """Returns the settings that differ from those of the config's recipe; those that do nothing are refused there."""
     base = recipe(config.recipe)
+    config = of_recipe(config, unused_settings(config))
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {name: value for name, value in values.items() if value != getattr(base, name)}
 

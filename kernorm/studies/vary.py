@@ -18,7 +18,7 @@ from kernorm.studies.definition import SEEDS, Study, study_of
 from kernorm.system import cli
 from kernorm.system.files import write_atomically
 from kernorm.system.words import settings_of
-from kernorm.unused import require_used, unused_settings
+from kernorm.unused import of_recipe, require_used, unused_settings
 
 MOST_ARMS = 500
 # The file that a study of --vary stands for, in its folder.
@@ -122,10 +122,9 @@ def varied_study(
         config = cli.parse(TrainConfig, prog=PROG, argv=argv, default=recipe_of_words(argv))
         given.append(config)
         # Of bn and gn by groups, bn is one arm.
-        left_out = {factor.name for factor in factors} & {*unused_settings(config)}
-        defaults: dict[str, Any] = {name: getattr(TrainConfig, name) for name in left_out}
+        left_out = unused_settings(config)
         label = "-".join(factor.label(value) for factor, value in pairs if factor.name not in left_out)
-        arms.setdefault(label, replace(config, **defaults))
+        arms.setdefault(label, of_recipe(config, left_out))
     require_used(given)
     asked = " and ".join(f"{factor.name} ({', '.join(factor.values)})" for factor in factors)
     command = shlex.join([*PROG.split(), *(word for text in varied for word in ("--vary", text)), *words])

@@ -226,7 +226,10 @@ def begun(tmp_path, boxes_cache, monkeypatch):
     return folder
 
 
-def test_a_trial_that_was_lost_with_its_worker_is_run_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_a_trial_that_was_lost_with_its_worker_is_run_again_until_the_best_are_confirmed(
+    tmp_path, monkeypatch, confirmed
+):
     class Ran:
         """A driver that runs no trial, and tells which are handed out."""
 
@@ -234,7 +237,8 @@ def test_a_trial_that_was_lost_with_its_worker_is_run_again(tmp_path, monkeypatc
             self.oracle = oracle
 
         def run(self):
-            handed.append(self.oracle.create_trial("slot0").trial_id)
+            trial = self.oracle.create_trial("slot0")
+            handed.extend([trial.trial_id] if trial.status == "RUNNING" else [])
 
     handed = []
     monkeypatch.setattr(runner, "Driver", Ran)
@@ -246,9 +250,26 @@ def test_a_trial_that_was_lost_with_its_worker_is_run_again(tmp_path, monkeypatc
         lost = {"status": "failed", "score": None, "message": f"{LOST} was killed by SIGKILL; 2 attempts"}
         ended = replace(a_trial(number, 0.05, {}), trial_id=trial.trial_id)
         trials.add(replace(ended, **lost) if number == 1 else ended)
+    if confirmed:
+        (search_folder(tmp_path) / "studies").mkdir()
     resumed = open_oracle(search_folder(tmp_path), batch_sizes="16,64", max_trials=3)
     runner._run(SearchConfig(oracle="random", reports_dir=tmp_path / "reports", max_trials=3), resumed, serving=False)
-    assert handed == [trials.ended[1].trial_id]
+    assert handed == ([] if confirmed else [trials.ended[1].trial_id])
+
+
+def test_a_search_that_another_process_began_meanwhile_is_not_overwritten(begun, tmp_path, monkeypatch, capsys):
+    before = (begun / "search.json").read_bytes()
+    (begun / "search.json").rename(tmp_path / "aside")
+    loaded = runner.load
+
+    def load(config):
+        (tmp_path / "aside").rename(begun / "search.json")  # it begins while this one loads its data
+        return loaded(config)
+
+    monkeypatch.setattr(runner, "load", load)
+    assert main(search_words(tmp_path, "--l1=off")) == 2
+    assert "A search of this name exists." in capsys.readouterr().err
+    assert (begun / "search.json").read_bytes() == before
 
 
 def names_in(folder):
